@@ -38,10 +38,11 @@ def main() -> None:
         models = {} if ipc == 10 else {"codec": fitted / "codec", "diffusion": fitted / "diffusion"}
         start, fresh = time.monotonic(), not out.exists()
         dataset = ddoq.distill(train, out, ipc=ipc, controls=("nearest", "decode"), **models)
-        result = load_result("mnist") or {"facts": facts(), "distill": {}, "accuracy": {}}
+        result = load_result("mnist") or {"distill": {}, "accuracy": {}}
         if name not in result["distill"]:
             stages = Run.open(out).manifest["stages"]
             result["distill"][name] = {
+                "facts": facts(),
                 "seconds": round(time.monotonic() - start, 1),
                 "stage_seconds": {stage: round(record["seconds"], 1) for stage, record in stages.items()},
                 "peak_memory_gib": round(peak_memory_gib(), 2),

@@ -53,7 +53,11 @@ def mnist() -> list[str]:
     for name, cost in sorted(result["distill"].items(), key=lambda item: int(item[0].split()[1])):
         stages = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in cost["stage_seconds"].items())
         lines.append(f"| {name} | {cost['seconds']:.0f} | {stages} | {cost['peak_memory_gib']:.2f} GiB |")
-    return [*lines, "", f"{machine(result['facts'])}.", ""]
+    machines = dict.fromkeys(machine(cost["facts"]) for cost in result["distill"].values())
+    for text in machines:
+        names = [name for name, cost in result["distill"].items() if machine(cost["facts"]) == text]
+        lines += ["", f"{', '.join(names)}: {text}."]
+    return [*lines, ""]
 
 
 def imagenette() -> list[str]:

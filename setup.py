@@ -13,7 +13,12 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 # Flags of one source file: an instruction set is allowed only in the file that is called only where it runs.
-FILE_FLAGS = {"isa_avx2.c": ["-mavx2", "-mfma"]} if platform.machine() in {"x86_64", "AMD64"} else {}
+X86_FLAGS = {
+    "isa_avx2.c": ["-mavx2", "-mfma"],
+    # gcc would otherwise halve the vectors
+    "isa_avx512.c": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
+}
+FILE_FLAGS = X86_FLAGS if platform.machine() in {"x86_64", "AMD64"} else {}
 
 # The limited API makes one wheel for every Python from 3.11 on; free-threaded builds do not have it.
 LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")

@@ -1,6 +1,6 @@
 /* The symmetric product, blocked as BLIS blocks a product: for every DDOQ_DEPTH features the rows are packed into
- * panels of the tile's height and of its width; then tiles of C that touch the lower triangle accumulate, a block of
- * rows (in L2) against one panel (in L1) at a time. The upper triangle is the mirror of the lower.
+ * panels of the tile's width; then tiles of C that touch the lower triangle accumulate, the rows of a tile (a part of a
+ * panel, in L1) against a few panels (in L2) at a time. The upper triangle is the mirror of the lower.
  *
  * Every element is a sequential chain of multiply-adds per DDOQ_DEPTH features, chains added in order: duplicate rows
  * of X give bit-identical rows of G. Error: about sqrt(d) roundings of the element type, relative to |x_i| |x_j|. */
@@ -9,14 +9,14 @@
 #include "cpu/gram.h"
 #include "cpu/memory.h"
 
-#define ROW_PANELS 16 /* panels of A in one block: 96 rows of 256 floats are 96 KB, a part of L2 */
+#define PANELS 4 /* in one block: with AVX-512 192 rows of 256 floats are 192 KB, a part of L2 */
 #define MIRROR_ROWS 64
 
 struct product {
     const struct ddoq_rows *x;
     const char *shift;
     char *gram;
-    char *tall, *wide; /* packed panels of tile_rows and of tile_cols rows, all rows of X, one block of features */
+    char *packed; /* panels of tile_cols rows, all rows of X, one block of features */
     struct ddoq_crew *crew;
 };
 
@@ -30,46 +30,46 @@ static size_t panels(size_t n, size_t width)
     return n / width + (n % width != 0);
 }
 
-/* Packs features first..first+depth of all rows into panels of the given width. */
-static void pack_panels(const struct product *m, size_t first, size_t depth, size_t width, char *out)
+/* Packs features first..first+depth of all rows. */
+static void pack_panels(const struct product *m, size_t first, size_t depth)
 {
     const struct ddoq_kernels *kernels = m->x->kernels;
     const void *rows[DDOQ_MAX_PANEL_WIDTH];
+    size_t width = kernels->tile_cols;
     for (size_t i = 0; i < m->x->n; i += width) {
         size_t count = smaller(width, m->x->n - i);
         for (size_t r = 0; r < count; r++)
             rows[r] = ddoq_row(m->x, i + r) + first * kernels->item;
-        kernels->pack(rows, m->shift + first * kernels->item, count, width, depth, out + i * depth * kernels->item);
+        kernels->pack(rows, m->shift + first * kernels->item, count, width, depth,
+                      m->packed + i * depth * kernels->item);
     }
 }
 
-/* Rows begin..end of the lower triangle: G = (first block of features) or += the product of the packed panels. */
-static enum ddoq_status multiply_rows(const struct product *m, size_t begin, size_t end, size_t depth, int add)
+/* Columns begin..end of the lower triangle: G = (first block of features) or += the product of the packed panels. */
+static enum ddoq_status multiply_columns(const struct product *m, size_t begin, size_t end, size_t depth, int add)
 {
     const struct ddoq_kernels *kernels = m->x->kernels;
     size_t n = m->x->n, item = kernels->item, height = kernels->tile_rows, width = kernels->tile_cols;
-    for (size_t j = 0; j < end; j += width) {
+    for (size_t i = begin; i < n; i += height) { /* rows above are above the diagonal */
         if (ddoq_stopped(m->crew))
             return DDOQ_INTERRUPTED;
-        size_t i = begin;
-        while (i + height <= j) /* tiles above the diagonal */
-            i += height;
-        for (; i < end; i += height)
-            kernels->tile(depth, m->tall + i * depth * item, m->wide + j * depth * item, m->gram + (i * n + j) * item,
-                          n, smaller(height, end - i), smaller(width, n - j), add);
+        size_t rows = smaller(height, n - i), last = smaller(end, i + rows);
+        const char *a = m->packed + (i / width * width * depth + i % width) * item;
+        for (size_t j = begin; j < last; j += width)
+            kernels->tile(depth, a, m->packed + j * depth * item, m->gram + (i * n + j) * item, n, rows,
+                          smaller(width, n - j), add);
     }
     return DDOQ_OK;
 }
 
 static enum ddoq_status multiply(const struct product *m)
 {
-    size_t n = m->x->n, d = m->x->d, block = ROW_PANELS * m->x->kernels->tile_rows;
+    size_t n = m->x->n, d = m->x->d, block = PANELS * m->x->kernels->tile_cols;
     for (size_t first = 0; first == 0 || first < d; first += DDOQ_DEPTH) { /* no features: one empty block, zeros */
         size_t depth = smaller(DDOQ_DEPTH, d - first);
-        pack_panels(m, first, depth, m->x->kernels->tile_rows, m->tall);
-        pack_panels(m, first, depth, m->x->kernels->tile_cols, m->wide);
-        for (size_t i = 0; i < n; i += block) {
-            enum ddoq_status status = multiply_rows(m, i, smaller(i + block, n), depth, first > 0);
+        pack_panels(m, first, depth);
+        for (size_t j = 0; j < n; j += block) {
+            enum ddoq_status status = multiply_columns(m, j, smaller(j + block, n), depth, first > 0);
             if (status != DDOQ_OK)
                 return status;
         }
@@ -89,14 +89,10 @@ enum ddoq_status ddoq_gram_rows(const struct ddoq_rows *x, const void *shift, vo
     enum ddoq_status status = DDOQ_NO_MEMORY;
     size_t depth = smaller(DDOQ_DEPTH, x->d) * kernels->item;
 
-    m.tall = ddoq_allocate(panels(x->n, kernels->tile_rows) * kernels->tile_rows, depth, 1);
-    m.wide = ddoq_allocate(panels(x->n, kernels->tile_cols) * kernels->tile_cols, depth, 1);
-    if (!m.tall || !m.wide)
-        goto cleanup;
-    status = multiply(&m);
-cleanup:
-    free(m.wide);
-    free(m.tall);
+    m.packed = ddoq_allocate(panels(x->n, kernels->tile_cols) * kernels->tile_cols, depth, 1);
+    if (m.packed)
+        status = multiply(&m);
+    free(m.packed);
     return status;
 }
 

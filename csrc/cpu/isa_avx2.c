@@ -2,5 +2,6 @@
 #if defined(__x86_64__)
 #    define ISA_NAME avx2
 #    define VECTOR_BYTES 32
+#    define TILE_ROWS 4 /* 12 of 16 registers are accumulators */
 #    include "cpu/kernels_isa.h"
 #endif

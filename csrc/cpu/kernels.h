@@ -10,7 +10,8 @@
 #include "ddoq.h"
 
 #define DDOQ_DEPTH 256 /* a panel of 16 floats and this depth is half of an L1 cache */
-#define DDOQ_MAX_PANEL_WIDTH 16
+#define DDOQ_MAX_PANEL_WIDTH 48
+#define DDOQ_CACHE_LINE 64
 
 struct ddoq_kernels {
     size_t item; /* bytes of one real */
@@ -19,7 +20,8 @@ struct ddoq_kernels {
     /* panel (depth, width) = rows[r][p] - shift[p], rows from count on are zero. Panels are aligned to their vectors.
      */
     void (*pack)(const void *const *rows, const void *shift, size_t count, size_t width, size_t depth, void *panel);
-    /* c (rows, cols of stride) = or += A B^T, from panels a (depth, tile_rows) and b (depth, tile_cols). */
+    /* c (rows, cols of stride) = or += A B^T, from two panels (depth, tile_cols); a starts at the first of tile_rows
+     * rows of its panel. tile_rows divides tile_cols. */
     void (*tile)(size_t depth, const void *a, const void *b, void *c, size_t stride, size_t rows, size_t cols, int add);
     /* Upper triangle of rows begin..end of the square matrix c = its lower triangle. */
     void (*mirror)(size_t n, size_t begin, size_t end, void *c);
@@ -46,7 +48,7 @@ struct ddoq_isa {
 
 extern const struct ddoq_isa ddoq_isa_baseline;
 #if defined(__x86_64__)
-extern const struct ddoq_isa ddoq_isa_avx2;
+extern const struct ddoq_isa ddoq_isa_avx2, ddoq_isa_avx512;
 #endif
 
 #endif

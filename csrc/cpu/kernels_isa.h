@@ -1,5 +1,5 @@
-/* Body of an isa_*.c file, which defines ISA_NAME and VECTOR_BYTES: kernels over doubles, then kernels_real.h for float
- * and double. No include guard needed: each isa_*.c includes it once. */
+/* Body of an isa_*.c file, which defines ISA_NAME, VECTOR_BYTES and TILE_ROWS: kernels over doubles, then
+ * kernels_real.h for float and double. No include guard needed: each isa_*.c includes it once. */
 #include <math.h>
 #include <string.h>
 
@@ -7,8 +7,8 @@
 
 #define LANES_F64 (VECTOR_BYTES / 8)
 #define VIRTUAL_LANES 16
+#define TILE_VECTORS 3 /* beside TILE_ROWS * 3 accumulators there are registers for a row of B and a broadcast */
 #define ACCUMULATORS (VIRTUAL_LANES / LANES_F64)
-#define TILE_ROWS 6
 
 typedef double vf64 __attribute__((vector_size(VECTOR_BYTES)));
 typedef int64_t vi64 __attribute__((vector_size(VECTOR_BYTES)));
@@ -78,6 +78,29 @@ static void nearest(size_t n, size_t k, const double *sums, const double *scale,
     }
 }
 
+/* Transposes in place a square of as many rows as a row holds reals: 16 bytes, so that every instruction set has it. */
+typedef float quad_f32 __attribute__((vector_size(16), may_alias));
+typedef double quad_f64 __attribute__((vector_size(16), may_alias));
+
+static inline void transpose_f32(quad_f32 x[4])
+{
+    quad_f32 low01 = __builtin_shufflevector(x[0], x[1], 0, 4, 1, 5);
+    quad_f32 high01 = __builtin_shufflevector(x[0], x[1], 2, 6, 3, 7);
+    quad_f32 low23 = __builtin_shufflevector(x[2], x[3], 0, 4, 1, 5);
+    quad_f32 high23 = __builtin_shufflevector(x[2], x[3], 2, 6, 3, 7);
+    x[0] = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
+    x[1] = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
+    x[2] = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
+    x[3] = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
+}
+
+static inline void transpose_f64(quad_f64 x[2])
+{
+    quad_f64 low = __builtin_shufflevector(x[0], x[1], 0, 2);
+    x[1] = __builtin_shufflevector(x[0], x[1], 1, 3);
+    x[0] = low;
+}
+
 #define REAL float
 #define FN(verb) verb##_f32
 #include "cpu/kernels_real.h"
@@ -93,7 +116,7 @@ static void nearest(size_t n, size_t k, const double *sums, const double *scale,
     {                                                                                                                  \
         .item = sizeof(real),                                                                                          \
         .tile_rows = TILE_ROWS,                                                                                        \
-        .tile_cols = 2 * VECTOR_BYTES / sizeof(real),                                                                  \
+        .tile_cols = TILE_VECTORS * VECTOR_BYTES / sizeof(real),                                                       \
         .pack = pack_##suffix,                                                                                         \
         .tile = tile_##suffix,                                                                                         \
         .mirror = mirror_##suffix,                                                                                     \

@@ -7,6 +7,8 @@ typedef REAL FN(vreal_unaligned) __attribute__((vector_size(VECTOR_BYTES), align
 typedef REAL FN(vpart_unaligned)
     __attribute__((vector_size(LANES_F64 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
 
+typedef REAL FN(quad_unaligned) __attribute__((vector_size(16), aligned(sizeof(REAL)), may_alias));
+
 static inline vf64 FN(widened)(const REAL *x)
 {
     return __builtin_convertvector(*(const FN(vpart_unaligned) *)x, vf64);
@@ -15,50 +17,63 @@ static inline vf64 FN(widened)(const REAL *x)
 static void FN(pack)(const void *const *rows, const void *shift_, size_t count, size_t width, size_t depth,
                      void *panel_)
 {
+    enum { SIDE = 16 / sizeof(REAL) };
     const REAL *shift = shift_;
     REAL *panel = panel_;
-    for (size_t r = 0; r < width; r++) {
-        if (r < count) {
-            const REAL *row = rows[r];
-            for (size_t p = 0; p < depth; p++)
-                panel[p * width + r] = row[p] - shift[p];
-        } else {
-            for (size_t p = 0; p < depth; p++)
-                panel[p * width + r] = 0;
+    size_t r = 0, p;
+    for (; r + SIDE <= count; r += SIDE) {
+        for (p = 0; p + SIDE <= depth; p += SIDE) {
+            FN(quad) square[SIDE];
+            FN(quad) centre = *(const FN(quad_unaligned) *)(shift + p);
+            for (size_t q = 0; q < SIDE; q++)
+                square[q] = *(const FN(quad_unaligned) *)((const REAL *)rows[r + q] + p) - centre;
+            FN(transpose)(square);
+            for (size_t q = 0; q < SIDE; q++)
+                *(FN(quad_unaligned) *)(panel + (p + q) * width + r) = square[q];
         }
+        for (; p < depth; p++)
+            for (size_t q = 0; q < SIDE; q++)
+                panel[p * width + r + q] = ((const REAL *)rows[r + q])[p] - shift[p];
     }
+    for (; r < width; r++)
+        for (p = 0; p < depth; p++)
+            panel[p * width + r] = r < count ? ((const REAL *)rows[r])[p] - shift[p] : 0;
 }
 
 static void FN(tile)(size_t depth, const void *a_, const void *b_, void *c_, size_t stride, size_t rows, size_t cols,
                      int add)
 {
-    enum { LANES = VECTOR_BYTES / sizeof(REAL) };
+    enum { LANES = VECTOR_BYTES / sizeof(REAL), COLS = TILE_VECTORS * LANES };
+    _Static_assert(COLS % TILE_ROWS == 0 && COLS <= DDOQ_MAX_PANEL_WIDTH, "a tile's rows lie in one panel");
     const REAL *restrict a = a_;
     const FN(vreal) *restrict b = b_;
     REAL *restrict c = c_;
-    FN(vreal) sum[TILE_ROWS][2] = {{{0}}};
-    for (size_t p = 0; p < depth; p++, a += TILE_ROWS, b += 2) {
-#pragma GCC unroll 6
+    FN(vreal) sum[TILE_ROWS][TILE_VECTORS] = {{{0}}};
+    for (size_t r = 0; r < rows; r++)
+        for (size_t q = 0; q < cols; q += DDOQ_CACHE_LINE / sizeof(REAL))
+            __builtin_prefetch(c + r * stride + q, 1);
+    for (size_t p = 0; p < depth; p++, a += COLS, b += TILE_VECTORS) {
+#pragma GCC unroll 16
         for (size_t r = 0; r < TILE_ROWS; r++) {
-            sum[r][0] += a[r] * b[0];
-            sum[r][1] += a[r] * b[1];
+#pragma GCC unroll 16
+            for (size_t v = 0; v < TILE_VECTORS; v++)
+                sum[r][v] += a[r] * b[v];
         }
     }
-    if (rows == TILE_ROWS && cols == 2 * LANES) {
-#pragma GCC unroll 6
+    if (rows == TILE_ROWS && cols == COLS) {
+#pragma GCC unroll 16
         for (size_t r = 0; r < TILE_ROWS; r++) {
-            FN(vreal_unaligned) *left = (FN(vreal_unaligned) *)(c + r * stride);
-            FN(vreal_unaligned) *right = (FN(vreal_unaligned) *)(c + r * stride + LANES);
-            if (add) {
-                sum[r][0] += *left;
-                sum[r][1] += *right;
+#pragma GCC unroll 16
+            for (size_t v = 0; v < TILE_VECTORS; v++) {
+                FN(vreal_unaligned) *at = (FN(vreal_unaligned) *)(c + r * stride + v * LANES);
+                if (add)
+                    sum[r][v] += *at;
+                *at = sum[r][v];
             }
-            *left = sum[r][0];
-            *right = sum[r][1];
         }
         return;
     }
-    REAL edge[TILE_ROWS][2 * LANES];
+    REAL edge[TILE_ROWS][COLS];
     memcpy(edge, sum, sizeof edge);
     for (size_t r = 0; r < rows; r++)
         for (size_t q = 0; q < cols; q++)

@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define DDOQ_CACHE_LINE 64
+#include "cpu/kernels.h"
+
 #define DDOQ_HUGE_PAGE ((size_t)1 << 21)
 
 static inline void *ddoq_allocate(size_t rows, size_t cols, size_t item)

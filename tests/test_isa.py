@@ -1,0 +1,58 @@
+"""Instruction sets: what the build puts into each object, and that those with fused multiply-adds agree to the bit."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import ddoq
+from ddoq._backend import core
+
+ROOT = Path(__file__).resolve().parents[1]
+TOOLS = [tool for tool in ("cc", "objdump") if shutil.which(tool) is None]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="counts x86-64 instructions")
+@pytest.mark.skipif(bool(TOOLS), reason=f"needs {' and '.join(TOOLS)}")
+@pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs the sources")
+def test_each_object_holds_the_instructions_it_should(tmp_path: Path) -> None:
+    build = ["-q", "build_ext", "--build-temp", str(tmp_path), "--build-lib", str(tmp_path / "lib")]
+    subprocess.run([sys.executable, "setup.py", *build], cwd=ROOT, check=True, capture_output=True)
+
+    def count(isa: str, pattern: str) -> int:
+        (object_file,) = tmp_path.rglob(f"isa_{isa}.o")
+        code = subprocess.run(["objdump", "-d", object_file], check=True, capture_output=True, text=True).stdout
+        return len(re.findall(pattern, code))
+
+    fma = r"vfn?madd\w+"
+    assert count("baseline", fma) == count("baseline", "%[yz]mm") == 0  # runs on any x86-64
+    assert count("avx2", "%zmm") == 0
+    # the product's tiles alone: rows x 3 vectors, float32 and float64
+    assert count("avx2", rf"{fma} .*%ymm") >= 2 * 4 * 3
+    assert count("avx512", rf"{fma} .*%zmm") >= 2 * 8 * 3
+
+
+@pytest.mark.skipif(len(core.isas()) < 3, reason="this machine has one instruction set with FMA")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(7, 3), (100, 33), (333, 600)])
+def test_same_bits_with_avx2_and_avx512(shape: tuple[int, int], dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=shape).astype(dtype)
+    weight = rng.uniform(0.1, 3, size=len(X))
+    found = []
+    for isa in ("avx2", "avx512"):
+        monkeypatch.setenv("DDOQ_ISA", isa)
+        gram = np.empty((len(X), len(X)), dtype=dtype)
+        core.gram(X, gram, isa)
+        q = ddoq.quantize(X, 5, sample_weight=weight, refine="hartigan", random_state=0)
+        found.append((gram, q.points, q.weights, q.labels, np.array(q.distortion)))
+    for avx2, avx512 in zip(*found, strict=True):
+        assert_array_equal(avx2, avx512)

@@ -49,9 +49,6 @@ static void FN(tile)(size_t depth, const void *a_, const void *b_, void *c_, siz
     const FN(vreal) *restrict b = b_;
     REAL *restrict c = c_;
     FN(vreal) sum[TILE_ROWS][TILE_VECTORS] = {{{0}}};
-    for (size_t r = 0; r < rows; r++)
-        for (size_t q = 0; q < cols; q += DDOQ_CACHE_LINE / sizeof(REAL))
-            __builtin_prefetch(c + r * stride + q, 1);
     for (size_t p = 0; p < depth; p++, a += COLS, b += TILE_VECTORS) {
 #pragma GCC unroll 16
         for (size_t r = 0; r < TILE_ROWS; r++) {

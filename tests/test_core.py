@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -156,11 +155,36 @@ def test_assign_gives_ties_to_the_lowest_index(dtype: str, isa: str) -> None:
     assert_array_equal(dist2, [1.0, 0.0, 4.0])
 
 
-def test_the_build_holds_fused_multiply_adds(isa: str) -> None:
-    if isa == "baseline" or shutil.which("objdump") is None:
-        pytest.skip("needs an instruction set with its own multiply-adds, and objdump")
-    code = subprocess.run(["objdump", "-d", core.__file__], capture_output=True, text=True, check=True).stdout
-    assert code.count("vfmadd") >= 24  # 12 in the loop of each of the two tiles: -ffp-contract=fast was heard
+@dtypes
+@pytest.mark.parametrize("d", [31, 32, 33, 257, 600])
+def test_assign_by_products_equals_direct_distances(d: int, dtype: str, isa: str) -> None:
+    rng = np.random.default_rng(d)
+    for n, k in ((400, 4), (400, 49), (1000, 145)):
+        points = rng.integers(-2, 3, size=(k, d)).astype(dtype)
+        points[k // 2 :] = points[: k - k // 2]  # the second of two equal points is never nearest
+        points[-1] = 1e-3 + points[0]
+        X = (
+            points[rng.integers(k, size=n)]
+            + rng.integers(-1, 2, size=(n, d)).astype(dtype)
+            + np.dtype(dtype).type(1000)
+        )
+        X[: n // 2] -= np.dtype(dtype).type(1000)  # far from the points and among them
+        labels, dist2 = np.empty(n, dtype=np.int64), np.empty(n)
+        core.assign(X, points, labels, dist2, 2, isa)
+        squares = ((X[:, None].astype(float) - points.astype(float)) ** 2).sum(axis=2)
+        assert_array_equal(labels, squares.argmin(axis=1))
+        assert_allclose(dist2, squares.min(axis=1), rtol=1e-13)
+
+
+@dtypes
+def test_assign_of_samples_that_are_not_finite_ends(dtype: str, isa: str) -> None:
+    X, points = normal(50, 40, dtype), normal(6, 40, dtype, seed=1)
+    X[3, 5], X[4, 6], X[5] = np.nan, np.inf, np.finfo(dtype).max
+    labels, dist2 = np.full(50, -1), np.empty(50)
+    core.assign(X, points, labels, dist2, 1, isa)
+    assert ((labels >= 0) & (labels < 6)).all()
+    assert np.isnan(dist2[3])
+    assert dist2[4] == np.inf
 
 
 # Quantisation

@@ -1,11 +1,21 @@
-/* Assignment of samples to given points by direct distances in double: no cancellation, so that exact ties are ties.
- * Blocks of rows run side by side; the points stay in cache over a block. */
+/* Assignment of samples to given points. The points are packed into panels once; for every block of rows a product of
+ * panels gives |c|^2 - 2 <x, c>, both less the points' mean, and from it the nearest point. Where the second nearest is
+ * so near that rounding might have exchanged them, and where the product does not pay, distances are taken directly in
+ * double: labels and distances are those of direct distances, so that exact ties are ties. */
+#include <float.h>
 #include <math.h>
+#include <stdlib.h>
 
 #include "cpu/assign.h"
+#include "cpu/memory.h"
 #include "cpu/parallel.h"
 
-#define BLOCK_ROWS 256
+#define BLOCK_ROWS                                                                                                     \
+    192 /* a multiple of every panel's width: as many rows' products with 1,000 points fill an L2 cache */
+#define LEAST_FEATURES 32
+#define LEAST_POINTS 4
+/* Roundings of a product, relative to |x| |c|: chains of DDOQ_DEPTH grow as a random walk; with a margin of 4. */
+#define ROUNDINGS 64
 
 struct assignment {
     const struct ddoq_kernels *kernels;
@@ -13,6 +23,10 @@ struct assignment {
     size_t n, k, d;
     int64_t *labels;
     double *dist2;
+    char *shift;  /* (d) real: mean of the points */
+    char *panels; /* the points in panels, a block of DDOQ_DEPTH features after the other; NULL: all distances direct */
+    double *norms; /* (k) |c - shift|^2 */
+    double slack;  /* of the least over the second, relative to |x - shift| */
 };
 
 double ddoq_nearest_point(const struct ddoq_kernels *kernels, size_t d, const void *x, const void *points, size_t k,
@@ -30,10 +44,85 @@ double ddoq_nearest_point(const struct ddoq_kernels *kernels, size_t d, const vo
     return least;
 }
 
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static size_t padded(size_t n, size_t width)
+{
+    return (n / width + (n % width != 0)) * width;
+}
+
+/* Packs features first..first+depth of count rows of the matrix (., d) into panels. */
+static void pack(const struct assignment *m, const char *matrix, size_t count, size_t first, size_t depth, char *out)
+{
+    size_t width = m->kernels->tile_cols, item = m->kernels->item;
+    const void *rows[DDOQ_MAX_PANEL_WIDTH];
+    for (size_t i = 0; i < count; i += width) {
+        size_t some = smaller(width, count - i);
+        for (size_t r = 0; r < some; r++)
+            rows[r] = matrix + ((i + r) * m->d + first) * item;
+        m->kernels->pack(rows, m->shift + first * item, some, width, depth, out + i * depth * item);
+    }
+}
+
+/* product (count, padded k) = rows of x times the points, both less the shift. */
+static enum ddoq_status multiply(const struct assignment *m, const char *x, size_t count, char *packed, char *product,
+                                 struct ddoq_crew *crew)
+{
+    size_t width = m->kernels->tile_cols, height = m->kernels->tile_rows, item = m->kernels->item;
+    size_t stride = padded(m->k, width);
+    for (size_t first = 0; first < m->d; first += DDOQ_DEPTH) {
+        size_t depth = smaller(DDOQ_DEPTH, m->d - first);
+        const char *panels = m->panels + first * stride * item;
+        pack(m, x, count, first, depth, packed);
+        for (size_t j = 0; j < m->k; j += width) {
+            if (ddoq_stopped(crew))
+                return DDOQ_INTERRUPTED;
+            for (size_t i = 0; i < count; i += height)
+                m->kernels->tile(depth, packed + (i / width * width * depth + i % width) * item,
+                                 panels + j * depth * item, product + (i * stride + j) * item, stride,
+                                 smaller(height, count - i), smaller(width, m->k - j), first > 0);
+        }
+    }
+    return DDOQ_OK;
+}
+
+static enum ddoq_status assign_by_product(const struct assignment *m, size_t begin, size_t count,
+                                          struct ddoq_crew *crew)
+{
+    const struct ddoq_kernels *kernels = m->kernels;
+    size_t bytes = m->d * kernels->item, stride = padded(m->k, kernels->tile_cols);
+    const char *x = m->X + begin * bytes;
+    char *packed = ddoq_allocate(BLOCK_ROWS, smaller(DDOQ_DEPTH, m->d), kernels->item);
+    char *product = ddoq_allocate(BLOCK_ROWS, stride, kernels->item);
+    enum ddoq_status status = packed && product ? DDOQ_OK : DDOQ_NO_MEMORY;
+    if (status == DDOQ_OK)
+        status = multiply(m, x, count, packed, product, crew);
+    for (size_t i = 0; i < count && status == DDOQ_OK; i++, x += bytes) {
+        double two[2];
+        size_t j = kernels->two_least(m->k, product + i * stride * kernels->item, m->norms, two);
+        if (two[1] - two[0] > m->slack * sqrt(kernels->dist2(m->d, x, m->shift))) {
+            m->labels[begin + i] = (int64_t)j;
+            m->dist2[begin + i] = kernels->dist2(m->d, x, m->points + j * bytes);
+        } else if (ddoq_stopped(crew)) {
+            status = DDOQ_INTERRUPTED;
+        } else {
+            m->dist2[begin + i] = ddoq_nearest_point(kernels, m->d, x, m->points, m->k, &m->labels[begin + i]);
+        }
+    }
+    free(product);
+    free(packed);
+    return status;
+}
+
 static enum ddoq_status assign_block(void *context, size_t block, struct ddoq_crew *crew)
 {
     const struct assignment *m = context;
-    size_t begin = block * BLOCK_ROWS, end = m->n - begin < BLOCK_ROWS ? m->n : begin + BLOCK_ROWS;
+    size_t begin = block * BLOCK_ROWS, end = begin + smaller(BLOCK_ROWS, m->n - begin);
+    if (m->panels)
+        return assign_by_product(m, begin, end - begin, crew);
     for (size_t i = begin; i < end; i++) {
         if (ddoq_stopped(crew))
             return DDOQ_INTERRUPTED;
@@ -41,6 +130,35 @@ static enum ddoq_status assign_block(void *context, size_t block, struct ddoq_cr
             ddoq_nearest_point(m->kernels, m->d, m->X + i * m->d * m->kernels->item, m->points, m->k, &m->labels[i]);
     }
     return DDOQ_OK;
+}
+
+/* Shift, panels and norms of the points; false when memory is short. */
+static bool pack_points(struct assignment *m)
+{
+    const struct ddoq_kernels *kernels = m->kernels;
+    size_t bytes = m->d * kernels->item, stride = padded(m->k, kernels->tile_cols);
+    double *sum = ddoq_allocate(m->d, 1, sizeof *sum), farthest = 0;
+    m->shift = ddoq_allocate(m->d, 1, kernels->item);
+    m->norms = ddoq_allocate(m->k, 1, sizeof *m->norms);
+    m->panels = ddoq_allocate(stride, m->d, kernels->item);
+    bool enough = sum && m->shift && m->norms && m->panels;
+    if (enough) {
+        for (size_t p = 0; p < m->d; p++)
+            sum[p] = 0;
+        for (size_t j = 0; j < m->k; j++)
+            kernels->axpy(m->d, 1, m->points + j * bytes, sum);
+        kernels->narrow(m->d, sum, (double)m->k, m->shift);
+        for (size_t first = 0; first < m->d; first += DDOQ_DEPTH)
+            pack(m, m->points, m->k, first, smaller(DDOQ_DEPTH, m->d - first),
+                 m->panels + first * stride * kernels->item);
+        for (size_t j = 0; j < m->k; j++) {
+            m->norms[j] = kernels->dist2(m->d, m->points + j * bytes, m->shift);
+            farthest = fmax(farthest, m->norms[j]);
+        }
+        m->slack = ROUNDINGS * (kernels->item == sizeof(float) ? FLT_EPSILON : DBL_EPSILON) * sqrt(farthest);
+    }
+    free(sum);
+    return enough;
 }
 
 enum ddoq_status ddoq_assign(const struct ddoq_run *run, enum ddoq_type type, const void *X, size_t n,
@@ -54,6 +172,13 @@ enum ddoq_status ddoq_assign(const struct ddoq_run *run, enum ddoq_type type, co
                            .d = d,
                            .labels = labels,
                            .dist2 = dist2};
+    enum ddoq_status status = DDOQ_NO_MEMORY;
     size_t failed;
-    return ddoq_run_tasks(n / BLOCK_ROWS + (n % BLOCK_ROWS != 0), run, assign_block, &m, &failed);
+    bool by_product = d >= LEAST_FEATURES && k >= LEAST_POINTS && n >= k;
+    if (!by_product || pack_points(&m))
+        status = ddoq_run_tasks(n / BLOCK_ROWS + (n % BLOCK_ROWS != 0), run, assign_block, &m, &failed);
+    free(m.panels);
+    free(m.norms);
+    free(m.shift);
+    return status;
 }

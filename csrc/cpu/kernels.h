@@ -36,6 +36,8 @@ struct ddoq_kernels {
     /* out = min(closest, distance to one sample), given its row of G and its squared norm; returns sum of w * out. */
     double (*trial)(size_t n, const void *gram_row, double norm, const double *diagonal, const double *closest,
                     const double *w, double *out);
+    /* two = least and second least of norm[j] - 2 product[j]; returns the first index of the least. */
+    size_t (*two_least)(size_t k, const void *product, const double *norm, double two[2]);
     /* best[i] = min over j of offset[j] + scale[j] * sums[j][i], label[i] = the first j that reaches it. */
     void (*nearest)(size_t n, size_t k, const double *sums, const double *scale, const double *offset, int64_t *label,
                     double *best);

@@ -1,6 +1,7 @@
 /* Body of an isa_*.c file, which defines ISA_NAME, VECTOR_BYTES and TILE_ROWS: kernels over doubles, then
  * kernels_real.h for float and double. No include guard needed: each isa_*.c includes it once. */
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "cpu/kernels.h"
@@ -125,6 +126,7 @@ static inline void transpose_f64(quad_f64 x[2])
         .narrow = narrow_##suffix,                                                                                     \
         .dist2 = dist2_##suffix,                                                                                       \
         .trial = trial_##suffix,                                                                                       \
+        .two_least = two_least_##suffix,                                                                               \
         .nearest = nearest,                                                                                            \
     }
 #define DEFINE_ISA_(isa) const struct ddoq_isa ddoq_isa_##isa = {#isa, {KERNELS(float, f32), KERNELS(double, f64)}}

@@ -40,28 +40,27 @@ static void FN(pack)(const void *const *rows, const void *shift_, size_t count, 
             panel[p * width + r] = r < count ? ((const REAL *)rows[r])[p] - shift[p] : 0;
 }
 
-static void FN(tile)(size_t depth, const void *a_, const void *b_, void *c_, size_t stride, size_t rows, size_t cols,
-                     int add)
+/* The product of one tile of the given number of vectors, which the callers make a constant. */
+static inline __attribute__((always_inline)) void FN(tile_of)(size_t vectors, size_t depth, const REAL *restrict a,
+                                                              const FN(vreal) *restrict b, REAL *restrict c,
+                                                              size_t stride, size_t rows, size_t cols, int add)
 {
     enum { LANES = VECTOR_BYTES / sizeof(REAL), COLS = TILE_VECTORS * LANES };
     _Static_assert(COLS % TILE_ROWS == 0 && COLS <= DDOQ_MAX_PANEL_WIDTH, "a tile's rows lie in one panel");
-    const REAL *restrict a = a_;
-    const FN(vreal) *restrict b = b_;
-    REAL *restrict c = c_;
     FN(vreal) sum[TILE_ROWS][TILE_VECTORS] = {{{0}}};
     for (size_t p = 0; p < depth; p++, a += COLS, b += TILE_VECTORS) {
 #pragma GCC unroll 16
         for (size_t r = 0; r < TILE_ROWS; r++) {
 #pragma GCC unroll 16
-            for (size_t v = 0; v < TILE_VECTORS; v++)
+            for (size_t v = 0; v < vectors; v++)
                 sum[r][v] += a[r] * b[v];
         }
     }
-    if (rows == TILE_ROWS && cols == COLS) {
+    if (rows == TILE_ROWS && cols == vectors * LANES) {
 #pragma GCC unroll 16
         for (size_t r = 0; r < TILE_ROWS; r++) {
 #pragma GCC unroll 16
-            for (size_t v = 0; v < TILE_VECTORS; v++) {
+            for (size_t v = 0; v < vectors; v++) {
                 FN(vreal_unaligned) *at = (FN(vreal_unaligned) *)(c + r * stride + v * LANES);
                 if (add)
                     sum[r][v] += *at;
@@ -75,6 +74,53 @@ static void FN(tile)(size_t depth, const void *a_, const void *b_, void *c_, siz
     for (size_t r = 0; r < rows; r++)
         for (size_t q = 0; q < cols; q++)
             c[r * stride + q] = add ? c[r * stride + q] + edge[r][q] : edge[r][q];
+}
+
+static void FN(tile)(size_t depth, const void *a, const void *b, void *c, size_t stride, size_t rows, size_t cols,
+                     int add)
+{
+    enum { LANES = VECTOR_BYTES / sizeof(REAL) };
+    if (cols > 2 * LANES)
+        FN(tile_of)(3, depth, a, b, c, stride, rows, cols, add);
+    else if (cols > LANES)
+        FN(tile_of)(2, depth, a, b, c, stride, rows, cols, add);
+    else
+        FN(tile_of)(1, depth, a, b, c, stride, rows, cols, add);
+}
+
+/* Least and second least of norm[j] - 2 product[j]; returns the first index of the least. */
+static size_t FN(two_least)(size_t k, const void *product_, const double *norm, double two[2])
+{
+    const REAL *product = product_;
+    vf64 least = (vf64){0} + INFINITY, second = least;
+    vi64 index = {0}, at;
+    for (size_t v = 0; v < LANES_F64; v++)
+        at[v] = (int64_t)v;
+    size_t j = 0;
+    for (; j + LANES_F64 <= k; j += LANES_F64, at += LANES_F64) {
+        vf64 value = load_f64(norm + j) - FN(widened)(product + j) * 2.0;
+        vi64 less = (vi64)(value < least);
+        vf64 other = select_f64(less, least, value);
+        second = select_f64((vi64)(other < second), other, second);
+        least = select_f64(less, value, least);
+        index = (less & at) | (~less & index);
+    }
+    size_t found = 0;
+    two[0] = two[1] = INFINITY;
+    for (size_t v = 0; v < LANES_F64; v++) {
+        bool less = least[v] < two[0] || (least[v] == two[0] && (size_t)index[v] < found);
+        two[1] = fmin(fmin(two[1], second[v]), less ? two[0] : least[v]);
+        found = less ? (size_t)index[v] : found;
+        two[0] = less ? least[v] : two[0];
+    }
+    for (; j < k; j++) {
+        double value = norm[j] - (double)product[j] * 2.0;
+        bool less = value < two[0];
+        two[1] = fmin(two[1], less ? two[0] : value);
+        found = less ? j : found;
+        two[0] = less ? value : two[0];
+    }
+    return found;
 }
 
 static void FN(mirror)(size_t n, size_t begin, size_t end, void *c_)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ddoq.data import open_data
     from ddoq.distill import distill
     from ddoq.distilled import DistilledDataset, load
+    from ddoq.estimators import OptimalQuantizer
     from ddoq.evaluate import evaluate
     from ddoq.loss import WeightedLoss
     from ddoq.quantize import ClassQuantization, Quantization, quantize, quantize_classes
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _HOME = {
     "ClassQuantization": "quantize",
     "DistilledDataset": "distilled",
+    "OptimalQuantizer": "estimators",
     "Quantization": "quantize",
     "WeightedLoss": "loss",
     "distill": "distill",
@@ -42,6 +44,7 @@ _HOME = {
 __all__ = [
     "ClassQuantization",
     "DistilledDataset",
+    "OptimalQuantizer",
     "Quantization",
     "WeightedLoss",
     "__version__",

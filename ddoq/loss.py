@@ -194,7 +194,11 @@ def _backward(ctx: Any, by_loss: Tensor | None, by_gradient: Tensor | None) -> t
             "WeightedLoss has no second derivative on the CPU: give float16 logits or write the loss in torch"
         )
     (gradient,) = ctx.saved_tensors
-    return (None if by_loss is None else gradient * by_loss, *[None] * 6)
+    # An eager step's factor is 1: then the stored gradient is the answer, without another pass over it.
+    plain = type(by_loss) is Tensor and not by_loss.requires_grad
+    if by_loss is not None and not (plain and by_loss.item() == 1):
+        gradient = gradient * by_loss
+    return (None if by_loss is None else gradient, *[None] * 6)
 
 
 _weighted_loss.register_autograd(_backward, setup_context=_keep_gradient)

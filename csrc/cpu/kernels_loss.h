@@ -45,22 +45,38 @@ static inline double FN(sum_block)(FN(block) block)
     return (double)lane[0];
 }
 
-static double FN(largest)(size_t n, const void *x_)
+/* The largest of sign * x; four chains of comparisons, since one waits for each. */
+static inline __attribute__((always_inline)) double FN(extreme)(size_t n, const REAL *x, REAL sign)
 {
-    const REAL *x = x_;
-    FN(block) most;
-    for (size_t v = 0; v < FN(BLOCK_VECTORS); v++)
-        most.v[v] = (FN(vreal)){0} - (REAL)INFINITY;
-    for (size_t i = 0; i < n; i += VIRTUAL_LANES) {
-        FN(block) block = FN(load_block)(x, i, n, -(REAL)INFINITY);
+    enum { CHAINS = 4 };
+    FN(block) most[CHAINS];
+    for (size_t chain = 0; chain < CHAINS; chain++)
         for (size_t v = 0; v < FN(BLOCK_VECTORS); v++)
-            most.v[v] = FN(select)(block.v[v] > most.v[v], block.v[v], most.v[v]);
+            most[chain].v[v] = (FN(vreal)){0} - (REAL)INFINITY;
+    for (size_t begin = 0; begin < n; begin += CHAINS * VIRTUAL_LANES) {
+        for (size_t chain = 0, i = begin; chain < CHAINS && i < n; chain++, i += VIRTUAL_LANES) {
+            FN(block) block = FN(load_block)(x, i, n, -sign * (REAL)INFINITY);
+            for (size_t v = 0; v < FN(BLOCK_VECTORS); v++) {
+                block.v[v] *= sign;
+                most[chain].v[v] = FN(select)(block.v[v] > most[chain].v[v], block.v[v], most[chain].v[v]);
+            }
+        }
     }
-    REAL lane[VIRTUAL_LANES], value = -(REAL)INFINITY;
-    memcpy(lane, &most, sizeof lane);
-    for (size_t i = 0; i < VIRTUAL_LANES; i++)
+    REAL lane[CHAINS * VIRTUAL_LANES], value = -(REAL)INFINITY;
+    memcpy(lane, most, sizeof lane);
+    for (size_t i = 0; i < CHAINS * VIRTUAL_LANES; i++)
         value = lane[i] > value ? lane[i] : value;
     return (double)value;
+}
+
+static double FN(largest)(size_t n, const void *x)
+{
+    return FN(extreme)(n, x, 1);
+}
+
+static double FN(smallest)(size_t n, const void *x)
+{
+    return -FN(extreme)(n, x, -1);
 }
 
 static double FN(exponentials)(size_t n, const void *x_, double shift, double scale, void *out_)
@@ -99,15 +115,6 @@ static double FN(total)(size_t n, const void *x_, double shift)
         sum += FN(sum_block)(total);
     }
     return sum;
-}
-
-static double FN(smallest)(size_t n, const void *x_)
-{
-    const REAL *x = x_;
-    REAL value = (REAL)INFINITY;
-    for (size_t i = 0; i < n; i++)
-        value = x[i] < value ? x[i] : value;
-    return (double)value;
 }
 
 /* With teacher: sum of f (scale (t - t_shift) - scale (s - s_shift)); without: t is f, and its logarithm stands in. */

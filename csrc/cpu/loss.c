@@ -178,7 +178,7 @@ enum ddoq_status ddoq_weighted_loss(const struct ddoq_run *run, const struct ddo
         .row_loss = row_loss,
     };
     struct ddoq_run crew = *run;
-    if (n <= ALONE_ENTRIES / args->n_classes)
+    if (crew.n_threads == 1 || n <= ALONE_ENTRIES / args->n_classes)
         crew.n_threads = 0; /* the calling thread works itself */
     enum ddoq_status status = ddoq_run_tasks((n - 1) / task_rows + 1, &crew, loss_task, &pass, &failed);
     double sum = 0;

@@ -14,9 +14,10 @@ enum ddoq_status {
     DDOQ_NO_MEMORY,
     DDOQ_INTERRUPTED, /* the poll function asked to stop */
     DDOQ_NOT_FINITE,  /* NaN, infinity, or squares that overflow the element type */
+    DDOQ_BAD_ROW,     /* of the loss: an index, a weight or a probability out of range */
 };
 
-enum ddoq_type { DDOQ_FLOAT32, DDOQ_FLOAT64 };
+enum ddoq_type { DDOQ_FLOAT32, DDOQ_FLOAT64, DDOQ_BFLOAT16 /* of the loss alone, which widens it to float */ };
 
 /* Called on the calling thread about every 50 ms with the number of finished tasks; anything but 0 stops the work. */
 struct ddoq_poll {
@@ -74,5 +75,24 @@ size_t ddoq_seed_trials(size_t k);
 /* Quantises every class; on failure *failed_class is the class that failed. */
 enum ddoq_status ddoq_quantize_classes(const struct ddoq_run *run, const struct ddoq_quantize_args *args,
                                        size_t *failed_class);
+
+enum ddoq_target { DDOQ_INDEX, DDOQ_PROBS, DDOQ_LOGITS, DDOQ_TOPK };
+
+struct ddoq_loss_args {
+    enum ddoq_type type;        /* of logits and gradient */
+    enum ddoq_type target_type; /* of soft targets: float64 with float64 logits, float32 or bfloat16 with the others */
+    enum ddoq_target target;
+    size_t n_rows, n_classes, k;
+    const void *logits;     /* (n_rows, n_classes) */
+    const void *soft;       /* (n_rows, n_classes), top-k (n_rows, k); NULL for class indices */
+    const int64_t *indices; /* (n_rows), top-k (n_rows, k); NULL otherwise; values are checked here */
+    const double *weight;   /* (n_rows); values are checked here */
+    double temperature, label_smoothing;
+    void *gradient; /* out (n_rows, n_classes) */
+    double *loss;   /* out: one number */
+};
+
+/* The weighted loss and its gradient by the logits; n_rows and n_classes are at least 1. */
+enum ddoq_status ddoq_weighted_loss(const struct ddoq_run *run, const struct ddoq_loss_args *args);
 
 #endif

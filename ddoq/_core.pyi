@@ -52,3 +52,21 @@ def assign(
 
 def gram(X: _Real, out: _Real, isa: str, /) -> None:
     """Write X X^T (n, n) to out, one thread; for the tests of the product."""
+
+def weighted_loss(
+    logits: _Real | NDArray[np.uint16],  # (B, C); uint16 holds bfloat16
+    soft: _Real | NDArray[np.uint16] | None,  # (B, C), top-k (B, k); float64 if and only if logits are
+    indices: NDArray[np.int64] | None,  # (B,), top-k (B, k)
+    weight: NDArray[np.float64],  # (B,)
+    target: str,
+    temperature: float,
+    label_smoothing: float,
+    n_threads: int,
+    isa: str,
+    gradient: _Real | NDArray[np.uint16],  # out (B, C), dtype of logits
+    /,
+) -> float:
+    """Weighted loss; its gradient by the logits goes to gradient.
+
+    ValueError for weights, indices or probabilities out of range, TypeError for wrong dtypes, MemoryError.
+    """

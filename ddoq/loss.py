@@ -3,19 +3,28 @@
     index     loss = sum_i w_i (-(1 - eps) log p_i[y_i] - eps mean_c log p_i[c]) / B        p_i = softmax(s_i)
     probs     loss = sum_i w_i KL(t_i || softmax(s_i / tau)) / B
     logits    loss = sum_i w_i KL(softmax(t_i / tau) || softmax(s_i / tau)) / B
+    topk      as probs; what the k given probabilities leave of 1 is spread evenly over the other classes
 
 The divisor is the number of rows B, never the sum of the batch's weights: renormalising inside a batch would change
 what each image counts from step to step, and the batches' mean would no longer be the weighted mean of the data set.
+
+On the CPU float32, bfloat16 and float64 logits go to the C core, which gives the loss and its gradient by the logits in
+one pass (the custom operator `ddoq::weighted_loss`). Other devices and float16, and weights or targets that need a
+gradient, use the same formulas in torch (`_composed`).
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from ddoq import _backend
+
 _HALVES = (torch.float16, torch.bfloat16)
+_IN_C = (torch.float32, torch.bfloat16, torch.float64)
+_KINDS = ("index", "probs", "logits", "topk")
 
 
 class WeightedLoss(nn.Module):
@@ -26,21 +35,26 @@ class WeightedLoss(nn.Module):
     target
         What the targets are, never guessed from them: "index" class indices (B,), any integer dtype; "probs" class
         probabilities (B, C), each row summing to 1; "logits" a teacher's logits (B, C), of which the softmax at
-        `temperature` is taken.
+        `temperature` is taken; "topk" a pair of the k largest class probabilities (B, k), each row summing to at most
+        1, and their class indices (B, k), distinct in each row. What a row of "topk" leaves of 1 is spread evenly over
+        its other classes, which is the marginal smoothing of FKD (Shen and Xing, ECCV 2022); divide each row by its
+        sum to renormalise instead.
     temperature
-        Divides the student's logits and the teacher's. "probs" must already be at this temperature. The loss is not
-        multiplied by its square. Must be 1 for "index".
+        Divides the student's logits and the teacher's. "probs" and "topk" must already be at this temperature. The
+        loss is not multiplied by its square. Must be 1 for "index".
     label_smoothing
         Share eps in [0, 1) of the target that is spread evenly over all classes; for "index" alone.
 
     Raises
     ------
     ValueError
-        An option outside its range; shapes that do not fit; on the CPU also class indices outside [0, C), weights that
-        are negative or not finite, rows of probabilities that are negative or do not sum to 1, each with the first
-        bad row.
+        An option outside its range; shapes that do not fit; on the CPU also class indices outside [0, C) or repeated in
+        a row of "topk", weights that are negative or not finite, rows of probabilities that are negative or do not sum
+        to 1 (to at most 1 for "topk"), each with the first bad row.
     TypeError
         Class indices that are not integers, logits or probabilities that are not floating point.
+    RuntimeError
+        A second derivative on the CPU in a dtype that the C core takes.
 
     Examples
     --------
@@ -48,17 +62,20 @@ class WeightedLoss(nn.Module):
     >>> logits, target = torch.zeros(2, 4), torch.tensor([3, 0])
     >>> WeightedLoss()(logits, target, torch.tensor([0.5, 1.5]))        # (0.5 + 1.5) log 4 / 2
     tensor(1.3863)
+    >>> values, indices = torch.tensor([[0.4], [0.7]]), torch.tensor([[1], [2]])
+    >>> WeightedLoss("topk")(logits, (values, indices), torch.ones(2))  # KL of (.2, .4, .2, .2), (.1, .1, .7, .1)
+    tensor(0.2500)
     """
 
     def __init__(
         self,
-        target: Literal["index", "probs", "logits"] = "index",
+        target: Literal["index", "probs", "logits", "topk"] = "index",
         temperature: float = 1.0,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        if target not in ("index", "probs", "logits"):
-            raise ValueError(f"target must be 'index', 'probs' or 'logits', got {target!r}")
+        if target not in _KINDS:
+            raise ValueError(f"target must be 'index', 'probs', 'logits' or 'topk', got {target!r}")
         if not 0 < temperature < float("inf"):
             raise ValueError(f"temperature must be positive and finite, got {temperature!r}")
         if not 0 <= label_smoothing < 1:
@@ -68,58 +85,189 @@ class WeightedLoss(nn.Module):
         if target != "index" and label_smoothing != 0:
             raise ValueError(f"label_smoothing is for target='index'; with {target!r} it must be 0")
         self.target = target
-        self.temperature = temperature
-        self.label_smoothing = label_smoothing
+        self.temperature = float(temperature)
+        self.label_smoothing = float(label_smoothing)
 
-    def forward(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor | tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
         """The loss of logits (B, C), targets and weights (B,): a scalar in the logits' dtype, float32 for halves."""
-        self._check(logits, target, weight)
-        if logits.dtype in _HALVES:
-            logits = logits.float()
-        log_p = torch.log_softmax(logits / self.temperature, dim=1)
-        if self.target == "index":
-            # gather, not torch's cross_entropy: that silently leaves out rows whose target is -100
-            per_row = -log_p.gather(1, target.long()[:, None])[:, 0]
-            if self.label_smoothing:
-                per_row = torch.lerp(per_row, -log_p.mean(dim=1), self.label_smoothing)
-        else:
-            soft = target.to(logits.dtype)
-            if self.target == "logits":
-                soft = torch.softmax(soft / self.temperature, dim=1)
-            # from probabilities, so that a class of probability 0 (a masked logit of -inf) adds 0
-            per_row = nn.functional.kl_div(log_p, soft, reduction="none").sum(dim=1)
-        return (weight.to(per_row.dtype) * per_row).sum() / len(logits)
+        soft, indices = self._split(target)
+        self._check(logits, soft, indices, weight)
+        options = (self.target, self.temperature, self.label_smoothing)
+        if logits.shape[1] > 0 and logits.dtype in _IN_C and _fits_c(logits, soft, indices, weight):
+            loss: Tensor = _weighted_loss(logits, soft, indices, weight, *options)[0]
+            return loss
+        _check_values(logits, soft, indices, weight, self.target)
+        return _composed(logits, soft, indices, weight, *options)
 
     def extra_repr(self) -> str:
         """The options, for printing."""
         return f"target={self.target!r}, temperature={self.temperature}, label_smoothing={self.label_smoothing}"
 
-    def _check(self, logits: Tensor, target: Tensor, weight: Tensor) -> None:
+    def _split(self, target: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor | None, Tensor | None]:
+        """Soft targets and class indices, each where the kind of target has them."""
+        if self.target == "topk":
+            if isinstance(target, Tensor) or len(target) != 2:
+                raise ValueError("target='topk' needs a pair (probabilities, class indices)")
+            return target[0], target[1]
+        if not isinstance(target, Tensor):
+            raise TypeError(f"target={self.target!r} needs a tensor, got {type(target).__name__}")
+        return (None, target) if self.target == "index" else (target, None)
+
+    def _check(self, logits: Tensor, soft: Tensor | None, indices: Tensor | None, weight: Tensor) -> None:
+        """Shapes and dtypes."""
         if logits.ndim != 2 or len(logits) == 0:
             raise ValueError(f"logits must have shape (B, C) with B >= 1, got {tuple(logits.shape)}")
         if not logits.is_floating_point():
             raise TypeError(f"logits must be floating point, got {logits.dtype}")
-        expected = tuple(logits.shape[:1] if self.target == "index" else logits.shape)
-        if tuple(target.shape) != expected:
-            raise ValueError(f"target={self.target!r} needs shape {expected}, got {tuple(target.shape)}")
-        if weight.shape != logits.shape[:1]:
-            raise ValueError(f"weight must have shape {tuple(logits.shape[:1])}, got {tuple(weight.shape)}")
-        integers = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
-        if self.target == "index" and not integers:
-            raise TypeError(f"class indices must be integers, got {target.dtype}")
-        if self.target != "index" and not target.is_floating_point():
-            raise TypeError(f"{self.target} must be floating point, got {target.dtype}")
-        # Values are looked at on the CPU alone: on a GPU reading one back would stop the host at every step.
-        if weight.device.type == "cpu":
-            _check_rows(~((weight >= 0) & (weight < float("inf"))), weight, "weights must be finite and at least 0")
-        if target.device.type == "cpu" and self.target == "index":
-            n_classes = logits.shape[1]
-            bad = (target < 0) | (target >= n_classes)
-            _check_rows(bad, target, f"class indices must be at least 0 and below {n_classes}, the number of logits")
-        if target.device.type == "cpu" and self.target == "probs":
-            sums = target.float().sum(dim=1)  # 1e-2: rows stored as float16 or bfloat16
-            _check_rows((target < 0).any(dim=1), target.amin(dim=1), "probabilities must be at least 0")
+        rows, classes = logits.shape
+        expected: tuple[int, ...] = (rows,) if self.target == "index" else (rows, classes)
+        if self.target == "topk" and soft is not None and soft.ndim == 2:
+            expected = (rows, soft.shape[1])
+            if not 1 <= soft.shape[1] <= classes:
+                raise ValueError(f"target='topk' needs from 1 to {classes} probabilities a row, got {soft.shape[1]}")
+        for given in (soft, indices):
+            if given is not None and tuple(given.shape) != expected:
+                raise ValueError(f"target={self.target!r} needs shape {expected}, got {tuple(given.shape)}")
+        if tuple(weight.shape) != (rows,):
+            raise ValueError(f"weight must have shape {(rows,)}, got {tuple(weight.shape)}")
+        if indices is not None and (indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool):
+            raise TypeError(f"class indices must be integers, got {indices.dtype}")
+        if soft is not None and not soft.is_floating_point():
+            raise TypeError(f"{self.target} must be floating point, got {soft.dtype}")
+
+
+def _fits_c(logits: Tensor, *others: Tensor | None) -> bool:
+    """Whether all is on the CPU and the gradient by the logits is the only one asked for."""
+    given = [other for other in others if other is not None]
+    needs = torch.is_grad_enabled() and any(other.requires_grad for other in given)
+    return not needs and all(tensor.device.type == "cpu" for tensor in (logits, *given))
+
+
+@torch.library.custom_op("ddoq::weighted_loss", mutates_args=(), device_types="cpu")
+def _weighted_loss(
+    logits: Tensor,
+    soft: Tensor | None,
+    indices: Tensor | None,
+    weight: Tensor,
+    target: str,
+    temperature: float,
+    label_smoothing: float,
+) -> tuple[Tensor, Tensor]:
+    """The loss and its gradient by the logits, in the C core."""
+    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    keep = soft is not None and (soft.dtype == wide or (soft.dtype == torch.bfloat16 and wide == torch.float32))
+    try:
+        loss = _backend.core.weighted_loss(
+            _array(logits),
+            None if soft is None else _array(soft if keep else soft.to(wide)),
+            None if indices is None else _array(indices.long()),
+            _array(weight.double()),
+            target,
+            temperature,
+            label_smoothing,
+            torch.get_num_threads(),
+            _backend.isa(),
+            _array(gradient),
+        )
+    except ValueError:
+        _check_values(logits, soft, indices, weight, target)
+        raise
+    return torch.tensor(loss, dtype=wide), gradient
+
+
+@_weighted_loss.register_fake
+def _(logits: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    return logits.new_empty((), dtype=wide), gradient
+
+
+def _keep_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[1])
+
+
+def _backward(ctx: Any, by_loss: Tensor | None, by_gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+    if by_gradient is not None:
+        raise RuntimeError(
+            "WeightedLoss has no second derivative on the CPU: give float16 logits or write the loss in torch"
+        )
+    (gradient,) = ctx.saved_tensors
+    # An eager step's factor is 1: then the stored gradient is the answer, without another pass over it.
+    plain = type(by_loss) is Tensor and not by_loss.requires_grad
+    if by_loss is not None and not (plain and by_loss.item() == 1):
+        gradient = gradient * by_loss
+    return (None if by_loss is None else gradient, *[None] * 6)
+
+
+_weighted_loss.register_autograd(_backward, setup_context=_keep_gradient)
+
+
+def _array(tensor: Tensor) -> Any:
+    """The tensor's memory as a C-contiguous NumPy array, bfloat16 as uint16."""
+    tensor = tensor.detach().contiguous()
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _composed(
+    logits: Tensor,
+    soft: Tensor | None,
+    indices: Tensor | None,
+    weight: Tensor,
+    target: str,
+    temperature: float,
+    label_smoothing: float,
+) -> Tensor:
+    """The loss from torch's own operations."""
+    if logits.dtype in _HALVES:
+        logits = logits.float()
+    log_p = torch.log_softmax(logits / temperature, dim=1)
+    if soft is None:
+        assert indices is not None
+        # gather, not torch's cross_entropy: that silently leaves out rows whose target is -100
+        per_row = -log_p.gather(1, indices.long()[:, None])[:, 0]
+        if label_smoothing:
+            per_row = torch.lerp(per_row, -log_p.mean(dim=1), label_smoothing)
+    else:
+        soft = soft.to(logits.dtype)
+        if target == "logits":
+            soft = torch.softmax(soft / temperature, dim=1)
+        if indices is not None:
+            rest = (1 - soft.sum(dim=1, keepdim=True)).clamp(min=0) / max(1, logits.shape[1] - soft.shape[1])
+            soft = rest.expand(logits.shape).scatter(1, indices.long(), soft)
+        # a class of probability 0 adds 0, whatever its logits (masked ones are -inf)
+        per_row = nn.functional.kl_div(log_p.masked_fill(soft == 0, 0), soft, reduction="none").sum(dim=1)
+    return (weight.to(per_row.dtype) * per_row).sum() / len(logits)
+
+
+def _check_values(logits: Tensor, soft: Tensor | None, indices: Tensor | None, weight: Tensor, target: str) -> None:
+    """ValueError for the first row that breaks a rule.
+
+    Values are looked at on the CPU alone: on a GPU reading one back would stop the host at every step.
+    """
+    if weight.device.type == "cpu":
+        _check_rows(~((weight >= 0) & (weight < float("inf"))), weight, "weights must be finite and at least 0")
+    if indices is not None and indices.device.type == "cpu":
+        n_classes, index = logits.shape[1], indices.reshape(len(indices), -1)
+        bad = (index < 0) | (index >= n_classes)
+        first = index.gather(1, bad.int().argmax(dim=1, keepdim=True))[:, 0]
+        rule = f"class indices must be at least 0 and below {n_classes}, the number of logits"
+        _check_rows(bad.any(dim=1), first, rule)
+        ordered = index.sort(dim=1).values
+        twice = ordered[:, 1:] == ordered[:, :-1]
+        if twice.any():
+            row, at = (int(i) for i in twice.nonzero()[0])
+            raise ValueError(
+                f"class indices must be distinct in each row, got {ordered[row, at].item()} twice in row {row}"
+            )
+    if soft is not None and soft.device.type == "cpu" and target != "logits":
+        sums = soft.float().sum(dim=1)  # 1e-2: rows stored as float16 or bfloat16
+        _check_rows((soft < 0).any(dim=1), soft.amin(dim=1), "probabilities must be at least 0")
+        if target == "probs" or soft.shape == logits.shape:
             _check_rows(~((sums - 1).abs() <= 1e-2), sums, "probabilities must sum to 1 in each row")
+        else:
+            _check_rows(~(sums <= 1 + 1e-2), sums, "probabilities must sum to at most 1 in each row")
 
 
 def _check_rows(bad: Tensor, values: Tensor, rule: str) -> None:

@@ -41,6 +41,25 @@ struct ddoq_kernels {
     /* best[i] = min over j of offset[j] + scale[j] * sums[j][i], label[i] = the first j that reaches it. */
     void (*nearest)(size_t n, size_t k, const double *sums, const double *scale, const double *offset, int64_t *label,
                     double *best);
+
+    /* Of the loss, over one row of n classes. */
+    double (*largest)(size_t n, const void *x);
+    double (*smallest)(size_t n, const void *x);
+    /* Sum of x - shift. */
+    double (*total)(size_t n, const void *x, double shift);
+    /* out = exp(scale (x - shift)), for exponents <= 0; returns the sum. */
+    double (*exponentials)(size_t n, const void *x, double shift, double scale, void *out);
+    /* Sum over f != 0 of scale f ((t - t_shift) - (s - s_shift)). */
+    double (*cross_logits)(size_t n, const void *s, double s_shift, const void *t, double t_shift, double scale,
+                           const void *f);
+    /* Sum over f != 0 of f (log f - scale (s - s_shift)). */
+    double (*cross_probs)(size_t n, const void *s, double s_shift, double scale, const void *f);
+    /* x = a x + b */
+    void (*scale_add)(size_t n, double a, double b, void *x);
+    /* x = a x - b f */
+    void (*difference)(size_t n, double a, double b, const void *f, void *x);
+    void (*from_bfloat16)(size_t n, const uint16_t *x, float *out);
+    void (*to_bfloat16)(size_t n, const float *x, uint16_t *out);
 };
 
 struct ddoq_isa {

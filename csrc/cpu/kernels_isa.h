@@ -113,6 +113,19 @@ static inline void transpose_f64(quad_f64 x[2])
 #undef REAL
 #undef FN
 
+#define LOSS_CHUNK 1024
+#include "cpu/kernels_exp.h"
+#define REAL float
+#define FN(verb) verb##_f32
+#include "cpu/kernels_loss.h"
+#undef REAL
+#undef FN
+#define REAL double
+#define FN(verb) verb##_f64
+#include "cpu/kernels_loss.h"
+#undef REAL
+#undef FN
+
 #define KERNELS(real, suffix)                                                                                          \
     {                                                                                                                  \
         .item = sizeof(real),                                                                                          \
@@ -128,6 +141,16 @@ static inline void transpose_f64(quad_f64 x[2])
         .trial = trial_##suffix,                                                                                       \
         .two_least = two_least_##suffix,                                                                               \
         .nearest = nearest,                                                                                            \
+        .largest = largest_##suffix,                                                                                   \
+        .smallest = smallest_##suffix,                                                                                 \
+        .total = total_##suffix,                                                                                       \
+        .exponentials = exponentials_##suffix,                                                                         \
+        .cross_logits = cross_logits_##suffix,                                                                         \
+        .cross_probs = cross_probs_##suffix,                                                                           \
+        .scale_add = scale_add_##suffix,                                                                               \
+        .difference = difference_##suffix,                                                                             \
+        .from_bfloat16 = from_bfloat16,                                                                                \
+        .to_bfloat16 = to_bfloat16,                                                                                    \
     }
 #define DEFINE_ISA_(isa) const struct ddoq_isa ddoq_isa_##isa = {#isa, {KERNELS(float, f32), KERNELS(double, f64)}}
 #define DEFINE_ISA(isa) DEFINE_ISA_(isa)

@@ -19,6 +19,8 @@ static const char *type_name(int type)
         return "float64";
     case NPY_INT64:
         return "int64";
+    case NPY_UINT16:
+        return "uint16";
     default:
         return "uint8";
     }

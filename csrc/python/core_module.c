@@ -2,7 +2,9 @@
  * arguments and C-contiguous arrays only; conversion, defaults and friendly messages live in Python. Whatever is
  * passed, the answer is a result or an exception: indices are checked against their range here, since the core trusts
  * them. */
+#include "python/arguments.h"
 #include "python/arrays.h"
+#include "python/loss_binding.h"
 
 /* ---- running with the GIL released ---- */
 
@@ -41,6 +43,7 @@ static PyObject *result_of(enum ddoq_status status, const char *where)
         return PyErr_Format(PyExc_ValueError, "X holds NaN, infinity or values whose squares overflow its dtype%s",
                             where);
     case DDOQ_INTERRUPTED:
+    case DDOQ_BAD_ROW: /* of the loss, whose binding names it */
         break;
     }
     if (!PyErr_Occurred())
@@ -50,7 +53,7 @@ static PyObject *result_of(enum ddoq_status status, const char *where)
 
 /* ---- small arguments ---- */
 
-static int read_count(PyObject *object, const char *name, size_t *value)
+int read_count(PyObject *object, const char *name, size_t *value)
 {
     if (!PyLong_Check(object)) {
         PyErr_Format(PyExc_TypeError, "%s must be an int", name);
@@ -67,7 +70,7 @@ static int read_count(PyObject *object, const char *name, size_t *value)
     return 0;
 }
 
-static int read_isa(PyObject *object, const struct ddoq_isa **isa)
+int read_isa(PyObject *object, const struct ddoq_isa **isa)
 {
     if (!PyUnicode_Check(object)) {
         PyErr_SetString(PyExc_TypeError, "isa must be a str");
@@ -80,7 +83,7 @@ static int read_isa(PyObject *object, const struct ddoq_isa **isa)
     return -1;
 }
 
-static int check_arguments(const char *name, Py_ssize_t given, Py_ssize_t wanted)
+int check_arguments(const char *name, Py_ssize_t given, Py_ssize_t wanted)
 {
     if (given == wanted)
         return 0;
@@ -300,6 +303,8 @@ static PyMethodDef methods[] = {
      PyDoc_STR("assign(X, points, labels, dist2, n_threads, isa): nearest point and squared distance.")},
     {"quantize_classes", (PyCFunction)(void (*)(void))core_quantize_classes, METH_FASTCALL,
      PyDoc_STR("quantize_classes(...): see _core.pyi.")},
+    {"weighted_loss", (PyCFunction)(void (*)(void))ddoq_core_weighted_loss, METH_FASTCALL,
+     PyDoc_STR("weighted_loss(...): see _core.pyi.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,0 +1,190 @@
+/* The weighted loss and its gradient, a row at a time while it is in the cache: largest logit, exponentials (written
+ * where the gradient will be), loss, gradient. Rows are summed in their order at the end, so that bits do not depend on
+ * the threads. The value checks are part of the pass: a row that breaks a rule ends the call with DDOQ_BAD_ROW. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "cpu/kernels.h"
+#include "cpu/memory.h"
+#include "cpu/parallel.h"
+
+#define TASK_ENTRIES ((size_t)1 << 15)
+/* Below this many entries a second thread costs more than it saves: it takes some 20 us to start one. */
+#define ALONE_ENTRIES ((size_t)1 << 17)
+#define SUM_TOLERANCE 1e-2 /* of a row's probabilities: rows stored as float16 or bfloat16 */
+
+struct pass {
+    const struct ddoq_loss_args *args;
+    const struct ddoq_kernels *kernels;
+    size_t task_rows;
+    double *row_loss; /* (n_rows) */
+};
+
+/* Scratch rows of one task, in the type that is computed in. */
+struct scratch {
+    void *student, *gradient, *target, *teacher;
+};
+
+/* Row i of a matrix of n columns in the computing type: in place, or widened into scratch. */
+static const void *read_row(const struct pass *p, enum ddoq_type type, const void *matrix, size_t i, size_t n,
+                            void *scratch)
+{
+    if (type != DDOQ_BFLOAT16)
+        return (const char *)matrix + i * n * p->kernels->item;
+    p->kernels->from_bfloat16(n, (const uint16_t *)matrix + i * n, scratch);
+    return scratch;
+}
+
+static double get(const struct pass *p, const void *row, size_t j)
+{
+    return p->args->type == DDOQ_FLOAT64 ? ((const double *)row)[j] : (double)((const float *)row)[j];
+}
+
+static void set(const struct pass *p, void *row, size_t j, double value)
+{
+    if (p->args->type == DDOQ_FLOAT64)
+        ((double *)row)[j] = value;
+    else
+        ((float *)row)[j] = (float)value;
+}
+
+/* target = the k given probabilities, what they leave spread evenly over the other classes; -1 where a rule breaks. */
+static int spread_topk(const struct pass *p, size_t i, void *scratch, void *target)
+{
+    const struct ddoq_loss_args *a = p->args;
+    const int64_t *index = a->indices + i * a->k;
+    const void *values = read_row(p, a->target_type, a->soft, i, a->k, scratch);
+    double sum = 0;
+    for (size_t c = 0; c < a->n_classes; c++)
+        set(p, target, c, -1);
+    for (size_t j = 0; j < a->k; j++) {
+        double value = get(p, values, j);
+        if (index[j] < 0 || (uint64_t)index[j] >= a->n_classes || get(p, target, (size_t)index[j]) != -1 ||
+            !(value >= 0))
+            return -1;
+        set(p, target, (size_t)index[j], value);
+        sum += value;
+    }
+    if (!(sum <= 1 + SUM_TOLERANCE))
+        return -1;
+    double rest = a->k < a->n_classes && sum < 1 ? (1 - sum) / (double)(a->n_classes - a->k) : 0;
+    for (size_t c = 0; c < a->n_classes; c++)
+        if (get(p, target, c) == -1)
+            set(p, target, c, rest);
+    return 0;
+}
+
+/* Loss of row i without its weight, its gradient times factor; e: the row of the gradient. */
+static int index_row(const struct pass *p, size_t i, const void *s, double factor, void *e, double *loss)
+{
+    const struct ddoq_loss_args *a = p->args;
+    const struct ddoq_kernels *kernels = p->kernels;
+    size_t n = a->n_classes;
+    int64_t y = a->indices[i];
+    if (y < 0 || (uint64_t)y >= n)
+        return -1;
+    double eps = a->label_smoothing, most = kernels->largest(n, s);
+    double sum = kernels->exponentials(n, s, most, 1, e), log_sum = log(sum);
+    double log_y = get(p, s, (size_t)y) - most - log_sum, p_y = get(p, e, (size_t)y) / sum;
+    *loss = -log_y;
+    if (eps > 0)
+        *loss = (1 - eps) * -log_y + eps * (log_sum - kernels->total(n, s, most) / (double)n);
+    kernels->scale_add(n, factor / sum, -factor * eps / (double)n, e);
+    set(p, e, (size_t)y, factor * (p_y - (1 - eps) - eps / (double)n));
+    return 0;
+}
+
+static int soft_row(const struct pass *p, size_t i, const void *s, double factor, const struct scratch *scratch,
+                    void *e, double *loss)
+{
+    const struct ddoq_loss_args *a = p->args;
+    const struct ddoq_kernels *kernels = p->kernels;
+    size_t n = a->n_classes;
+    const void *t = scratch->target;
+    if (a->target != DDOQ_TOPK)
+        t = read_row(p, a->target_type, a->soft, i, n, scratch->target);
+    else if (spread_topk(p, i, scratch->teacher, scratch->target))
+        return -1;
+
+    double scale = 1 / a->temperature, most = kernels->largest(n, s);
+    double sum = kernels->exponentials(n, s, most, scale, e);
+    if (a->target == DDOQ_LOGITS) {
+        double t_most = kernels->largest(n, t);
+        double t_sum = kernels->exponentials(n, t, t_most, scale, scratch->teacher);
+        *loss = kernels->cross_logits(n, s, most, t, t_most, scale, scratch->teacher) / t_sum - log(t_sum) + log(sum);
+        kernels->difference(n, factor * scale / sum, factor * scale / t_sum, scratch->teacher, e);
+        return 0;
+    }
+    double t_sum = kernels->total(n, t, 0);
+    if (!(kernels->smallest(n, t) >= 0) || !(fabs(t_sum - 1) <= SUM_TOLERANCE))
+        return -1;
+    *loss = kernels->cross_probs(n, s, most, scale, t) + t_sum * log(sum);
+    kernels->difference(n, factor * scale * t_sum / sum, factor * scale, t, e);
+    return 0;
+}
+
+static int one_row(const struct pass *p, size_t i, const struct scratch *scratch)
+{
+    const struct ddoq_loss_args *a = p->args;
+    double weight = a->weight[i], factor = weight / (double)a->n_rows, loss = 0;
+    if (!(weight >= 0) || isinf(weight))
+        return -1;
+    const void *s = read_row(p, a->type, a->logits, i, a->n_classes, scratch->student);
+    void *e = scratch->gradient;
+    if (a->type != DDOQ_BFLOAT16)
+        e = (char *)a->gradient + i * a->n_classes * p->kernels->item;
+    int bad =
+        a->target == DDOQ_INDEX ? index_row(p, i, s, factor, e, &loss) : soft_row(p, i, s, factor, scratch, e, &loss);
+    if (a->type == DDOQ_BFLOAT16 && !bad)
+        p->kernels->to_bfloat16(a->n_classes, e, (uint16_t *)a->gradient + i * a->n_classes);
+    p->row_loss[i] = weight * loss;
+    return bad;
+}
+
+static enum ddoq_status loss_task(void *context, size_t task, struct ddoq_crew *crew)
+{
+    const struct pass *p = context;
+    size_t begin = task * p->task_rows, left = p->args->n_rows - begin;
+    size_t end = begin + (left < p->task_rows ? left : p->task_rows), n = p->args->n_classes, item = p->kernels->item;
+    struct ddoq_memory memory = {0};
+    const struct scratch scratch = {
+        .student = ddoq_take(&memory, n, 1, item),
+        .gradient = ddoq_take(&memory, n, 1, item),
+        .target = ddoq_take(&memory, n, 1, item),
+        .teacher = ddoq_take(&memory, n, 1, item),
+    };
+    enum ddoq_status status = memory.is_short ? DDOQ_NO_MEMORY : DDOQ_OK;
+    for (size_t i = begin; i < end && status == DDOQ_OK; i++) {
+        if (ddoq_stopped(crew))
+            status = DDOQ_INTERRUPTED;
+        else if (one_row(p, i, &scratch))
+            status = DDOQ_BAD_ROW;
+    }
+    ddoq_release(&memory);
+    return status;
+}
+
+enum ddoq_status ddoq_weighted_loss(const struct ddoq_run *run, const struct ddoq_loss_args *args)
+{
+    size_t failed, n = args->n_rows;
+    size_t task_rows = args->n_classes < TASK_ENTRIES ? TASK_ENTRIES / args->n_classes : 1;
+    double *row_loss = ddoq_allocate(n, 1, sizeof *row_loss);
+    if (!row_loss)
+        return DDOQ_NO_MEMORY;
+    struct pass pass = {
+        .args = args,
+        .kernels = &run->isa->real[args->type == DDOQ_FLOAT64],
+        .task_rows = task_rows,
+        .row_loss = row_loss,
+    };
+    struct ddoq_run crew = *run;
+    if (crew.n_threads == 1 || n <= ALONE_ENTRIES / args->n_classes)
+        crew.n_threads = 0; /* the calling thread works itself */
+    enum ddoq_status status = ddoq_run_tasks((n - 1) / task_rows + 1, &crew, loss_task, &pass, &failed);
+    double sum = 0;
+    for (size_t i = 0; i < n && status == DDOQ_OK; i++)
+        sum += row_loss[i];
+    *args->loss = sum / (double)n;
+    free(row_loss);
+    return status;
+}

@@ -103,7 +103,8 @@ class OnlineQuantizer:
         """A copy of the recursion's weights (k,), which sum to one; 1 / k before the first step."""
         self._started()
         if self.clock == "point" and self._wins.any():
-            return self._wins / self._wins.sum()
+            shares: NDArray[np.float64] = self._wins / self._wins.sum()
+            return shares
         return self._weights.copy()
 
     def quantization(self, X: ArrayLike) -> Quantization:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
+from sklearn.cluster import MiniBatchKMeans
 
 from ddoq import _backend, reference
 from ddoq.clvq import Clock, OnlineQuantizer
+from ddoq.quantize import quantize, quantize_classes
 
 DTYPES = ("float32", "float64")
 POINTS = 1e-5  # of the largest |x|
@@ -93,6 +95,40 @@ def test_reaches_the_normal_distribution_s_optimal_distortion(k: int, least: flo
     stream.update(X)
     # 5 %: the last steps are still of the size (200,000 / k)^(-2/3), and the sample's own distortion is not the law's
     assert_allclose(stream.quantization(X).distortion, least, rtol=0.05)
+
+
+@pytest.mark.parametrize("method", ["clvq", "minibatch"])
+def test_methods_of_quantize_classes(method: Any) -> None:
+    X, y = np.concatenate([normal(90, 4), normal(43, 4) + 9]), np.repeat(["a", "b"], [90, 43])
+    done: list[int] = []
+    q = quantize_classes(X, y, [5, 4], method=method, random_state=3, progress=done.append)
+    assert done == [1, 2]
+    for c, name in enumerate(("a", "b")):
+        rows = X[y == name]
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(3, spawn_key=(c,))))
+        order = rng.permutation(len(rows))
+        if method == "clvq":
+            start, rest = rows[order[: len(q[c].points)]], rows[order[len(q[c].points) :]]
+            points = reference.clvq(rest, start, step=(float(len(start)), 1.0))[0]
+        else:
+            k = len(q[c].points)
+            model = MiniBatchKMeans(k, random_state=0, batch_size=10 * k, n_init="auto")
+            for first in range(0, len(rows), 10 * k):
+                model.partial_fit(rows[order[first : first + 10 * k]])
+            points = model.cluster_centers_
+        assert_allclose(q[c].points, points, atol=1e-5)
+        labels, dist2 = reference.assign(rows, q[c].points)
+        assert_array_equal(q[c].labels, labels)
+        assert_array_equal(q[c].weights, np.bincount(labels, minlength=len(points)) / len(rows))
+        assert_allclose(q[c].distortion, dist2.mean(), rtol=1e-12)
+
+
+def test_methods_refuse_what_they_would_ignore() -> None:
+    for options in ({"sample_weight": np.ones(9)}, {"n_init": 2}, {"init": np.ones((2, 3))}, {"refine": "none"}):
+        with pytest.raises(ValueError, match='are for method="lloyd"'):
+            quantize(normal(9, 3), 2, method="clvq", **options)
+    with pytest.raises(ValueError, match="method must be"):
+        quantize(normal(9, 3), 2, method="em")  # type: ignore[arg-type]
 
 
 def test_bad_input() -> None:

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 from common import data_dir, facts, load_result, peak_memory_gib, save_result
-from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.cluster import KMeans
 from taef2 import TAEF2
 from threadpoolctl import threadpool_limits
 
 import ddoq
 from ddoq.encode import read_latents
+from ddoq.minibatch import minibatch_points
 from ddoq.run import Run
 
 NAMES = {
@@ -51,13 +52,7 @@ def unpack(work: Path) -> Path:
 
 
 def minibatch_as_d4m(latents: np.ndarray, ipc: int, km_expand: int, seed: int) -> np.ndarray:
-    """The points of scikit-learn's MiniBatchKMeans fed as D4M feeds it."""
-    order = np.random.default_rng(seed).permutation(len(latents))
-    model = MiniBatchKMeans(n_clusters=ipc, random_state=0, batch_size=km_expand * ipc, n_init="auto")
-    for start in range(0, len(latents), km_expand * ipc):
-        batch = latents[order[start : start + km_expand * ipc]]
-        model.partial_fit(batch)
-    return model.cluster_centers_.astype(np.float32)
+    return minibatch_points(latents, ipc, np.random.default_rng(seed), expand=km_expand)
 
 
 def methods(latents: np.ndarray, ipc: int, seed: int) -> dict[str, np.ndarray]:

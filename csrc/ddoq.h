@@ -95,4 +95,20 @@ struct ddoq_loss_args {
 /* The weighted loss and its gradient by the logits; n_rows and n_classes are at least 1. */
 enum ddoq_status ddoq_weighted_loss(const struct ddoq_run *run, const struct ddoq_loss_args *args);
 
+struct ddoq_clvq_args {
+    enum ddoq_type type;
+    const void *X; /* (n, d), in the order of the steps */
+    size_t n, d, k;
+    double b, power;  /* the step is (1 + i / b)^-power */
+    void *points;     /* in and out (k, d) */
+    double *weights;  /* in and out (k), and i counts all steps; NULL: i counts the winner's own wins */
+    int64_t *wins;    /* in and out (k): steps that each point has won; their sum is the number of steps so far */
+    int64_t *winners; /* out (n) */
+    const struct ddoq_isa *isa; /* set by the call */
+};
+
+/* One step of competitive learning vector quantisation for each sample. Points, weights and wins are the whole state,
+ * of which a call that is interrupted has taken a whole number of steps. */
+enum ddoq_status ddoq_clvq(const struct ddoq_run *run, const struct ddoq_clvq_args *args);
+
 #endif

@@ -50,6 +50,19 @@ def assign(
 ) -> None:
     """Find every sample's nearest point."""
 
+def clvq(
+    X: _Real,  # (n, d), in the order of the steps
+    points: _Real,  # in and out (k, d), dtype of X
+    weights: NDArray[np.float64] | None,  # in and out (k,): one clock for all; None: each point's own clock
+    wins: NDArray[np.int64],  # in and out (k,): their sum is the number of steps so far
+    winners: NDArray[np.int64],  # out (n,)
+    b: float,
+    power: float,
+    isa: str,
+    /,
+) -> None:
+    """Take a step of size (1 + i / b)^-power for each sample; points, weights and wins are the whole state."""
+
 def gram(X: _Real, out: _Real, isa: str, /) -> None:
     """Write X X^T (n, n) to out, one thread; for the tests of the product."""
 

@@ -25,6 +25,7 @@ from ddoq._check import (
 )
 from ddoq._start import Init, RandomState, starts, streams
 
+Method = Literal["lloyd", "clvq", "minibatch"]
 Refine = Literal["auto", "hartigan", "none"]
 Progress = Callable[[int], None]
 
@@ -129,6 +130,7 @@ def quantize(
     X: ArrayLike,
     k: int,
     *,
+    method: Method = "lloyd",
     sample_weight: ArrayLike | None = None,
     init: Init = "k-means++",
     n_init: int = 1,
@@ -146,6 +148,11 @@ def quantize(
         (n, d) samples. float32 and C-ordered float64 are taken as they are; float16 and integers become float32.
     k
         Number of points, at most the number of distinct rows.
+    method
+        "lloyd"; "clvq": one pass of `OnlineQuantizer`, with its default steps, over the shuffled samples; "minibatch":
+        scikit-learn's MiniBatchKMeans in D4M's order (`ddoq.minibatch`). The last two look at each sample once before
+        the full assignment that gives the weights; `n_iter` is 1, a point may end without samples (weight zero), and
+        sample_weight, init, n_init, refine and max_iter are refused.
     sample_weight
         (n,), not negative; None: all one. Samples of weight zero take no part and are labelled at the end.
     init
@@ -190,6 +197,7 @@ def quantize(
         np.array([None]),
         np.array([_integer(k, "k")]),
         streams(random_state, 1),
+        method=method,
         sample_weight=sample_weight,
         init=init,
         n_init=n_init,
@@ -206,6 +214,7 @@ def quantize_classes(
     y: ArrayLike,
     k: int | Sequence[int],
     *,
+    method: Method = "lloyd",
     sample_weight: ArrayLike | None = None,
     init: Init = "k-means++",
     n_init: int = 1,
@@ -230,7 +239,7 @@ def quantize_classes(
     random_state
         As for `quantize`: class i draws from the i-th child of the seed. Or a sequence with the SeedSequence of each
         class: a group of classes then gives the same result as within the whole.
-    sample_weight, n_init, refine, max_iter, progress, n_threads
+    method, sample_weight, n_init, refine, max_iter, progress, n_threads
         As for `quantize`.
 
     Raises
@@ -263,6 +272,7 @@ def quantize_classes(
         classes,
         _points_per_class(k, len(classes)),
         streams(random_state, len(classes)),
+        method=method,
         sample_weight=sample_weight,
         init=init,
         n_init=n_init,
@@ -280,6 +290,7 @@ def _quantize(
     k: NDArray[np.int64],
     seeds: list[np.random.SeedSequence],
     *,
+    method: Method,
     sample_weight: ArrayLike | None,
     init: Init,
     n_init: int,
@@ -291,6 +302,11 @@ def _quantize(
     n_init, max_iter = _integer(n_init, "n_init"), _integer(max_iter, "max_iter")
     if refine not in ("auto", "hartigan", "none"):
         raise ValueError(f'refine must be "auto", "hartigan" or "none", not {refine!r}')
+    if method not in ("lloyd", "clvq", "minibatch"):
+        raise ValueError(f'method must be "lloyd", "clvq" or "minibatch", not {method!r}')
+    plain = isinstance(init, str) and (init, n_init, refine, max_iter) == ("k-means++", 1, "auto", 300)
+    if method != "lloyd" and (sample_weight is not None or not plain):
+        raise ValueError(f'sample_weight, init, n_init, refine and max_iter are for method="lloyd", not {method!r}')
     threads, isa = _backend.n_threads(n_threads), _backend.isa()
     w = check_sample_weight(sample_weight, len(X))
     check_finite(X, class_index, classes)
@@ -300,13 +316,17 @@ def _quantize(
     sizes = np.bincount(class_index[rows], minlength=len(classes))
     row_offsets, point_offsets = _offsets(sizes), _offsets(k)
     check_number_of_points(X, rows, row_offsets, k, classes)
-    check_memory(sizes, k, X.shape[1], X.dtype, threads, classes)
+    if method == "lloyd":
+        check_memory(sizes, k, X.shape[1], X.dtype, threads, classes)
     if refine == "auto":
         hartigan = sizes >= REFINE_FROM_SAMPLES_PER_POINT * k
     else:
         hartigan = np.full(len(classes), refine == "hartigan")
 
     result = _empty_result(X, class_index, classes, point_offsets)
+    if method != "lloyd":
+        _one_pass(result, X, method, seeds, progress, threads, isa)
+        return result
     labels = np.empty(len(rows), dtype=np.int64)
     _backend.core.quantize_classes(
         X,
@@ -349,6 +369,39 @@ def _empty_result(
         distortion=np.empty(n_classes, dtype=np.float64),
         n_iter=np.empty(n_classes, dtype=np.int64),
     )
+
+
+def _one_pass(
+    result: ClassQuantization,
+    X: NDArray[Any],
+    method: Method,
+    seeds: list[np.random.SeedSequence],
+    progress: Progress | None,
+    n_threads: int,
+    isa: str,
+) -> None:
+    """Fill in the result of an online method, class by class."""
+    from ddoq.clvq import OnlineQuantizer
+    from ddoq.minibatch import minibatch_points
+
+    for c, seed in enumerate(seeds):
+        rows, part = np.flatnonzero(result.class_index == c), slice(result.offsets[c], result.offsets[c + 1])
+        rng, k, samples = np.random.Generator(np.random.PCG64(seed)), part.stop - part.start, X[rows]
+        if method == "clvq":
+            stream = OnlineQuantizer(int(k))
+            stream.update(samples[rng.permutation(len(rows))])
+            result.points[part] = stream.points
+        else:
+            result.points[part] = minibatch_points(samples, int(k), rng)
+        labels, dist2 = np.empty(len(rows), dtype=np.int64), np.empty(len(rows))
+        _backend.core.assign(samples, result.points[part], labels, dist2, n_threads, isa)
+        result.labels[rows] = labels
+        result.counts[part] = np.bincount(labels, minlength=k)
+        result.weights[part] = result.counts[part] / len(rows)
+        result.distortion[c] = dist2.mean()
+        result.n_iter[c] = 1
+        if progress:
+            progress(c + 1)
 
 
 def _label_left_out(

@@ -251,3 +251,39 @@ def _from_start(rows: Floats, G: Floats, w: Floats, distances: Floats, max_iter:
     weights = np.bincount(labels, weights=w, minlength=k) / w.sum()
     distortion = float(w @ ((rows - points[labels]) ** 2).sum(axis=1) / w.sum())
     return Fit(points, weights, np.bincount(labels, minlength=k), labels, distortion, n_iter)
+
+
+def clvq(
+    X: ArrayLike,
+    points: ArrayLike,
+    *,
+    step: tuple[float, float],
+    per_point: bool = False,
+    weights: ArrayLike | None = None,
+    wins: ArrayLike | None = None,
+) -> tuple[Floats, Floats, Ints, Ints]:
+    """Competitive learning vector quantisation, one sample after the other: points, weights, wins, winners.
+
+    Step i has the size (1 + i / b)^-power, with `step` = (b, power) and i the number of steps before it; or, where
+    `per_point`, the winner's wins before it. The weights then stay as they were.
+
+    >>> clvq([[1.0], [8.0]], [[0.0], [6.0]], step=(1.0, 1.0))[:2]
+    (array([[1.],
+           [7.]]), array([0.5, 0.5]))
+    """
+    c = np.array(points, dtype=np.float64)
+    k = len(c)
+    w = np.full(k, 1 / k) if weights is None else np.array(weights, dtype=np.float64)
+    n_wins = np.zeros(k, dtype=np.int64) if wins is None else np.array(wins, dtype=np.int64)
+    winners = []
+    for x in np.asarray(X, dtype=np.float64):
+        j = int(((c - x) ** 2).sum(axis=1).argmin())
+        i = n_wins[j] if per_point else n_wins.sum()
+        g = (1 + i / step[0]) ** -step[1]
+        c[j] = (1 - g) * c[j] + g * x
+        if not per_point:
+            w *= 1 - g
+            w[j] += g
+        n_wins[j] += 1
+        winners.append(j)
+    return c, w, n_wins, np.array(winners, dtype=np.int64)

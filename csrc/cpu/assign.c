@@ -8,6 +8,7 @@
 
 #include "cpu/assign.h"
 #include "cpu/memory.h"
+#include "cpu/panels.h"
 #include "cpu/parallel.h"
 
 #define BLOCK_ROWS                                                                                                     \
@@ -44,46 +45,20 @@ double ddoq_nearest_point(const struct ddoq_kernels *kernels, size_t d, const vo
     return least;
 }
 
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
-static size_t padded(size_t n, size_t width)
-{
-    return (n / width + (n % width != 0)) * width;
-}
-
-/* Packs features first..first+depth of count rows of the matrix (., d) into panels. */
-static void pack(const struct assignment *m, const char *matrix, size_t count, size_t first, size_t depth, char *out)
-{
-    size_t width = m->kernels->tile_cols, item = m->kernels->item;
-    const void *rows[DDOQ_MAX_PANEL_WIDTH];
-    for (size_t i = 0; i < count; i += width) {
-        size_t some = smaller(width, count - i);
-        for (size_t r = 0; r < some; r++)
-            rows[r] = matrix + ((i + r) * m->d + first) * item;
-        m->kernels->pack(rows, m->shift + first * item, some, width, depth, out + i * depth * item);
-    }
-}
-
-/* product (count, padded k) = rows of x times the points, both less the shift. */
-static enum ddoq_status multiply(const struct assignment *m, const char *x, size_t count, char *packed, char *product,
+/* product (x->n, padded k) = rows of x times the points, both less the shift. */
+static enum ddoq_status multiply(const struct assignment *m, const struct ddoq_rows *x, char *packed, char *product,
                                  struct ddoq_crew *crew)
 {
-    size_t width = m->kernels->tile_cols, height = m->kernels->tile_rows, item = m->kernels->item;
-    size_t stride = padded(m->k, width);
+    size_t width = m->kernels->tile_cols, item = m->kernels->item, stride = ddoq_padded(m->kernels, m->k);
     for (size_t first = 0; first < m->d; first += DDOQ_DEPTH) {
-        size_t depth = smaller(DDOQ_DEPTH, m->d - first);
+        size_t depth = ddoq_smaller(DDOQ_DEPTH, m->d - first);
         const char *panels = m->panels + first * stride * item;
-        pack(m, x, count, first, depth, packed);
+        ddoq_pack(x, m->shift, first, depth, packed);
         for (size_t j = 0; j < m->k; j += width) {
             if (ddoq_stopped(crew))
                 return DDOQ_INTERRUPTED;
-            for (size_t i = 0; i < count; i += height)
-                m->kernels->tile(depth, packed + (i / width * width * depth + i % width) * item,
-                                 panels + j * depth * item, product + (i * stride + j) * item, stride,
-                                 smaller(height, count - i), smaller(width, m->k - j), first > 0);
+            ddoq_multiply_panel(m->kernels, packed, x->n, panels + j * depth * item, ddoq_smaller(width, m->k - j),
+                                depth, product + j * item, stride, first > 0);
         }
     }
     return DDOQ_OK;
@@ -93,13 +68,14 @@ static enum ddoq_status assign_by_product(const struct assignment *m, size_t beg
                                           struct ddoq_crew *crew)
 {
     const struct ddoq_kernels *kernels = m->kernels;
-    size_t bytes = m->d * kernels->item, stride = padded(m->k, kernels->tile_cols);
+    size_t bytes = m->d * kernels->item, stride = ddoq_padded(kernels, m->k);
     const char *x = m->X + begin * bytes;
-    char *packed = ddoq_allocate(BLOCK_ROWS, smaller(DDOQ_DEPTH, m->d), kernels->item);
+    char *packed = ddoq_allocate(BLOCK_ROWS, ddoq_smaller(DDOQ_DEPTH, m->d), kernels->item);
     char *product = ddoq_allocate(BLOCK_ROWS, stride, kernels->item);
     enum ddoq_status status = packed && product ? DDOQ_OK : DDOQ_NO_MEMORY;
+    const struct ddoq_rows rows = {.kernels = kernels, .data = x, .n = count, .d = m->d};
     if (status == DDOQ_OK)
-        status = multiply(m, x, count, packed, product, crew);
+        status = multiply(m, &rows, packed, product, crew);
     for (size_t i = 0; i < count && status == DDOQ_OK; i++, x += bytes) {
         double two[2];
         size_t j = kernels->two_least(m->k, product + i * stride * kernels->item, m->norms, two);
@@ -120,7 +96,7 @@ static enum ddoq_status assign_by_product(const struct assignment *m, size_t beg
 static enum ddoq_status assign_block(void *context, size_t block, struct ddoq_crew *crew)
 {
     const struct assignment *m = context;
-    size_t begin = block * BLOCK_ROWS, end = begin + smaller(BLOCK_ROWS, m->n - begin);
+    size_t begin = block * BLOCK_ROWS, end = begin + ddoq_smaller(BLOCK_ROWS, m->n - begin);
     if (m->panels)
         return assign_by_product(m, begin, end - begin, crew);
     for (size_t i = begin; i < end; i++) {
@@ -136,7 +112,7 @@ static enum ddoq_status assign_block(void *context, size_t block, struct ddoq_cr
 static bool pack_points(struct assignment *m)
 {
     const struct ddoq_kernels *kernels = m->kernels;
-    size_t bytes = m->d * kernels->item, stride = padded(m->k, kernels->tile_cols);
+    size_t bytes = m->d * kernels->item, stride = ddoq_padded(kernels, m->k);
     double *sum = ddoq_allocate(m->d, 1, sizeof *sum), farthest = 0;
     m->shift = ddoq_allocate(m->d, 1, kernels->item);
     m->norms = ddoq_allocate(m->k, 1, sizeof *m->norms);
@@ -148,9 +124,10 @@ static bool pack_points(struct assignment *m)
         for (size_t j = 0; j < m->k; j++)
             kernels->axpy(m->d, 1, m->points + j * bytes, sum);
         kernels->narrow(m->d, sum, (double)m->k, m->shift);
+        const struct ddoq_rows points = {.kernels = kernels, .data = m->points, .n = m->k, .d = m->d};
         for (size_t first = 0; first < m->d; first += DDOQ_DEPTH)
-            pack(m, m->points, m->k, first, smaller(DDOQ_DEPTH, m->d - first),
-                 m->panels + first * stride * kernels->item);
+            ddoq_pack(&points, m->shift, first, ddoq_smaller(DDOQ_DEPTH, m->d - first),
+                      m->panels + first * stride * kernels->item);
         for (size_t j = 0; j < m->k; j++) {
             m->norms[j] = kernels->dist2(m->d, m->points + j * bytes, m->shift);
             farthest = fmax(farthest, m->norms[j]);

@@ -20,31 +20,6 @@ struct product {
     struct ddoq_crew *crew;
 };
 
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
-static size_t panels(size_t n, size_t width)
-{
-    return n / width + (n % width != 0);
-}
-
-/* Packs features first..first+depth of all rows. */
-static void pack_panels(const struct product *m, size_t first, size_t depth)
-{
-    const struct ddoq_kernels *kernels = m->x->kernels;
-    const void *rows[DDOQ_MAX_PANEL_WIDTH];
-    size_t width = kernels->tile_cols;
-    for (size_t i = 0; i < m->x->n; i += width) {
-        size_t count = smaller(width, m->x->n - i);
-        for (size_t r = 0; r < count; r++)
-            rows[r] = ddoq_row(m->x, i + r) + first * kernels->item;
-        kernels->pack(rows, m->shift + first * kernels->item, count, width, depth,
-                      m->packed + i * depth * kernels->item);
-    }
-}
-
 /* Columns begin..end of the lower triangle: G = (first block of features) or += the product of the packed panels. */
 static enum ddoq_status multiply_columns(const struct product *m, size_t begin, size_t end, size_t depth, int add)
 {
@@ -53,11 +28,11 @@ static enum ddoq_status multiply_columns(const struct product *m, size_t begin, 
     for (size_t i = begin; i < n; i += height) { /* rows above are above the diagonal */
         if (ddoq_stopped(m->crew))
             return DDOQ_INTERRUPTED;
-        size_t rows = smaller(height, n - i), last = smaller(end, i + rows);
-        const char *a = m->packed + (i / width * width * depth + i % width) * item;
+        size_t rows = ddoq_smaller(height, n - i), last = ddoq_smaller(end, i + rows);
+        const char *a = ddoq_tile_rows(kernels, m->packed, i, depth);
         for (size_t j = begin; j < last; j += width)
             kernels->tile(depth, a, m->packed + j * depth * item, m->gram + (i * n + j) * item, n, rows,
-                          smaller(width, n - j), add);
+                          ddoq_smaller(width, n - j), add);
     }
     return DDOQ_OK;
 }
@@ -66,10 +41,10 @@ static enum ddoq_status multiply(const struct product *m)
 {
     size_t n = m->x->n, d = m->x->d, block = PANELS * m->x->kernels->tile_cols;
     for (size_t first = 0; first == 0 || first < d; first += DDOQ_DEPTH) { /* no features: one empty block, zeros */
-        size_t depth = smaller(DDOQ_DEPTH, d - first);
-        pack_panels(m, first, depth);
+        size_t depth = ddoq_smaller(DDOQ_DEPTH, d - first);
+        ddoq_pack(m->x, m->shift, first, depth, m->packed);
         for (size_t j = 0; j < n; j += block) {
-            enum ddoq_status status = multiply_columns(m, j, smaller(j + block, n), depth, first > 0);
+            enum ddoq_status status = multiply_columns(m, j, ddoq_smaller(j + block, n), depth, first > 0);
             if (status != DDOQ_OK)
                 return status;
         }
@@ -77,7 +52,7 @@ static enum ddoq_status multiply(const struct product *m)
     for (size_t i = 0; i < n; i += MIRROR_ROWS) {
         if (ddoq_stopped(m->crew))
             return DDOQ_INTERRUPTED;
-        m->x->kernels->mirror(n, i, smaller(i + MIRROR_ROWS, n), m->gram);
+        m->x->kernels->mirror(n, i, ddoq_smaller(i + MIRROR_ROWS, n), m->gram);
     }
     return DDOQ_OK;
 }
@@ -87,9 +62,9 @@ enum ddoq_status ddoq_gram_rows(const struct ddoq_rows *x, const void *shift, vo
     const struct ddoq_kernels *kernels = x->kernels;
     struct product m = {.x = x, .shift = shift, .gram = gram, .crew = crew};
     enum ddoq_status status = DDOQ_NO_MEMORY;
-    size_t depth = smaller(DDOQ_DEPTH, x->d) * kernels->item;
+    size_t depth = ddoq_smaller(DDOQ_DEPTH, x->d) * kernels->item;
 
-    m.packed = ddoq_allocate(panels(x->n, kernels->tile_cols) * kernels->tile_cols, depth, 1);
+    m.packed = ddoq_allocate(ddoq_padded(kernels, x->n), depth, 1);
     if (m.packed)
         status = multiply(&m);
     free(m.packed);

@@ -2,6 +2,9 @@
  * arguments and C-contiguous arrays only; conversion, defaults and friendly messages live in Python. Whatever is
  * passed, the answer is a result or an exception: indices are checked against their range here, since the core trusts
  * them. */
+#include <float.h>
+#include <math.h>
+
 #include "python/arguments.h"
 #include "python/arrays.h"
 #include "python/loss_binding.h"
@@ -154,6 +157,57 @@ static PyObject *core_assign(PyObject *Py_UNUSED(module), PyObject *const *args,
     return result_of(status, "");
 }
 
+static int read_real(PyObject *object, const char *name, double least, double *value)
+{
+    if (!PyFloat_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "%s must be a float", name);
+        return -1;
+    }
+    *value = PyFloat_AsDouble(object);
+    if (*value >= least && isfinite(*value))
+        return 0;
+    PyErr_Format(PyExc_ValueError, "%s must be finite and positive, not %S", name, object);
+    return -1;
+}
+
+static PyObject *core_clvq(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args)
+{
+    struct array a[5] = {0};
+    struct array *X = &a[0], *points = &a[1], *weights = &a[2], *wins = &a[3], *winners = &a[4];
+    struct caller caller = {0};
+    struct ddoq_run run = {.n_threads = 1, .poll = {.call = poll_python, .context = &caller}};
+    struct ddoq_clvq_args job = {0};
+
+    if (check_arguments("clvq", n_args, 8) || ddoq_read_matrix(args[0], "X", X) ||
+        ddoq_read_array(args[1], "points", X->type, 2, 1, points) ||
+        (!Py_IsNone(args[2]) && ddoq_read_array(args[2], "weights", NPY_FLOAT64, 1, 1, weights)) ||
+        ddoq_read_array(args[3], "wins", NPY_INT64, 1, 1, wins) ||
+        ddoq_read_array(args[4], "winners", NPY_INT64, 1, 1, winners) || read_real(args[5], "b", DBL_MIN, &job.b) ||
+        read_real(args[6], "power", 0, &job.power) || read_isa(args[7], &run.isa))
+        return NULL;
+    job.type = X->real;
+    job.n = X->shape[0];
+    job.d = X->shape[1];
+    job.k = points->shape[0];
+    if (ddoq_check_size(points, 1, job.d) || (weights->name && ddoq_check_size(weights, 0, job.k)) ||
+        ddoq_check_size(wins, 0, job.k) || ddoq_check_size(winners, 0, job.n) || ddoq_check_apart(a, 5) ||
+        ddoq_check_indices(wins, 0, job.k, (size_t)1 << 53))
+        return NULL;
+    if (job.k == 0 || job.d == 0) {
+        PyErr_SetString(PyExc_ValueError, "points must have at least one row and one column");
+        return NULL;
+    }
+    job.X = X->data;
+    job.points = points->data;
+    job.weights = weights->data;
+    job.wins = wins->data;
+    job.winners = winners->data;
+    caller.state = PyEval_SaveThread();
+    enum ddoq_status status = ddoq_clvq(&run, &job);
+    PyEval_RestoreThread(caller.state);
+    return result_of(status, "");
+}
+
 /* Positions of quantize_classes' arguments. */
 enum {
     A_X,
@@ -301,6 +355,7 @@ static PyMethodDef methods[] = {
     {"gram", (PyCFunction)(void (*)(void))core_gram, METH_FASTCALL, PyDoc_STR("gram(X, out, isa): out = X X^T.")},
     {"assign", (PyCFunction)(void (*)(void))core_assign, METH_FASTCALL,
      PyDoc_STR("assign(X, points, labels, dist2, n_threads, isa): nearest point and squared distance.")},
+    {"clvq", (PyCFunction)(void (*)(void))core_clvq, METH_FASTCALL, PyDoc_STR("clvq(...): see _core.pyi.")},
     {"quantize_classes", (PyCFunction)(void (*)(void))core_quantize_classes, METH_FASTCALL,
      PyDoc_STR("quantize_classes(...): see _core.pyi.")},
     {"weighted_loss", (PyCFunction)(void (*)(void))ddoq_core_weighted_loss, METH_FASTCALL,

@@ -1,0 +1,64 @@
+/* Rows of a matrix packed into panels, and products of panels: what gram, assign and clvq share. A panel holds
+ * tile_cols rows, feature by feature; a matrix is packed DDOQ_DEPTH features at a time. */
+#ifndef DDOQ_CPU_PANELS_H
+#define DDOQ_CPU_PANELS_H
+
+#include "cpu/kernels.h"
+
+/* n rows of the matrix data (., d): data[index[i]], or data[i] where index is NULL. */
+struct ddoq_rows {
+    const struct ddoq_kernels *kernels;
+    const void *data;
+    const int64_t *index;
+    size_t n, d;
+};
+
+static inline const char *ddoq_row(const struct ddoq_rows *x, size_t i)
+{
+    size_t row = x->index ? (size_t)x->index[i] : i;
+    return (const char *)x->data + row * x->d * x->kernels->item;
+}
+
+static inline size_t ddoq_smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* n rounded up to whole panels. */
+static inline size_t ddoq_padded(const struct ddoq_kernels *kernels, size_t n)
+{
+    return (n / kernels->tile_cols + (n % kernels->tile_cols != 0)) * kernels->tile_cols;
+}
+
+/* panels (padded n, depth) = features first..first+depth of x, less the shift (d). */
+static inline void ddoq_pack(const struct ddoq_rows *x, const void *shift, size_t first, size_t depth, char *panels)
+{
+    const struct ddoq_kernels *kernels = x->kernels;
+    const void *rows[DDOQ_MAX_PANEL_WIDTH];
+    size_t width = kernels->tile_cols, item = kernels->item;
+    for (size_t i = 0; i < x->n; i += width) {
+        size_t count = ddoq_smaller(width, x->n - i);
+        for (size_t r = 0; r < count; r++)
+            rows[r] = ddoq_row(x, i + r) + first * item;
+        kernels->pack(rows, (const char *)shift + first * item, count, width, depth, panels + i * depth * item);
+    }
+}
+
+/* Where the tile of rows i.. begins in panels of the given depth; i is a multiple of tile_rows. */
+static inline const char *ddoq_tile_rows(const struct ddoq_kernels *kernels, const char *panels, size_t i, size_t depth)
+{
+    size_t width = kernels->tile_cols;
+    return panels + (i / width * width * depth + i % width) * kernels->item;
+}
+
+/* out (n rows of stride, up to tile_cols columns) = or += the n rows in panels times one panel's cols rows. */
+static inline void ddoq_multiply_panel(const struct ddoq_kernels *kernels, const char *panels, size_t n,
+                                       const char *panel, size_t cols, size_t depth, char *out, size_t stride, int add)
+{
+    size_t height = kernels->tile_rows;
+    for (size_t i = 0; i < n; i += height)
+        kernels->tile(depth, ddoq_tile_rows(kernels, panels, i, depth), panel, out + i * stride * kernels->item, stride,
+                      ddoq_smaller(height, n - i), cols, add);
+}
+
+#endif

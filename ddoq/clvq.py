@@ -1,0 +1,143 @@
+"""Quantisation of samples that stream by: competitive learning vector quantisation, one step a sample, in any batches.
+
+Sources: Bouton and Pages 1997; Tan and Slade, arXiv 2501.07681, whose Algorithm 1 is the global clock.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ddoq import _backend
+from ddoq._check import as_samples, check_finite
+from ddoq.quantize import Quantization, _integer
+
+Clock = Literal["global", "point"]
+
+
+class OnlineQuantizer:
+    """Quantises a stream into k weighted points: every sample draws its nearest point towards itself.
+
+    Sample i moves its nearest point x to (1 - g) x + g X_i, with the step g = (1 + i / b)^-power. The first k distinct
+    samples are the starting points and take no step. How the stream is cut into batches changes results by rounding
+    only.
+
+    There are two kinds of weights. `online_weights` are the recursion's, known at any time without looking at a sample
+    twice; they remember where samples fell while the points were still elsewhere. `quantization(X).weights` are the
+    masses of the cells of the points as they are now, from a full assignment of X: for given points no other weights
+    are nearer to X in Wasserstein distance. Use those wherever the data can be read again.
+
+    Parameters
+    ----------
+    k
+        Number of points.
+    step
+        (b, power) of the step size, b > 0 and 0 <= power <= 1. None: power 1, with b = k for the global clock, so that
+        each of k points of equal mass has the step of a running mean, and b = 1 for the clock of each point, which
+        makes each the mean of the samples it won.
+    clock
+        "global": i counts all samples, and the weights follow the same steps, w <- (1 - g) w + g [winner]
+        (Algorithm 1); "point": i counts the winner's own wins (MacQueen), and the weights are the shares of the wins.
+
+    Examples
+    --------
+    >>> from ddoq.clvq import OnlineQuantizer
+    >>> stream = OnlineQuantizer(2, clock="point")
+    >>> for batch in ([[0.0], [8.0], [2.0]], [[4.0]], [[10.0], [8.0]]):
+    ...     stream.update(batch)
+    >>> stream.points.tolist(), stream.online_weights.tolist()
+    ([[3.0], [9.0]], [0.5, 0.5])
+    >>> stream.quantization([[0.0], [2.0], [3.0], [8.0]]).weights.tolist()
+    [0.75, 0.25]
+    """
+
+    def __init__(self, k: int, *, step: tuple[float, float] | None = None, clock: Clock = "global") -> None:
+        self.k = _integer(k, "k")
+        if clock not in ("global", "point"):
+            raise ValueError(f'clock must be "global" or "point", not {clock!r}')
+        self.clock = clock
+        b, power = (k if clock == "global" else 1, 1) if step is None else step
+        self.step = float(b), float(power)
+        if not (math.isfinite(b) and b > 0 and 0 <= power <= 1):
+            raise ValueError(f"step must be (b, power) with b > 0 and 0 <= power <= 1, not {step!r}")
+        self._waiting: list[NDArray[Any]] = []  # samples seen before there were k distinct ones
+        self._points: NDArray[Any] | None = None
+        self._weights = np.full(self.k, 1 / self.k)
+        self._wins = np.zeros(self.k, dtype=np.int64)
+
+    def update(self, X: ArrayLike) -> None:
+        """Take a step for each row of X (n, d), in their order; the first batch sets the type and d for all.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `quantize`, or if d differs from the first batch's.
+        """
+        samples = self._samples(X)
+        if self._points is None:
+            self._waiting.append(samples.copy())
+            samples = self._start(np.concatenate(self._waiting))
+            if self._points is None:
+                return
+            self._waiting = []
+        _backend.core.clvq(
+            samples,
+            self._points,
+            self._weights if self.clock == "global" else None,
+            self._wins,
+            np.empty(len(samples), dtype=np.int64),
+            *self.step,
+            _backend.isa(),
+        )
+
+    @property
+    def points(self) -> NDArray[Any]:
+        """A copy of the points, (k, d)."""
+        return self._started().copy()
+
+    @property
+    def online_weights(self) -> NDArray[np.float64]:
+        """A copy of the recursion's weights (k,), which sum to one; 1 / k before the first step."""
+        self._started()
+        if self.clock == "point" and self._wins.any():
+            shares: NDArray[np.float64] = self._wins / self._wins.sum()
+            return shares
+        return self._weights.copy()
+
+    def quantization(self, X: ArrayLike) -> Quantization:
+        """The points as they are, with labels, distortion and weights from a full assignment of X; nothing moves."""
+        points, samples = self._started(), self._samples(X)
+        labels, dist2 = np.empty(len(samples), dtype=np.int64), np.empty(len(samples))
+        _backend.core.assign(samples, points, labels, dist2, _backend.n_threads(), _backend.isa())
+        counts = np.bincount(labels, minlength=self.k).astype(np.int64)
+        return Quantization(
+            points=points.copy(),
+            weights=counts / len(samples),
+            counts=counts,
+            labels=labels,
+            distortion=float(dist2.mean()),
+            n_iter=int(self._wins.sum()),
+        )
+
+    def _samples(self, X: ArrayLike) -> NDArray[Any]:
+        samples = as_samples(X)
+        check_finite(samples, np.zeros(len(samples), dtype=np.int64), np.array([None]))
+        first = self._points if self._points is not None else self._waiting[0] if self._waiting else samples
+        if samples.shape[1] != first.shape[1]:
+            raise ValueError(f"X has {samples.shape[1]} features, but the first batch had {first.shape[1]}")
+        return np.ascontiguousarray(samples, dtype=first.dtype)
+
+    def _start(self, seen: NDArray[Any]) -> NDArray[Any]:
+        """Make the first k distinct rows the points, if there are as many; the other rows."""
+        first = np.sort(np.unique(seen, axis=0, return_index=True)[1])[: self.k]
+        if len(first) == self.k:
+            self._points = seen[first]
+        return np.delete(seen, first, axis=0)
+
+    def _started(self) -> NDArray[Any]:
+        if self._points is None:
+            raise ValueError(f"there are no points yet: update with at least k = {self.k} distinct samples")
+        return self._points

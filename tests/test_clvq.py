@@ -1,0 +1,172 @@
+"""Competitive learning: the blocked C against the sequential reference, by hand, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+from sklearn.cluster import MiniBatchKMeans
+
+from ddoq import _backend, reference
+from ddoq.clvq import Clock, OnlineQuantizer
+from ddoq.quantize import quantize, quantize_classes
+
+DTYPES = ("float32", "float64")
+POINTS = 1e-5  # of the largest |x|
+
+
+@pytest.fixture(params=_backend.core.isas())
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Force each instruction set that this machine has."""
+    monkeypatch.setenv("DDOQ_ISA", request.param)
+    return str(request.param)
+
+
+def normal(n: int, d: int, dtype: str = "float64", seed: int = 0) -> NDArray[Any]:
+    return np.random.default_rng([n, d, seed]).normal(size=(n, d)).astype(dtype)
+
+
+@pytest.mark.parametrize("clock", ["global", "point"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "d", "k"), [(1, 1, 1), (63, 3, 2), (64, 17, 5), (65, 300, 31), (500, 40, 33)])
+def test_steps_are_the_sequential_ones(n: int, d: int, k: int, dtype: str, clock: str, isa: str) -> None:
+    for offset in (0, 100):
+        X, start = normal(n, d, dtype) + np.array(offset, dtype), normal(k, d, dtype, seed=1) + np.array(offset, dtype)
+        for step in ((float(k), 1.0), (1.0, 0.5), (3.0, 2 / 3)):
+            points, weights, wins, winners = reference.clvq(X, start, step=step, per_point=clock == "point")
+            mine, mine_weights = start.copy(), np.full(k, 1 / k)
+            mine_wins, mine_winners = np.zeros(k, dtype=np.int64), np.full(n, -1)
+            given = mine_weights if clock == "global" else None
+            _backend.core.clvq(X, mine, given, mine_wins, mine_winners, *step, isa)
+            assert_array_equal(mine_winners, winners)
+            assert_array_equal(mine_wins, wins)
+            assert_allclose(mine, points, rtol=0, atol=POINTS * np.abs(X).max())
+            assert_allclose(mine_weights, weights, rtol=1e-12, atol=1e-15)
+
+
+def test_by_hand(isa: str) -> None:
+    # points 0 and 8; steps 1, 2/3, 1/2: 2 replaces 0; 5 is as near to 2 as to 8, so 2 -> 4; 10 draws 8 to 9
+    stream = OnlineQuantizer(2)
+    stream.update([[0.0], [8.0], [2.0], [5.0], [10.0]])
+    assert_allclose(stream.points, [[4.0], [9.0]], rtol=1e-6)
+    assert_allclose(stream.online_weights, [0.5, 0.5], rtol=1e-12)
+
+
+@pytest.mark.parametrize("clock", ["global", "point"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_any_cut_of_the_stream_gives_the_same(dtype: str, clock: Clock, isa: str) -> None:
+    X = np.repeat(normal(300, 20, dtype), 2, axis=0)
+    whole = OnlineQuantizer(7, clock=clock)
+    whole.update(X)
+    for seed in range(4):
+        cuts = np.sort(np.random.default_rng(seed).integers(1, len(X), size=25 * seed))
+        stream = OnlineQuantizer(7, clock=clock)
+        for batch in np.split(X, np.unique(cuts)):
+            stream.update(batch)
+        assert_allclose(stream.points, whole.points, rtol=0, atol=POINTS * np.abs(X).max())
+        assert_allclose(stream.online_weights, whole.online_weights, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("clock", ["global", "point"])
+def test_laws(clock: Clock) -> None:
+    X = normal(900, 3) + 5
+    stream = OnlineQuantizer(12, clock=clock)
+    stream.update(X)
+    q = stream.quantization(X)
+    for weights in (stream.online_weights, q.weights):
+        assert_allclose(weights.sum(), 1, rtol=1e-12)
+        assert weights.min() >= 0
+    assert (q.points >= X.min(axis=0)).all()
+    assert (q.points <= X.max(axis=0)).all()
+    labels, dist2 = reference.assign(X, q.points)
+    assert_array_equal(q.labels, labels)
+    assert_array_equal(q.counts, np.bincount(labels, minlength=12))
+    assert_allclose(q.distortion, dist2.mean(), rtol=1e-12)
+    assert q.n_iter == 888
+
+
+@pytest.mark.parametrize(("k", "least"), [(1, 1.0), (2, 0.3634), (5, 0.0799)])
+def test_reaches_the_normal_distribution_s_optimal_distortion(k: int, least: float) -> None:
+    X = np.random.default_rng(5).normal(size=(200_000, 1))
+    stream = OnlineQuantizer(k, step=(float(k), 2 / 3))
+    stream.update(X)
+    # 5 %: the last steps are still of the size (200,000 / k)^(-2/3), and the sample's own distortion is not the law's
+    assert_allclose(stream.quantization(X).distortion, least, rtol=0.05)
+
+
+@pytest.mark.parametrize("method", ["clvq", "minibatch"])
+def test_methods_of_quantize_classes(method: Any) -> None:
+    X, y = np.concatenate([normal(90, 4), normal(43, 4) + 9]), np.repeat(["a", "b"], [90, 43])
+    done: list[int] = []
+    q = quantize_classes(X, y, [5, 4], method=method, random_state=3, progress=done.append)
+    assert done == [1, 2]
+    for c, name in enumerate(("a", "b")):
+        rows = X[y == name]
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(3, spawn_key=(c,))))
+        order = rng.permutation(len(rows))
+        if method == "clvq":
+            start, rest = rows[order[: len(q[c].points)]], rows[order[len(q[c].points) :]]
+            points = reference.clvq(rest, start, step=(float(len(start)), 1.0))[0]
+        else:
+            k = len(q[c].points)
+            model = MiniBatchKMeans(k, random_state=0, batch_size=10 * k, n_init="auto")
+            for first in range(0, len(rows), 10 * k):
+                model.partial_fit(rows[order[first : first + 10 * k]])
+            points = model.cluster_centers_
+        assert_allclose(q[c].points, points, atol=1e-5)
+        labels, dist2 = reference.assign(rows, q[c].points)
+        assert_array_equal(q[c].labels, labels)
+        assert_array_equal(q[c].weights, np.bincount(labels, minlength=len(points)) / len(rows))
+        assert_allclose(q[c].distortion, dist2.mean(), rtol=1e-12)
+
+
+def test_methods_refuse_what_they_would_ignore() -> None:
+    for options in ({"sample_weight": np.ones(9)}, {"n_init": 2}, {"init": np.ones((2, 3))}, {"refine": "none"}):
+        with pytest.raises(ValueError, match='are for method="lloyd"'):
+            quantize(normal(9, 3), 2, method="clvq", **options)
+    with pytest.raises(ValueError, match="method must be"):
+        quantize(normal(9, 3), 2, method="em")  # type: ignore[arg-type]
+
+
+def test_bad_input() -> None:
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        OnlineQuantizer(0)
+    with pytest.raises(ValueError, match="clock must be"):
+        OnlineQuantizer(2, clock="mine")  # type: ignore[arg-type]
+    for step in ((0, 1), (1, 2), (float("nan"), 1), (1, -1)):
+        with pytest.raises(ValueError, match="step must be"):
+            OnlineQuantizer(2, step=step)
+    stream = OnlineQuantizer(2)
+    with pytest.raises(ValueError, match="no points yet: update with at least k = 2 distinct"):
+        _ = stream.points
+    stream.update([[1.0, 2.0]])
+    stream.update([[1.0, 2.0]])
+    with pytest.raises(ValueError, match="no points yet"):
+        _ = stream.online_weights
+    with pytest.raises(ValueError, match=r"X has 1 features, but the first batch had 2"):
+        stream.update([[1.0]])
+    with pytest.raises(ValueError, match=r"X\[0, 1\] is nan"):
+        stream.update([[1.0, float("nan")]])
+
+
+def test_the_core_refuses_what_it_cannot_trust() -> None:
+    isa = _backend.core.isas()[0]
+    X, points, weights = np.ones((3, 2)), np.ones((2, 2)), np.ones(2)
+    wins, winners = np.zeros(2, dtype=np.int64), np.zeros(3, dtype=np.int64)
+    good = [X, points, weights, wins, winners, 1.0, 1.0, isa]
+    _backend.core.clvq(*[a.copy() if isinstance(a, np.ndarray) else a for a in good])
+    for at, value, match in [
+        (1, np.ones((2, 3)), "points must have size 2 along axis 1"),
+        (1, np.ones((0, 2)), "must have size 0"),
+        (2, np.ones(3), "weights must have size 2"),
+        (3, np.array([0, -1]), r"wins\[1\] = -1"),
+        (4, winners[:2], "winners must have size 3"),
+        (5, 0.0, "b must be finite and positive"),
+        (6, float("inf"), "power must be finite"),
+        (1, X[:2], "output points shares memory with X"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            _backend.core.clvq(*good[:at], value, *good[at + 1 :])

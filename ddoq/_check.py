@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,24 @@ def of_class(classes: NDArray[Any], c: int) -> str:
 
 def as_samples(X: ArrayLike, name: str = "X") -> NDArray[Any]:
     """Samples as a C-ordered (n, d) array of float32 or float64, not copied where it is one already."""
-    array = np.asarray(X)
+    array = np.asarray(_widened(X))
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        raise TypeError(f"{name} must hold real numbers (float16, float32, float64 or integers), not {array.dtype}")
+        kinds = "float16, torch's bfloat16, float32, float64 or integers"
+        raise TypeError(f"{name} must hold real numbers ({kinds}), not {array.dtype}")
     if array.ndim != 2:
         raise ValueError(f"{name} must have the shape (samples, features), but its shape is {array.shape}: reshape it")
     if 0 in array.shape:
         raise ValueError(f"{name} is empty: its shape is {array.shape}")
     dtype = np.float64 if array.dtype.kind == "f" and array.dtype.itemsize == 8 else np.float32
     return np.require(array, dtype=dtype, requirements=["C_CONTIGUOUS", "ALIGNED"])
+
+
+def _widened(X: ArrayLike) -> ArrayLike:
+    """X, or its float32 where it is a tensor of bfloat16, which NumPy does not have."""
+    torch = sys.modules.get("torch")  # no tensor without it, and never imported for this
+    if torch is not None and isinstance(X, torch.Tensor) and X.dtype == torch.bfloat16:
+        return X.float()  # type: ignore[no-any-return]
+    return X
 
 
 def check_finite(X: NDArray[Any], class_index: NDArray[np.int64], classes: NDArray[Any], name: str = "X") -> None:

@@ -145,7 +145,8 @@ def quantize(
     Parameters
     ----------
     X
-        (n, d) samples. float32 and C-ordered float64 are taken as they are; float16 and integers become float32.
+        (n, d) samples. C-ordered float32 and float64, memory-mapped too, are not copied; other layouts are.
+        float16, torch's bfloat16 and integers become float32.
     k
         Number of points, at most the number of distinct rows.
     method

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ddoq.evaluate import evaluate
     from ddoq.loss import WeightedLoss
     from ddoq.quantize import ClassQuantization, Quantization, quantize, quantize_classes
+    from ddoq.rate_distortion import RateDistortion, rate_distortion
     from ddoq.train import train
     from ddoq.transport import w2
 
@@ -27,6 +28,7 @@ _HOME = {
     "ClassQuantization": "quantize",
     "DistilledDataset": "distilled",
     "Quantization": "quantize",
+    "RateDistortion": "rate_distortion",
     "WeightedLoss": "loss",
     "distill": "distill",
     "evaluate": "evaluate",
@@ -35,6 +37,7 @@ _HOME = {
     "open_data": "data",
     "quantize": "quantize",
     "quantize_classes": "quantize",
+    "rate_distortion": "rate_distortion",
     "train": "train",
     "w2": "transport",
 }
@@ -43,6 +46,7 @@ __all__ = [
     "ClassQuantization",
     "DistilledDataset",
     "Quantization",
+    "RateDistortion",
     "WeightedLoss",
     "__version__",
     "distill",
@@ -52,6 +56,7 @@ __all__ = [
     "open_data",
     "quantize",
     "quantize_classes",
+    "rate_distortion",
     "train",
     "w2",
 ]

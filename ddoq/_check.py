@@ -32,6 +32,17 @@ def as_samples(X: ArrayLike, name: str = "X") -> NDArray[Any]:
     return np.require(array, dtype=dtype, requirements=["C_CONTIGUOUS", "ALIGNED"])
 
 
+def as_classes(y: ArrayLike, n: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The sorted distinct labels (C,) and each sample's index among them (n,)."""
+    labels = np.asarray(y)
+    if labels.shape != (n,):
+        raise ValueError(f"y must have one label for each of the {n} rows of X, but its shape is {labels.shape}")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise ValueError(f"y[{np.flatnonzero(~np.isfinite(labels))[0]}] is not finite: every sample needs a class")
+    classes, class_index = np.unique(labels, return_inverse=True)
+    return classes, class_index.astype(np.int64)
+
+
 def check_finite(X: NDArray[Any], class_index: NDArray[np.int64], classes: NDArray[Any], name: str = "X") -> None:
     """Refuse NaN, infinity, and values whose squared distances overflow the data's type."""
     largest = max(-float(X.min()), float(X.max()))  # NaN propagates

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ddoq import _backend
 from ddoq._check import (
+    as_classes,
     as_samples,
     check_finite,
     check_memory,
@@ -188,7 +189,7 @@ def quantize(
         samples,
         np.zeros(len(samples), dtype=np.int64),
         np.array([None]),
-        np.array([_integer(k, "k")]),
+        np.array([check_integer(k, "k")]),
         streams(random_state, 1),
         sample_weight=sample_weight,
         init=init,
@@ -249,17 +250,10 @@ def quantize_classes(
     ([[5.0]], [[1.0], [7.0]])
     """
     samples = as_samples(X)
-    labels = np.asarray(y)
-    if labels.shape != (len(samples),):
-        raise ValueError(
-            f"y must have one label for each of the {len(samples)} rows of X, but its shape is {labels.shape}"
-        )
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise ValueError(f"y[{np.flatnonzero(~np.isfinite(labels))[0]}] is not finite: every sample needs a class")
-    classes, class_index = np.unique(labels, return_inverse=True)
+    classes, class_index = as_classes(y, len(samples))
     return _quantize(
         samples,
-        class_index.astype(np.int64),
+        class_index,
         classes,
         _points_per_class(k, len(classes)),
         streams(random_state, len(classes)),
@@ -287,20 +281,29 @@ def _quantize(
     max_iter: int,
     progress: Progress | None,
     n_threads: int | None,
+    repeats: NDArray[np.int64] | None = None,
 ) -> ClassQuantization:
-    n_init, max_iter = _integer(n_init, "n_init"), _integer(max_iter, "max_iter")
+    n_init, max_iter = check_integer(n_init, "n_init"), check_integer(max_iter, "max_iter")
     if refine not in ("auto", "hartigan", "none"):
         raise ValueError(f'refine must be "auto", "hartigan" or "none", not {refine!r}')
     threads, isa = _backend.n_threads(n_threads), _backend.isa()
     w = check_sample_weight(sample_weight, len(X))
-    check_finite(X, class_index, classes)
+    own_classes, own_k = classes, k
+    if repeats is not None:
+        first = np.cumsum(repeats) - repeats
+        own_classes, own_k = classes[first], np.maximum.reduceat(k, first)
+    check_finite(X, class_index, own_classes)
 
     rows = np.flatnonzero(w > 0)
     rows = rows[np.argsort(class_index[rows], kind="stable")]
-    sizes = np.bincount(class_index[rows], minlength=len(classes))
+    sizes = np.bincount(class_index[rows], minlength=len(own_classes))
+    check_number_of_points(X, rows, _offsets(sizes), own_k, own_classes)
+    check_memory(sizes, own_k, X.shape[1], X.dtype, threads, own_classes)
+    if repeats is not None:
+        own = np.split(rows, np.cumsum(sizes)[:-1])
+        rows = np.concatenate([part for part, repeat in zip(own, repeats, strict=True) for _ in range(repeat)])
+        sizes = np.repeat(sizes, repeats)
     row_offsets, point_offsets = _offsets(sizes), _offsets(k)
-    check_number_of_points(X, rows, row_offsets, k, classes)
-    check_memory(sizes, k, X.shape[1], X.dtype, threads, classes)
     if refine == "auto":
         hartigan = sizes >= REFINE_FROM_SAMPLES_PER_POINT * k
     else:
@@ -328,9 +331,39 @@ def _quantize(
         result.n_iter,
         progress,
     )
-    result.labels[rows] = labels
-    _label_left_out(result, X, w, threads, isa)
+    if repeats is None:
+        result.labels[rows] = labels
+        _label_left_out(result, X, w, threads, isa)
     return result
+
+
+def quantize_curves(
+    X: NDArray[Any],
+    class_index: NDArray[np.int64],
+    classes: NDArray[Any],
+    k: list[NDArray[np.int64]],
+    seeds: list[np.random.SeedSequence],
+    *,
+    sample_weight: ArrayLike | None,
+    **options: Any,
+) -> list[NDArray[np.float64]]:
+    """Distortion of each class for each of its own numbers of points k; options as for `_quantize`.
+
+    The core shares the Gram matrix among consecutive classes of the same rows: each class is given once for each k.
+    """
+    repeats = np.array([len(numbers) for numbers in k])
+    result = _quantize(
+        X,
+        class_index,
+        np.repeat(classes, repeats),
+        np.concatenate(k),
+        [seed for seed, repeat in zip(seeds, repeats, strict=True) for _ in range(repeat)],
+        sample_weight=sample_weight,
+        progress=None,
+        repeats=repeats,
+        **options,
+    )
+    return np.split(result.distortion, np.cumsum(repeats)[:-1])
 
 
 def _empty_result(
@@ -367,7 +400,7 @@ def _offsets(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
-def _integer(value: object, name: str) -> int:
+def check_integer(value: object, name: str) -> int:
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, not {value!r}")
     if value < 1:
@@ -377,9 +410,9 @@ def _integer(value: object, name: str) -> int:
 
 def _points_per_class(k: int | Sequence[int], n_classes: int) -> NDArray[np.int64]:
     if isinstance(k, Integral):
-        return np.full(n_classes, _integer(k, "k"), dtype=np.int64)
+        return np.full(n_classes, check_integer(k, "k"), dtype=np.int64)
     if isinstance(k, str) or not isinstance(k, Sequence | np.ndarray):
         raise TypeError(f"k must be an integer or a sequence with one for each class, not {k!r}")
     if len(k) != n_classes:
         raise ValueError(f"k has {len(k)} numbers of points for {n_classes} classes")
-    return np.array([_integer(number, f"k[{i}]") for i, number in enumerate(k)], dtype=np.int64)
+    return np.array([check_integer(number, f"k[{i}]") for i, number in enumerate(k)], dtype=np.int64)

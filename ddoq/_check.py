@@ -88,14 +88,14 @@ def check_number_of_points(
         where = of_class(classes, c)
         if k_c > len(own):
             raise ValueError(f"k = {k_c} is above the {len(own)} samples of positive weight{where}: choose a smaller k")
-        n_distinct = _count_distinct(X, own, int(k_c))
+        n_distinct = count_distinct(X, own, int(k_c))
         if n_distinct < k_c:
             raise ValueError(
                 f"k = {k_c} is above the {n_distinct} distinct samples (of {len(own)}){where}: choose a smaller k"
             )
 
 
-def _count_distinct(X: NDArray[Any], rows: NDArray[np.int64], enough: int) -> int:
+def count_distinct(X: NDArray[Any], rows: NDArray[np.int64], enough: int) -> int:
     """Count the distinct rows, and stop as soon as there are enough."""
     seen: set[bytes] = set()
     for row in rows:

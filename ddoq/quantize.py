@@ -23,8 +23,10 @@ from ddoq._check import (
     check_memory,
     check_number_of_points,
     check_sample_weight,
+    count_distinct,
 )
 from ddoq._start import Init, RandomState, starts, streams
+from ddoq.budget import convex_curve, grid, share
 
 Refine = Literal["auto", "hartigan", "none"]
 Progress = Callable[[int], None]
@@ -205,8 +207,9 @@ def quantize(
 def quantize_classes(
     X: ArrayLike,
     y: ArrayLike,
-    k: int | Sequence[int],
+    k: int | Sequence[int] | None = None,
     *,
+    budget: int | None = None,
     sample_weight: ArrayLike | None = None,
     init: Init = "k-means++",
     n_init: int = 1,
@@ -226,6 +229,10 @@ def quantize_classes(
         (n,) labels of any type that sorts; the classes are its distinct values in sorted order.
     k
         Points per class: one number for all, or a sequence with one for each class in sorted order.
+    budget
+        Instead of k: points in all, shared out over the classes by their rate-distortion curves so that the sum of
+        mass times distortion falls the most, at least one each. The curves are measured at numbers of points in steps
+        of about the square root of two, from one Gram matrix a class; needs "k-means++" or "random" as init.
     init
         As for `quantize`; starting points are (K, d), class by class.
     random_state
@@ -237,7 +244,7 @@ def quantize_classes(
     Raises
     ------
     ValueError, TypeError, MemoryError
-        As `quantize`, naming the class.
+        As `quantize`, naming the class; ValueError for a budget below one point a class or above all distinct rows.
 
     Examples
     --------
@@ -251,12 +258,31 @@ def quantize_classes(
     """
     samples = as_samples(X)
     classes, class_index = as_classes(y, len(samples))
+    seeds = streams(random_state, len(classes))
+    if (k is None) == (budget is None):
+        raise TypeError("give either k or budget")
+    if budget is None:
+        numbers = _points_per_class(k, len(classes))
+    else:
+        numbers = _share_budget(
+            samples,
+            class_index,
+            classes,
+            check_integer(budget, "budget"),
+            seeds,
+            sample_weight=sample_weight,
+            init=init,
+            n_init=n_init,
+            refine=refine,
+            max_iter=max_iter,
+            n_threads=n_threads,
+        )
     return _quantize(
         samples,
         class_index,
         classes,
-        _points_per_class(k, len(classes)),
-        streams(random_state, len(classes)),
+        numbers,
+        seeds,
         sample_weight=sample_weight,
         init=init,
         n_init=n_init,
@@ -366,6 +392,33 @@ def quantize_curves(
     return np.split(result.distortion, np.cumsum(repeats)[:-1])
 
 
+def _share_budget(
+    X: NDArray[Any],
+    class_index: NDArray[np.int64],
+    classes: NDArray[Any],
+    budget: int,
+    seeds: list[np.random.SeedSequence],
+    *,
+    sample_weight: ArrayLike | None,
+    init: Init,
+    **options: Any,
+) -> NDArray[np.int64]:
+    if not isinstance(init, str):
+        raise ValueError('init must be "k-means++" or "random" with a budget, which finds the numbers of points')
+    if budget < len(classes):
+        raise ValueError(f"budget = {budget} is below one point for each of the {len(classes)} classes: choose more")
+    w = check_sample_weight(sample_weight, len(X))
+    most = budget - len(classes) + 1
+    own = [np.flatnonzero((class_index == c) & (w > 0)) for c in range(len(classes))]
+    limits = [max(1, count_distinct(X, rows, most)) for rows in own]
+    if sum(limits) < budget:
+        raise ValueError(f"budget = {budget} is above the {sum(limits)} distinct samples of all classes: choose less")
+    numbers = [grid(limit) for limit in limits]
+    curves = quantize_curves(X, class_index, classes, numbers, seeds, sample_weight=sample_weight, init=init, **options)
+    convex = [convex_curve(k, distortion) for k, distortion in zip(numbers, curves, strict=True)]
+    return share(convex, np.array([w[rows].sum() for rows in own]), budget)
+
+
 def _empty_result(
     X: NDArray[Any], class_index: NDArray[np.int64], classes: NDArray[Any], offsets: NDArray[np.int64]
 ) -> ClassQuantization:
@@ -408,7 +461,7 @@ def check_integer(value: object, name: str) -> int:
     return int(value)
 
 
-def _points_per_class(k: int | Sequence[int], n_classes: int) -> NDArray[np.int64]:
+def _points_per_class(k: int | Sequence[int] | None, n_classes: int) -> NDArray[np.int64]:
     if isinstance(k, Integral):
         return np.full(n_classes, check_integer(k, "k"), dtype=np.int64)
     if isinstance(k, str) or not isinstance(k, Sequence | np.ndarray):

@@ -255,6 +255,8 @@ def quantize_classes(
     (['a', 'b'], [0, 1, 3])
     >>> q[0].points.tolist(), sorted(q[1].points.tolist())
     ([[5.0]], [[1.0], [7.0]])
+    >>> ddoq.quantize_classes(X, ["b", "b", "b", "a", "a"], budget=3, random_state=0).offsets.tolist()
+    [0, 1, 3]
     """
     samples = as_samples(X)
     classes, class_index = as_classes(y, len(samples))

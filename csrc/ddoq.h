@@ -52,7 +52,7 @@ struct ddoq_quantize_args {
     size_t d;
     const double *sample_weight; /* (n), > 0 for the rows used */
     size_t n_classes;
-    const int64_t *rows;          /* rows of X, class by class */
+    const int64_t *rows;          /* rows of X, class by class; the same rows again: one Gram matrix */
     const int64_t *row_offsets;   /* (n_classes + 1) into rows */
     const int64_t *point_offsets; /* (n_classes + 1) into points */
     size_t n_init;

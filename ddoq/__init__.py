@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ddoq.evaluate import evaluate
     from ddoq.loss import WeightedLoss
     from ddoq.quantize import ClassQuantization, Quantization, quantize, quantize_classes
+    from ddoq.rate_distortion import RateDistortion, rate_distortion
     from ddoq.train import train
     from ddoq.transport import w2
 
@@ -29,6 +30,7 @@ _HOME = {
     "DistilledDataset": "distilled",
     "OptimalQuantizer": "estimators",
     "Quantization": "quantize",
+    "RateDistortion": "rate_distortion",
     "WeightedLoss": "loss",
     "distill": "distill",
     "evaluate": "evaluate",
@@ -37,6 +39,7 @@ _HOME = {
     "open_data": "data",
     "quantize": "quantize",
     "quantize_classes": "quantize",
+    "rate_distortion": "rate_distortion",
     "train": "train",
     "w2": "transport",
 }
@@ -46,6 +49,7 @@ __all__ = [
     "DistilledDataset",
     "OptimalQuantizer",
     "Quantization",
+    "RateDistortion",
     "WeightedLoss",
     "__version__",
     "distill",
@@ -55,6 +59,7 @@ __all__ = [
     "open_data",
     "quantize",
     "quantize_classes",
+    "rate_distortion",
     "train",
     "w2",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,26 @@ def _widened(X: ArrayLike) -> ArrayLike:
     if torch is not None and isinstance(X, torch.Tensor) and X.dtype == torch.bfloat16:
         return X.float()  # type: ignore[no-any-return]
     return X
+
+
+def as_classes(y: ArrayLike, n: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The sorted distinct labels (C,) and each sample's index among them (n,)."""
+    labels = np.asarray(y)
+    if labels.shape != (n,):
+        raise ValueError(f"y must have one label for each of the {n} rows of X, but its shape is {labels.shape}")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise ValueError(f"y[{np.flatnonzero(~np.isfinite(labels))[0]}] is not finite: every sample needs a class")
+    classes, class_index = np.unique(labels, return_inverse=True)
+    return classes, class_index.astype(np.int64)
+
+
+def check_integer(value: object, name: str) -> int:
+    """The value as an int, if it is an integer of at least 1."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}")
+    return int(value)
 
 
 def check_finite(X: NDArray[Any], class_index: NDArray[np.int64], classes: NDArray[Any], name: str = "X") -> None:
@@ -87,14 +108,14 @@ def check_number_of_points(
         where = of_class(classes, c)
         if k_c > len(own):
             raise ValueError(f"k = {k_c} is above the {len(own)} samples of positive weight{where}: choose a smaller k")
-        n_distinct = _count_distinct(X, own, int(k_c))
+        n_distinct = count_distinct(X, own, int(k_c))
         if n_distinct < k_c:
             raise ValueError(
                 f"k = {k_c} is above the {n_distinct} distinct samples (of {len(own)}){where}: choose a smaller k"
             )
 
 
-def _count_distinct(X: NDArray[Any], rows: NDArray[np.int64], enough: int) -> int:
+def count_distinct(X: NDArray[Any], rows: NDArray[np.int64], enough: int) -> int:
     """Count the distinct rows, and stop as soon as there are enough."""
     seen: set[bytes] = set()
     for row in rows:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ddoq import _backend
-from ddoq._check import as_samples, check_finite
-from ddoq.quantize import Quantization, _integer
+from ddoq._check import as_samples, check_finite, check_integer
+from ddoq.quantize import Quantization
 
 Clock = Literal["global", "point"]
 
@@ -55,7 +55,7 @@ class OnlineQuantizer:
     """
 
     def __init__(self, k: int, *, step: tuple[float, float] | None = None, clock: Clock = "global") -> None:
-        self.k = _integer(k, "k")
+        self.k = check_integer(k, "k")
         if clock not in ("global", "point"):
             raise ValueError(f'clock must be "global" or "point", not {clock!r}')
         self.clock = clock

@@ -17,13 +17,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from ddoq import _backend
 from ddoq._check import (
+    as_classes,
     as_samples,
     check_finite,
+    check_integer,
     check_memory,
     check_number_of_points,
     check_sample_weight,
+    count_distinct,
 )
 from ddoq._start import Init, RandomState, starts, streams
+from ddoq.budget import convex_curve, grid, share
 
 Method = Literal["lloyd", "clvq", "minibatch"]
 Refine = Literal["auto", "hartigan", "none"]
@@ -196,7 +200,7 @@ def quantize(
         samples,
         np.zeros(len(samples), dtype=np.int64),
         np.array([None]),
-        np.array([_integer(k, "k")]),
+        np.array([check_integer(k, "k")]),
         streams(random_state, 1),
         method=method,
         sample_weight=sample_weight,
@@ -213,8 +217,9 @@ def quantize(
 def quantize_classes(
     X: ArrayLike,
     y: ArrayLike,
-    k: int | Sequence[int],
+    k: int | Sequence[int] | None = None,
     *,
+    budget: int | None = None,
     method: Method = "lloyd",
     sample_weight: ArrayLike | None = None,
     init: Init = "k-means++",
@@ -235,6 +240,10 @@ def quantize_classes(
         (n,) labels of any type that sorts; the classes are its distinct values in sorted order.
     k
         Points per class: one number for all, or a sequence with one for each class in sorted order.
+    budget
+        Instead of k: points in all, shared out over the classes by their rate-distortion curves so that the sum of
+        mass times distortion falls the most, at least one each. The curves are measured at numbers of points in steps
+        of about the square root of two, from one Gram matrix a class; needs "k-means++" or "random" as init.
     init
         As for `quantize`; starting points are (K, d), class by class.
     random_state
@@ -246,7 +255,7 @@ def quantize_classes(
     Raises
     ------
     ValueError, TypeError, MemoryError
-        As `quantize`, naming the class.
+        As `quantize`, naming the class; ValueError for a budget below one point a class or above all distinct rows.
 
     Examples
     --------
@@ -257,22 +266,36 @@ def quantize_classes(
     (['a', 'b'], [0, 1, 3])
     >>> q[0].points.tolist(), sorted(q[1].points.tolist())
     ([[5.0]], [[1.0], [7.0]])
+    >>> ddoq.quantize_classes(X, ["b", "b", "b", "a", "a"], budget=3, random_state=0).offsets.tolist()
+    [0, 1, 3]
     """
     samples = as_samples(X)
-    labels = np.asarray(y)
-    if labels.shape != (len(samples),):
-        raise ValueError(
-            f"y must have one label for each of the {len(samples)} rows of X, but its shape is {labels.shape}"
+    classes, class_index = as_classes(y, len(samples))
+    seeds = streams(random_state, len(classes))
+    if (k is None) == (budget is None):
+        raise TypeError("give either k or budget")
+    if budget is None:
+        numbers = _points_per_class(k, len(classes))
+    else:
+        numbers = _share_budget(
+            samples,
+            class_index,
+            classes,
+            check_integer(budget, "budget"),
+            seeds,
+            sample_weight=sample_weight,
+            init=init,
+            n_init=n_init,
+            refine=refine,
+            max_iter=max_iter,
+            n_threads=n_threads,
         )
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise ValueError(f"y[{np.flatnonzero(~np.isfinite(labels))[0]}] is not finite: every sample needs a class")
-    classes, class_index = np.unique(labels, return_inverse=True)
     return _quantize(
         samples,
-        class_index.astype(np.int64),
+        class_index,
         classes,
-        _points_per_class(k, len(classes)),
-        streams(random_state, len(classes)),
+        numbers,
+        seeds,
         method=method,
         sample_weight=sample_weight,
         init=init,
@@ -299,8 +322,9 @@ def _quantize(
     max_iter: int,
     progress: Progress | None,
     n_threads: int | None,
+    repeats: NDArray[np.int64] | None = None,
 ) -> ClassQuantization:
-    n_init, max_iter = _integer(n_init, "n_init"), _integer(max_iter, "max_iter")
+    n_init, max_iter = check_integer(n_init, "n_init"), check_integer(max_iter, "max_iter")
     if refine not in ("auto", "hartigan", "none"):
         raise ValueError(f'refine must be "auto", "hartigan" or "none", not {refine!r}')
     if method not in ("lloyd", "clvq", "minibatch"):
@@ -310,15 +334,23 @@ def _quantize(
         raise ValueError(f'sample_weight, init, n_init, refine and max_iter are for method="lloyd", not {method!r}')
     threads, isa = _backend.n_threads(n_threads), _backend.isa()
     w = check_sample_weight(sample_weight, len(X))
-    check_finite(X, class_index, classes)
+    own_classes, own_k = classes, k
+    if repeats is not None:
+        first = np.cumsum(repeats) - repeats
+        own_classes, own_k = classes[first], np.maximum.reduceat(k, first)
+    check_finite(X, class_index, own_classes)
 
     rows = np.flatnonzero(w > 0)
     rows = rows[np.argsort(class_index[rows], kind="stable")]
-    sizes = np.bincount(class_index[rows], minlength=len(classes))
-    row_offsets, point_offsets = _offsets(sizes), _offsets(k)
-    check_number_of_points(X, rows, row_offsets, k, classes)
+    sizes = np.bincount(class_index[rows], minlength=len(own_classes))
+    check_number_of_points(X, rows, _offsets(sizes), own_k, own_classes)
     if method == "lloyd":
-        check_memory(sizes, k, X.shape[1], X.dtype, threads, classes)
+        check_memory(sizes, own_k, X.shape[1], X.dtype, threads, own_classes)
+    if repeats is not None:
+        own = np.split(rows, np.cumsum(sizes)[:-1])
+        rows = np.concatenate([part for part, repeat in zip(own, repeats, strict=True) for _ in range(repeat)])
+        sizes = np.repeat(sizes, repeats)
+    row_offsets, point_offsets = _offsets(sizes), _offsets(k)
     if refine == "auto":
         hartigan = sizes >= REFINE_FROM_SAMPLES_PER_POINT * k
     else:
@@ -349,9 +381,67 @@ def _quantize(
         result.n_iter,
         progress,
     )
-    result.labels[rows] = labels
-    _label_left_out(result, X, w, threads, isa)
+    if repeats is None:
+        result.labels[rows] = labels
+        _label_left_out(result, X, w, threads, isa)
     return result
+
+
+def quantize_curves(
+    X: NDArray[Any],
+    class_index: NDArray[np.int64],
+    classes: NDArray[Any],
+    k: list[NDArray[np.int64]],
+    seeds: list[np.random.SeedSequence],
+    *,
+    sample_weight: ArrayLike | None,
+    **options: Any,
+) -> list[NDArray[np.float64]]:
+    """Distortion of each class for each of its own numbers of points k; options as for `_quantize`.
+
+    The core shares the Gram matrix among consecutive classes of the same rows: each class is given once for each k.
+    """
+    repeats = np.array([len(numbers) for numbers in k])
+    result = _quantize(
+        X,
+        class_index,
+        np.repeat(classes, repeats),
+        np.concatenate(k),
+        [seed for seed, repeat in zip(seeds, repeats, strict=True) for _ in range(repeat)],
+        method="lloyd",
+        sample_weight=sample_weight,
+        progress=None,
+        repeats=repeats,
+        **options,
+    )
+    return np.split(result.distortion, np.cumsum(repeats)[:-1])
+
+
+def _share_budget(
+    X: NDArray[Any],
+    class_index: NDArray[np.int64],
+    classes: NDArray[Any],
+    budget: int,
+    seeds: list[np.random.SeedSequence],
+    *,
+    sample_weight: ArrayLike | None,
+    init: Init,
+    **options: Any,
+) -> NDArray[np.int64]:
+    if not isinstance(init, str):
+        raise ValueError('init must be "k-means++" or "random" with a budget, which finds the numbers of points')
+    if budget < len(classes):
+        raise ValueError(f"budget = {budget} is below one point for each of the {len(classes)} classes: choose more")
+    w = check_sample_weight(sample_weight, len(X))
+    most = budget - len(classes) + 1
+    own = [np.flatnonzero((class_index == c) & (w > 0)) for c in range(len(classes))]
+    limits = [max(1, count_distinct(X, rows, most)) for rows in own]
+    if sum(limits) < budget:
+        raise ValueError(f"budget = {budget} is above the {sum(limits)} distinct samples of all classes: choose less")
+    numbers = [grid(limit) for limit in limits]
+    curves = quantize_curves(X, class_index, classes, numbers, seeds, sample_weight=sample_weight, init=init, **options)
+    convex = [convex_curve(k, distortion) for k, distortion in zip(numbers, curves, strict=True)]
+    return share(convex, np.array([w[rows].sum() for rows in own]), budget)
 
 
 def _empty_result(
@@ -421,19 +511,11 @@ def _offsets(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
-def _integer(value: object, name: str) -> int:
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value}")
-    return int(value)
-
-
-def _points_per_class(k: int | Sequence[int], n_classes: int) -> NDArray[np.int64]:
+def _points_per_class(k: int | Sequence[int] | None, n_classes: int) -> NDArray[np.int64]:
     if isinstance(k, Integral):
-        return np.full(n_classes, _integer(k, "k"), dtype=np.int64)
+        return np.full(n_classes, check_integer(k, "k"), dtype=np.int64)
     if isinstance(k, str) or not isinstance(k, Sequence | np.ndarray):
         raise TypeError(f"k must be an integer or a sequence with one for each class, not {k!r}")
     if len(k) != n_classes:
         raise ValueError(f"k has {len(k)} numbers of points for {n_classes} classes")
-    return np.array([_integer(number, f"k[{i}]") for i, number in enumerate(k)], dtype=np.int64)
+    return np.array([check_integer(number, f"k[{i}]") for i, number in enumerate(k)], dtype=np.int64)

@@ -1,7 +1,8 @@
 /* Quantisation of many classes, each in Gram form (fit.h): centre, G once, then n_init times seed, Lloyd and
  * single-point moves, which no longer depend on d; the restart of the lowest distortion is kept, the first on ties.
  * Points, weights and the reported distortion come from one more pass over the original data (result.c).
- * Classes run side by side, one thread each, the biggest first. */
+ * Classes run side by side, one thread each, the biggest first. Consecutive classes of the same rows (the numbers of
+ * points of a rate-distortion curve) share one Gram matrix. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,7 @@
 struct job {
     const struct ddoq_quantize_args *args;
     const struct ddoq_kernels *kernels;
-    size_t *order;    /* (n_classes) classes, biggest first */
+    size_t *order;    /* (n_tasks) first class of each run of classes with the same rows, biggest first */
     size_t *uniforms; /* (n_classes) where each class's numbers begin */
 };
 
@@ -29,11 +30,30 @@ static size_t class_points(const struct ddoq_quantize_args *args, size_t class)
     return (size_t)(args->point_offsets[class + 1] - args->point_offsets[class]);
 }
 
-static bool allocate(struct ddoq_task *task)
+/* Whether the class has the rows of the one before it. */
+static bool same_rows(const struct ddoq_quantize_args *args, size_t class)
+{
+    size_t n = class_size(args, class);
+    return class > 0 && n == class_size(args, class - 1) &&
+           memcmp(args->rows + args->row_offsets[class], args->rows + args->row_offsets[class - 1],
+                  n * sizeof *args->rows) == 0;
+}
+
+/* One past the last class that shares the rows of this one. */
+static size_t end_of_run(const struct ddoq_quantize_args *args, size_t class)
+{
+    do
+        class++;
+    while (class < args->n_classes && same_rows(args, class));
+    return class;
+}
+
+/* k: the most points of the classes that share this memory. */
+static bool allocate(struct ddoq_task *task, size_t k)
 {
     struct ddoq_fit *fit = &task->fit;
     struct ddoq_memory *memory = &task->memory;
-    size_t n = fit->n, k = fit->k, d = task->x.d, item = fit->kernels->item;
+    size_t n = fit->n, d = task->x.d, item = fit->kernels->item;
     double **per_row[] = {&task->w,    &task->diagonal, &fit->dist2,     &fit->closest,
                           &fit->trial, &fit->best,      &fit->cumulative};
     int64_t **label_per_row[] = {&fit->cell, &fit->label, &fit->target, &task->kept_cell, &task->kept_label};
@@ -155,30 +175,41 @@ static enum ddoq_status fit_class(struct ddoq_task *task)
     return DDOQ_OK;
 }
 
-static enum ddoq_status quantize_class(void *context, size_t at, struct ddoq_crew *crew)
+static enum ddoq_status quantize_class(struct ddoq_task *task, const struct job *job, size_t class)
+{
+    const struct ddoq_quantize_args *args = job->args;
+    task->class = class;
+    task->first_row = (size_t)args->row_offsets[class];
+    task->first_point = (size_t)args->point_offsets[class];
+    task->fit.k = class_points(args, class);
+    task->uniforms = args->uniforms ? args->uniforms + job->uniforms[class] : NULL;
+    task->start_rows = args->start_rows ? args->start_rows + task->first_point * args->n_init : NULL;
+    enum ddoq_status status = fit_class(task);
+    if (status == DDOQ_OK)
+        status = ddoq_write_result(task);
+    return status;
+}
+
+static enum ddoq_status quantize_run(void *context, size_t at, struct ddoq_crew *crew)
 {
     const struct job *job = context;
     const struct ddoq_quantize_args *args = job->args;
-    size_t class = job->order[at];
-    struct ddoq_task task = {.args = args, .class = class};
-    task.first_row = (size_t)args->row_offsets[class];
-    task.first_point = (size_t)args->point_offsets[class];
+    size_t first = job->order[at], end = end_of_run(args, first), most = 0;
+    for (size_t class = first; class < end; class++)
+        most = class_points(args, class) > most ? class_points(args, class) : most;
+    struct ddoq_task task = {.args = args, .class = first};
     task.x = (struct ddoq_rows){.kernels = job->kernels,
                                 .data = args->X,
-                                .index = args->rows + task.first_row,
-                                .n = class_size(args, class),
+                                .index = args->rows + args->row_offsets[first],
+                                .n = class_size(args, first),
                                 .d = args->d};
-    task.fit = (struct ddoq_fit){.kernels = job->kernels, .crew = crew, .n = task.x.n, .k = class_points(args, class)};
-    task.uniforms = args->uniforms ? args->uniforms + job->uniforms[class] : NULL;
-    task.start_rows = args->start_rows ? args->start_rows + task.first_point * args->n_init : NULL;
+    task.fit = (struct ddoq_fit){.kernels = job->kernels, .crew = crew, .n = task.x.n};
 
-    enum ddoq_status status = allocate(&task) ? DDOQ_OK : DDOQ_NO_MEMORY;
+    enum ddoq_status status = allocate(&task, most) ? DDOQ_OK : DDOQ_NO_MEMORY;
     if (status == DDOQ_OK)
         status = prepare_gram(&task);
-    if (status == DDOQ_OK)
-        status = fit_class(&task);
-    if (status == DDOQ_OK)
-        status = ddoq_write_result(&task);
+    for (size_t class = first; class < end && status == DDOQ_OK; class++)
+        status = quantize_class(&task, job, class);
     ddoq_release(&task.memory);
     return status;
 }
@@ -201,7 +232,7 @@ enum ddoq_status ddoq_quantize_classes(const struct ddoq_run *run, const struct 
     struct job job = {.args = args, .kernels = &run->isa->real[args->type]};
     struct size_of_class *sizes = NULL;
     enum ddoq_status status = DDOQ_NO_MEMORY;
-    size_t failed = 0, next = 0;
+    size_t failed = 0, next = 0, n_tasks = 0;
 
     *failed_class = 0;
     job.order = ddoq_allocate(args->n_classes, 1, sizeof *job.order);
@@ -211,16 +242,17 @@ enum ddoq_status ddoq_quantize_classes(const struct ddoq_run *run, const struct 
         goto cleanup;
     for (size_t c = 0; c < args->n_classes; c++) {
         size_t k = class_points(args, c);
-        sizes[c] = (struct size_of_class){.n = class_size(args, c), .class = c};
+        if (!same_rows(args, c))
+            sizes[n_tasks++] = (struct size_of_class){.n = class_size(args, c), .class = c};
         job.uniforms[c] = next;
         if (args->uniforms)
             next += args->n_init * (1 + (k - 1) * ddoq_seed_trials(k));
     }
-    qsort(sizes, args->n_classes, sizeof *sizes, bigger_first);
-    for (size_t c = 0; c < args->n_classes; c++)
-        job.order[c] = sizes[c].class;
-    status = ddoq_run_tasks(args->n_classes, run, quantize_class, &job, &failed);
-    if (status != DDOQ_OK && failed < args->n_classes)
+    qsort(sizes, n_tasks, sizeof *sizes, bigger_first);
+    for (size_t i = 0; i < n_tasks; i++)
+        job.order[i] = sizes[i].class;
+    status = ddoq_run_tasks(n_tasks, run, quantize_run, &job, &failed);
+    if (status != DDOQ_OK && failed < n_tasks)
         *failed_class = job.order[failed];
 cleanup:
     free(sizes);

@@ -46,6 +46,9 @@ enum ddoq_status ddoq_gram(const struct ddoq_run *run, enum ddoq_type type, cons
 enum ddoq_status ddoq_assign(const struct ddoq_run *run, enum ddoq_type type, const void *X, size_t n,
                              const void *points, size_t k, size_t d, int64_t *labels, double *dist2);
 
+/* Features of the sketch of more features than that. */
+#define DDOQ_SKETCH_FEATURES 2048
+
 struct ddoq_quantize_args {
     enum ddoq_type type;
     const void *X; /* (n, d) */
@@ -60,7 +63,7 @@ struct ddoq_quantize_args {
     const int64_t *start_rows; /* positions within the class */
     const void *start_points;  /* (K, d) */
     size_t max_iter;
-    const uint8_t *hartigan; /* (n_classes): single-point moves follow Lloyd */
+    const uint8_t *hartigan; /* (n_classes): 1: single-point moves follow Lloyd; 2: and both run in a sketch */
     void *points;            /* out (K, d) */
     double *weights;         /* out (K), sums to 1 per class */
     int64_t *counts;         /* out (K) */

@@ -22,7 +22,7 @@ def quantize_classes(
     start_rows: NDArray[np.int64] | None,  # per class and restart k positions within the class
     start_points: _Real | None,  # (K, d), with n_init = 1; exactly one of the three is given
     max_iter: int,
-    hartigan: NDArray[np.uint8],  # (C,) 1 where single-point moves follow Lloyd
+    hartigan: NDArray[np.uint8],  # (C,) 1: single-point moves follow Lloyd; 2: both in a sketch
     n_threads: int,
     isa: str,
     points: _Real,  # out (K, d), dtype of X

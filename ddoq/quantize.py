@@ -37,6 +37,11 @@ Progress = Callable[[int], None]
 # on held-out samples the same or lower at 17 samples a point and more, and raised it by 3 to 6 % at 5.
 REFINE_FROM_SAMPLES_PER_POINT = 15
 
+# From that many features on the Gram product is most of the work, and "auto" fits in a sketch of 2,048 features. On
+# latents of ImageNette (d 6,272, mean of 6 classes x 3 seeds) the distortion was 0.03 % above that of the fit in all
+# features at k 10 and 0.25 % at k 50; at k 200 a prototype lost 1 %.
+SKETCH_FROM_FEATURES, SKETCH_FROM_SAMPLES, SKETCH_TO_POINTS = 4096, 512, 64
+
 
 @dataclass(frozen=True)
 class Quantization:
@@ -166,7 +171,9 @@ def quantize(
         Starts, of which the one of lowest distortion is kept. One is enough: Hartigan's moves gain more than 20 starts.
     refine
         "hartigan": after Lloyd, move single samples so long as the distortion falls; "none": Lloyd alone, as
-        scikit-learn; "auto": "hartigan" where there are at least 15 samples a point, since it overfits on fewer.
+        scikit-learn; "auto": "hartigan" where there are at least 15 samples a point, since it overfits on fewer, and,
+        where d >= 4,096, n >= 512 and k <= 64, in a random sketch of 2,048 features, which is faster: points, labels
+        and weights are then taken in all features.
     max_iter
         Most Lloyd iterations of a start.
     progress
@@ -351,10 +358,7 @@ def _quantize(
         rows = np.concatenate([part for part, repeat in zip(own, repeats, strict=True) for _ in range(repeat)])
         sizes = np.repeat(sizes, repeats)
     row_offsets, point_offsets = _offsets(sizes), _offsets(k)
-    if refine == "auto":
-        hartigan = sizes >= REFINE_FROM_SAMPLES_PER_POINT * k
-    else:
-        hartigan = np.full(len(classes), refine == "hartigan")
+    moves = _moves(refine, sizes, k, X.shape[1])
 
     result = _empty_result(X, class_index, classes, point_offsets)
     if method != "lloyd":
@@ -370,7 +374,7 @@ def _quantize(
         n_init,
         *starts(init, n_init, seeds, w, rows, row_offsets, k, result.points),
         max_iter,
-        hartigan.astype(np.uint8),
+        moves,
         threads,
         isa,
         result.points,
@@ -442,6 +446,19 @@ def _share_budget(
     curves = quantize_curves(X, class_index, classes, numbers, seeds, sample_weight=sample_weight, init=init, **options)
     convex = [convex_curve(k, distortion) for k, distortion in zip(numbers, curves, strict=True)]
     return share(convex, np.array([w[rows].sum() for rows in own]), budget)
+
+
+def _moves(refine: Refine, n: NDArray[np.int64], k: NDArray[np.int64], d: int) -> NDArray[np.uint8]:
+    """What follows Lloyd in each class of n samples and k points: 0 nothing, 1 single-point moves, 2 both in a sketch.
+
+    A pure function of sizes and options, never of time or memory: results must not depend on the machine's mood.
+    """
+    if refine != "auto":
+        return np.full(len(k), refine == "hartigan", dtype=np.uint8)
+    moves = (n >= REFINE_FROM_SAMPLES_PER_POINT * k).astype(np.uint8)
+    if d >= SKETCH_FROM_FEATURES:
+        moves[(moves == 1) & (n >= SKETCH_FROM_SAMPLES) & (k <= SKETCH_TO_POINTS)] = 2
+    return moves
 
 
 def _empty_result(

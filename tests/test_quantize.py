@@ -20,6 +20,7 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from tolerances import DISTORTION, GRAM, POINTS, SKLEARN_INERTIA, WEIGHTS
 
+import ddoq
 from ddoq import _backend, reference
 from ddoq.quantize import Quantization, quantize, quantize_classes
 
@@ -441,3 +442,39 @@ def test_ctrl_c_is_heard_in_the_middle_of_a_fit(stage: str) -> None:
         finally:
             process.kill()
     assert (answer, process.returncode) == ("interrupted\n", 0)
+
+
+def test_sketch_is_near_the_fit_in_all_features(isa: str) -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(30, 4500))
+    X = (centres[rng.integers(30, size=600)] + 2 * rng.normal(size=(600, 4500)) + 10).astype(np.float32)
+    w = rng.uniform(0.5, 2, size=600)
+    sketched = ddoq.quantize(X, 20, sample_weight=w, random_state=0)
+    full = ddoq.quantize(X, 20, sample_weight=w, refine="hartigan", random_state=0)
+    assert sketched.distortion != full.distortion
+    assert sketched.distortion < 1.01 * full.distortion
+    squares = ((X[:, None].astype(float) - sketched.points.astype(float)) ** 2).sum(axis=2)
+    assert_array_equal(sketched.labels, squares.argmin(axis=1))
+    assert_allclose(sketched.distortion, np.average(squares.min(axis=1), weights=w), rtol=1e-12)
+    assert_allclose(sketched.weights, np.bincount(sketched.labels, weights=w) / w.sum(), rtol=1e-12)
+    assert_array_equal(sketched.counts, np.bincount(sketched.labels))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_sketch_in_which_all_samples_are_equal(sign: int) -> None:
+    X = np.zeros((600, 4096), dtype=np.float32)
+    X[:, 0] = np.arange(600)
+    X[:, 2048] = sign * X[:, 0]  # of one bucket: with one of the signs they cancel
+    q = ddoq.quantize(X, 30, random_state=0)
+    assert (q.counts > 0).all()
+    assert_array_equal(q.counts, np.bincount(q.labels))
+    assert_array_equal(q.labels, abs(X[:, :1] - q.points[:, 0]).argmin(axis=1))
+
+
+def test_curve_shares_a_gram_matrix_only_within_a_form() -> None:
+    X = np.random.default_rng(0).normal(size=(1200, 4100)).astype(np.float32)
+    k = [3, 70, 4]  # in a sketch, in all features, in a sketch
+    curve = ddoq.rate_distortion(X, k=k, random_state=1)
+    assert curve.distortion[0].tolist() == [
+        ddoq.quantize_classes(X, np.zeros(1200), number, random_state=1).distortion[0] for number in k
+    ]

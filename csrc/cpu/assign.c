@@ -5,11 +5,10 @@
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cpu/assign.h"
 #include "cpu/memory.h"
-#include "cpu/panels.h"
-#include "cpu/parallel.h"
 
 #define BLOCK_ROWS                                                                                                     \
     192 /* a multiple of every panel's width: as many rows' products with 1,000 points fill an L2 cache */
@@ -19,9 +18,9 @@
 #define ROUNDINGS 64
 
 struct assignment {
-    const struct ddoq_kernels *kernels;
-    const char *X, *points;
-    size_t n, k, d;
+    struct ddoq_rows x;
+    const char *points;
+    size_t k;
     int64_t *labels;
     double *dist2;
     char *shift;  /* (d) real: mean of the points */
@@ -30,8 +29,9 @@ struct assignment {
     double slack;  /* of the least over the second, relative to |x - shift| */
 };
 
-double ddoq_nearest_point(const struct ddoq_kernels *kernels, size_t d, const void *x, const void *points, size_t k,
-                          int64_t *label)
+/* Squared distance of x (d) to the nearest of points (k, d); *label is the lowest index that reaches it. */
+static double nearest_point(const struct ddoq_kernels *kernels, size_t d, const void *x, const void *points, size_t k,
+                            int64_t *label)
 {
     double least = INFINITY;
     *label = 0;
@@ -49,43 +49,46 @@ double ddoq_nearest_point(const struct ddoq_kernels *kernels, size_t d, const vo
 static enum ddoq_status multiply(const struct assignment *m, const struct ddoq_rows *x, char *packed, char *product,
                                  struct ddoq_crew *crew)
 {
-    size_t width = m->kernels->tile_cols, item = m->kernels->item, stride = ddoq_padded(m->kernels, m->k);
-    for (size_t first = 0; first < m->d; first += DDOQ_DEPTH) {
-        size_t depth = ddoq_smaller(DDOQ_DEPTH, m->d - first);
+    const struct ddoq_kernels *kernels = x->kernels;
+    size_t width = kernels->tile_cols, item = kernels->item, stride = ddoq_padded(kernels, m->k);
+    for (size_t first = 0; first < x->d; first += DDOQ_DEPTH) {
+        size_t depth = ddoq_smaller(DDOQ_DEPTH, x->d - first);
         const char *panels = m->panels + first * stride * item;
         ddoq_pack(x, m->shift, first, depth, packed);
         for (size_t j = 0; j < m->k; j += width) {
             if (ddoq_stopped(crew))
                 return DDOQ_INTERRUPTED;
-            ddoq_multiply_panel(m->kernels, packed, x->n, panels + j * depth * item, ddoq_smaller(width, m->k - j),
-                                depth, product + j * item, stride, first > 0);
+            ddoq_multiply_panel(kernels, packed, x->n, panels + j * depth * item, ddoq_smaller(width, m->k - j), depth,
+                                product + j * item, stride, first > 0);
         }
     }
     return DDOQ_OK;
 }
 
-static enum ddoq_status assign_by_product(const struct assignment *m, size_t begin, size_t count,
+/* Labels and distances of the rows in x, of which the first is row begin of all. */
+static enum ddoq_status assign_by_product(const struct assignment *m, const struct ddoq_rows *x, size_t begin,
                                           struct ddoq_crew *crew)
 {
-    const struct ddoq_kernels *kernels = m->kernels;
-    size_t bytes = m->d * kernels->item, stride = ddoq_padded(kernels, m->k);
-    const char *x = m->X + begin * bytes;
-    char *packed = ddoq_allocate(BLOCK_ROWS, ddoq_smaller(DDOQ_DEPTH, m->d), kernels->item);
+    const struct ddoq_kernels *kernels = x->kernels;
+    size_t d = x->d, stride = ddoq_padded(kernels, m->k);
+    char *packed = ddoq_allocate(BLOCK_ROWS, ddoq_smaller(DDOQ_DEPTH, d), kernels->item);
     char *product = ddoq_allocate(BLOCK_ROWS, stride, kernels->item);
     enum ddoq_status status = packed && product ? DDOQ_OK : DDOQ_NO_MEMORY;
-    const struct ddoq_rows rows = {.kernels = kernels, .data = x, .n = count, .d = m->d};
     if (status == DDOQ_OK)
-        status = multiply(m, &rows, packed, product, crew);
-    for (size_t i = 0; i < count && status == DDOQ_OK; i++, x += bytes) {
+        status = multiply(m, x, packed, product, crew);
+    for (size_t i = 0; i < x->n && status == DDOQ_OK; i++) {
         double two[2];
+        const char *row = ddoq_row(x, i);
         size_t j = kernels->two_least(m->k, product + i * stride * kernels->item, m->norms, two);
-        if (two[1] - two[0] > m->slack * sqrt(kernels->dist2(m->d, x, m->shift))) {
+        double dist2 = kernels->dist2(d, row, m->points + j * d * kernels->item);
+        double radius = sqrt(dist2) + sqrt(m->norms[j]); /* at least |x - shift| */
+        if (two[1] - two[0] > m->slack * radius) {
             m->labels[begin + i] = (int64_t)j;
-            m->dist2[begin + i] = kernels->dist2(m->d, x, m->points + j * bytes);
+            m->dist2[begin + i] = dist2;
         } else if (ddoq_stopped(crew)) {
             status = DDOQ_INTERRUPTED;
         } else {
-            m->dist2[begin + i] = ddoq_nearest_point(kernels, m->d, x, m->points, m->k, &m->labels[begin + i]);
+            m->dist2[begin + i] = nearest_point(kernels, d, row, m->points, m->k, &m->labels[begin + i]);
         }
     }
     free(product);
@@ -96,66 +99,84 @@ static enum ddoq_status assign_by_product(const struct assignment *m, size_t beg
 static enum ddoq_status assign_block(void *context, size_t block, struct ddoq_crew *crew)
 {
     const struct assignment *m = context;
-    size_t begin = block * BLOCK_ROWS, end = begin + ddoq_smaller(BLOCK_ROWS, m->n - begin);
+    size_t begin = block * BLOCK_ROWS;
+    const struct ddoq_rows x = ddoq_part(&m->x, begin, ddoq_smaller(BLOCK_ROWS, m->x.n - begin));
     if (m->panels)
-        return assign_by_product(m, begin, end - begin, crew);
-    for (size_t i = begin; i < end; i++) {
+        return assign_by_product(m, &x, begin, crew);
+    for (size_t i = 0; i < x.n; i++) {
         if (ddoq_stopped(crew))
             return DDOQ_INTERRUPTED;
-        m->dist2[i] =
-            ddoq_nearest_point(m->kernels, m->d, m->X + i * m->d * m->kernels->item, m->points, m->k, &m->labels[i]);
+        m->dist2[begin + i] = nearest_point(x.kernels, x.d, ddoq_row(&x, i), m->points, m->k, &m->labels[begin + i]);
     }
     return DDOQ_OK;
 }
 
-/* Shift, panels and norms of the points; false when memory is short. */
-static bool pack_points(struct assignment *m)
+/* Shift, panels and norms of the points, where the product pays. */
+static enum ddoq_status prepare(struct assignment *m)
 {
-    const struct ddoq_kernels *kernels = m->kernels;
-    size_t bytes = m->d * kernels->item, stride = ddoq_padded(kernels, m->k);
-    double *sum = ddoq_allocate(m->d, 1, sizeof *sum), farthest = 0;
-    m->shift = ddoq_allocate(m->d, 1, kernels->item);
+    const struct ddoq_kernels *kernels = m->x.kernels;
+    size_t d = m->x.d, bytes = d * kernels->item, stride = ddoq_padded(kernels, m->k);
+    if (d < LEAST_FEATURES || m->k < LEAST_POINTS || m->x.n < m->k)
+        return DDOQ_OK;
+    double *sum = ddoq_allocate(d, 1, sizeof *sum), farthest = 0;
+    m->shift = ddoq_allocate(d, 1, kernels->item);
     m->norms = ddoq_allocate(m->k, 1, sizeof *m->norms);
-    m->panels = ddoq_allocate(stride, m->d, kernels->item);
+    m->panels = ddoq_allocate(stride, d, kernels->item);
     bool enough = sum && m->shift && m->norms && m->panels;
     if (enough) {
-        for (size_t p = 0; p < m->d; p++)
-            sum[p] = 0;
+        const struct ddoq_rows points = {.kernels = kernels, .data = m->points, .n = m->k, .d = d};
+        memset(sum, 0, d * sizeof *sum);
         for (size_t j = 0; j < m->k; j++)
-            kernels->axpy(m->d, 1, m->points + j * bytes, sum);
-        kernels->narrow(m->d, sum, (double)m->k, m->shift);
-        const struct ddoq_rows points = {.kernels = kernels, .data = m->points, .n = m->k, .d = m->d};
-        for (size_t first = 0; first < m->d; first += DDOQ_DEPTH)
-            ddoq_pack(&points, m->shift, first, ddoq_smaller(DDOQ_DEPTH, m->d - first),
+            kernels->axpy(d, 1, m->points + j * bytes, sum);
+        kernels->narrow(d, sum, (double)m->k, m->shift);
+        for (size_t first = 0; first < d; first += DDOQ_DEPTH)
+            ddoq_pack(&points, m->shift, first, ddoq_smaller(DDOQ_DEPTH, d - first),
                       m->panels + first * stride * kernels->item);
         for (size_t j = 0; j < m->k; j++) {
-            m->norms[j] = kernels->dist2(m->d, m->points + j * bytes, m->shift);
+            m->norms[j] = kernels->dist2(d, m->points + j * bytes, m->shift);
             farthest = fmax(farthest, m->norms[j]);
         }
         m->slack = ROUNDINGS * (kernels->item == sizeof(float) ? FLT_EPSILON : DBL_EPSILON) * sqrt(farthest);
     }
     free(sum);
-    return enough;
+    return enough ? DDOQ_OK : DDOQ_NO_MEMORY;
+}
+
+static void release(struct assignment *m)
+{
+    free(m->panels);
+    free(m->norms);
+    free(m->shift);
+}
+
+static size_t blocks(size_t n)
+{
+    return n / BLOCK_ROWS + (n % BLOCK_ROWS != 0);
+}
+
+enum ddoq_status ddoq_assign_rows(const struct ddoq_rows *x, const void *points, size_t k, int64_t *labels,
+                                  double *dist2, struct ddoq_crew *crew)
+{
+    struct assignment m = {.x = *x, .points = points, .k = k, .labels = labels, .dist2 = dist2};
+    enum ddoq_status status = prepare(&m);
+    for (size_t block = 0; block < blocks(x->n) && status == DDOQ_OK; block++)
+        status = assign_block(&m, block, crew);
+    release(&m);
+    return status;
 }
 
 enum ddoq_status ddoq_assign(const struct ddoq_run *run, enum ddoq_type type, const void *X, size_t n,
                              const void *points, size_t k, size_t d, int64_t *labels, double *dist2)
 {
-    struct assignment m = {.kernels = &run->isa->real[type],
-                           .X = X,
+    struct assignment m = {.x = {.kernels = &run->isa->real[type], .data = X, .n = n, .d = d},
                            .points = points,
-                           .n = n,
                            .k = k,
-                           .d = d,
                            .labels = labels,
                            .dist2 = dist2};
-    enum ddoq_status status = DDOQ_NO_MEMORY;
     size_t failed;
-    bool by_product = d >= LEAST_FEATURES && k >= LEAST_POINTS && n >= k;
-    if (!by_product || pack_points(&m))
-        status = ddoq_run_tasks(n / BLOCK_ROWS + (n % BLOCK_ROWS != 0), run, assign_block, &m, &failed);
-    free(m.panels);
-    free(m.norms);
-    free(m.shift);
+    enum ddoq_status status = prepare(&m);
+    if (status == DDOQ_OK)
+        status = ddoq_run_tasks(blocks(n), run, assign_block, &m, &failed);
+    release(&m);
     return status;
 }

@@ -1,11 +1,13 @@
-/* Nearest point by direct distances in double. */
+/* Nearest points, as by direct distances in double. */
 #ifndef DDOQ_CPU_ASSIGN_H
 #define DDOQ_CPU_ASSIGN_H
 
-#include "cpu/kernels.h"
+#include "cpu/panels.h"
+#include "cpu/parallel.h"
 
-/* Squared distance of x (d) to the nearest of points (k, d); *label is the lowest index that reaches it. */
-double ddoq_nearest_point(const struct ddoq_kernels *kernels, size_t d, const void *x, const void *points, size_t k,
-                          int64_t *label);
+/* labels (n): the lowest index of the points (k, d) that are nearest to each row of x; dist2 (n). On the calling
+ * thread. */
+enum ddoq_status ddoq_assign_rows(const struct ddoq_rows *x, const void *points, size_t k, int64_t *labels,
+                                  double *dist2, struct ddoq_crew *crew);
 
 #endif

@@ -23,6 +23,8 @@ struct ddoq_kernels {
     /* c (rows, cols of stride) = or += A B^T, from two panels (depth, tile_cols); a starts at the first of tile_rows
      * rows of its panel. tile_rows divides tile_cols. */
     void (*tile)(size_t depth, const void *a, const void *b, void *c, size_t stride, size_t rows, size_t cols, int add);
+    /* out (m) = sum over the features p = q (mod m) of sign[p] (x[p] - shift[p]): a count-sketch of x (d). */
+    void (*fold)(size_t d, size_t m, const void *x, const void *shift, const void *sign, void *out);
     /* Upper triangle of rows begin..end of the square matrix c = its lower triangle. */
     void (*mirror)(size_t n, size_t begin, size_t end, void *c);
     /* y += w x */

@@ -133,6 +133,7 @@ static inline void transpose_f64(quad_f64 x[2])
         .tile_cols = TILE_VECTORS * VECTOR_BYTES / sizeof(real),                                                       \
         .pack = pack_##suffix,                                                                                         \
         .tile = tile_##suffix,                                                                                         \
+        .fold = fold_##suffix,                                                                                         \
         .mirror = mirror_##suffix,                                                                                     \
         .axpy = axpy_##suffix,                                                                                         \
         .widen = widen_##suffix,                                                                                       \

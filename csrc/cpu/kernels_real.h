@@ -123,6 +123,16 @@ static size_t FN(two_least)(size_t k, const void *product_, const double *norm, 
     return found;
 }
 
+static void FN(fold)(size_t d, size_t m, const void *x_, const void *shift_, const void *sign_, void *out_)
+{
+    const REAL *restrict x = x_, *restrict shift = shift_, *restrict sign = sign_;
+    REAL *restrict out = out_;
+    memset(out, 0, m * sizeof *out);
+    for (size_t first = 0; first < d; first += m)
+        for (size_t p = first; p < d && p < first + m; p++)
+            out[p - first] += (x[p] - shift[p]) * sign[p];
+}
+
 static void FN(mirror)(size_t n, size_t begin, size_t end, void *c_)
 {
     enum { BLOCK = 16 }; /* one cache line of floats: each line is written while it is at hand */

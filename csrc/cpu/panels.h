@@ -19,6 +19,18 @@ static inline const char *ddoq_row(const struct ddoq_rows *x, size_t i)
     return (const char *)x->data + row * x->d * x->kernels->item;
 }
 
+/* Rows begin..begin+n of x. */
+static inline struct ddoq_rows ddoq_part(const struct ddoq_rows *x, size_t begin, size_t n)
+{
+    struct ddoq_rows part = *x;
+    part.n = n;
+    if (x->index)
+        part.index = x->index + begin;
+    else
+        part.data = (const char *)x->data + begin * x->d * x->kernels->item;
+    return part;
+}
+
 static inline size_t ddoq_smaller(size_t a, size_t b)
 {
     return a < b ? a : b;

@@ -2,7 +2,10 @@
  * single-point moves, which no longer depend on d; the restart of the lowest distortion is kept, the first on ties.
  * Points, weights and the reported distortion come from one more pass over the original data (result.c).
  * Classes run side by side, one thread each, the biggest first. Consecutive classes of the same rows (the numbers of
- * points of a rate-distortion curve) share one Gram matrix. */
+ * points of a rate-distortion curve) share one Gram matrix.
+ *
+ * In a sketch G is that of a random projection (a count-sketch with as many features in each bucket), which keeps
+ * distances to a few percent; the points are then the means in all features, and the labels those nearest to them. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,11 +33,16 @@ static size_t class_points(const struct ddoq_quantize_args *args, size_t class)
     return (size_t)(args->point_offsets[class + 1] - args->point_offsets[class]);
 }
 
-/* Whether the class has the rows of the one before it. */
+static bool in_a_sketch(const struct ddoq_quantize_args *args, size_t class)
+{
+    return args->hartigan[class] == 2 && args->d > DDOQ_SKETCH_FEATURES;
+}
+
+/* Whether the class has the rows and the Gram matrix of the one before it. */
 static bool same_rows(const struct ddoq_quantize_args *args, size_t class)
 {
     size_t n = class_size(args, class);
-    return class > 0 && n == class_size(args, class - 1) &&
+    return class > 0 && n == class_size(args, class - 1) && in_a_sketch(args, class) == in_a_sketch(args, class - 1) &&
            memcmp(args->rows + args->row_offsets[class], args->rows + args->row_offsets[class - 1],
                   n * sizeof *args->rows) == 0;
 }
@@ -70,6 +78,10 @@ static bool allocate(struct ddoq_task *task, size_t k)
     task->sum = ddoq_take(memory, d, 1, sizeof(double));
     task->shift = ddoq_take(memory, d, 1, item);
     task->gram = ddoq_take(memory, n, n, item);
+    if (in_a_sketch(task->args, task->class)) {
+        task->sign = ddoq_take(memory, d, 1, item);
+        task->sketch = ddoq_take(memory, n, DDOQ_SKETCH_FEATURES, item);
+    }
     return !memory->is_short;
 }
 
@@ -87,13 +99,44 @@ static void read_weights(struct ddoq_task *task)
         task->w[i] = fmax(ldexp(task->w[i], -exponent), LEAST_WEIGHT);
 }
 
-static enum ddoq_status prepare_gram(struct ddoq_task *task)
+/* Random signs: a fixed function of the feature (splitmix64), so that results depend on the data alone. */
+static void write_signs(struct ddoq_task *task)
+{
+    const struct ddoq_kernels *kernels = task->fit.kernels;
+    for (size_t p = 0; p < task->x.d; p++) {
+        uint64_t z = (p + 1) * UINT64_C(0x9e3779b97f4a7c15);
+        z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+        z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+        double sign = (z ^ (z >> 31)) >> 63 ? 1 : -1;
+        kernels->narrow(1, &sign, 1, task->sign + p * kernels->item);
+    }
+}
+
+/* G of the sketch of the centred rows. */
+static enum ddoq_status sketch_gram(struct ddoq_task *task)
+{
+    const struct ddoq_kernels *kernels = task->fit.kernels;
+    const struct ddoq_rows sketch = {
+        .kernels = kernels, .data = task->sketch, .n = task->x.n, .d = DDOQ_SKETCH_FEATURES};
+    write_signs(task);
+    for (size_t i = 0; i < task->x.n; i++) {
+        if (ddoq_stopped(task->fit.crew))
+            return DDOQ_INTERRUPTED;
+        kernels->fold(task->x.d, DDOQ_SKETCH_FEATURES, ddoq_row(&task->x, i), task->shift, task->sign,
+                      task->sketch + i * DDOQ_SKETCH_FEATURES * kernels->item);
+    }
+    memset(task->shift, 0, task->x.d * kernels->item); /* the rows are centred */
+    return ddoq_gram_rows(&sketch, task->shift, task->gram, task->fit.crew);
+}
+
+static enum ddoq_status prepare_gram(struct ddoq_task *task, bool sketched)
 {
     struct ddoq_fit *fit = &task->fit;
+    task->sketched = sketched;
     read_weights(task);
     enum ddoq_status status = ddoq_write_mean(task, NULL, 0, task->shift);
     if (status == DDOQ_OK)
-        status = ddoq_gram_rows(&task->x, task->shift, task->gram, fit->crew);
+        status = sketched ? sketch_gram(task) : ddoq_gram_rows(&task->x, task->shift, task->gram, fit->crew);
     if (status != DDOQ_OK)
         return status;
     fit->kernels->widen(fit->n, task->gram, fit->n + 1, task->diagonal);
@@ -106,19 +149,13 @@ static enum ddoq_status prepare_gram(struct ddoq_task *task)
     return DDOQ_OK;
 }
 
-/* First assignment, to points given as coordinates: directly, in double. */
+/* First assignment, to points given as coordinates. */
 static enum ddoq_status assign_to_points(struct ddoq_task *task)
 {
     struct ddoq_fit *fit = &task->fit;
     size_t bytes = task->x.d * fit->kernels->item;
     const char *points = (const char *)task->args->start_points + task->first_point * bytes;
-    for (size_t i = 0; i < fit->n; i++) {
-        if (ddoq_stopped(fit->crew))
-            return DDOQ_INTERRUPTED;
-        fit->dist2[i] =
-            ddoq_nearest_point(fit->kernels, task->x.d, ddoq_row(&task->x, i), points, fit->k, &fit->label[i]);
-    }
-    return DDOQ_OK;
+    return ddoq_assign_rows(&task->x, points, fit->k, fit->label, fit->dist2, fit->crew);
 }
 
 static enum ddoq_status start(struct ddoq_task *task, size_t restart)
@@ -184,9 +221,17 @@ static enum ddoq_status quantize_class(struct ddoq_task *task, const struct job 
     task->fit.k = class_points(args, class);
     task->uniforms = args->uniforms ? args->uniforms + job->uniforms[class] : NULL;
     task->start_rows = args->start_rows ? args->start_rows + task->first_point * args->n_init : NULL;
-    enum ddoq_status status = fit_class(task);
-    if (status == DDOQ_OK)
-        status = ddoq_write_result(task);
+    bool sketched = in_a_sketch(args, class), empty;
+    enum ddoq_status status = DDOQ_OK;
+    do {
+        if (!task->fit.gram || task->sketched != sketched)
+            status = prepare_gram(task, sketched);
+        if (status == DDOQ_OK)
+            status = fit_class(task);
+        if (status == DDOQ_OK)
+            status = ddoq_write_result(task, &empty);
+        sketched = false; /* once more in all features, if the sketch parted what they do not */
+    } while (status == DDOQ_OK && empty);
     return status;
 }
 
@@ -206,8 +251,6 @@ static enum ddoq_status quantize_run(void *context, size_t at, struct ddoq_crew 
     task.fit = (struct ddoq_fit){.kernels = job->kernels, .crew = crew, .n = task.x.n};
 
     enum ddoq_status status = allocate(&task, most) ? DDOQ_OK : DDOQ_NO_MEMORY;
-    if (status == DDOQ_OK)
-        status = prepare_gram(&task);
     for (size_t class = first; class < end && status == DDOQ_OK; class++)
         status = quantize_class(&task, job, class);
     ddoq_release(&task.memory);

@@ -2,22 +2,30 @@
  * from the data, in double, and nothing of it from G, whose distances cancel. */
 #include <string.h>
 
+#include "cpu/assign.h"
 #include "cpu/result.h"
+
+#define MEAN_FEATURES 2048 /* their sums fit into L1 */
 
 enum ddoq_status ddoq_write_mean(struct ddoq_task *task, const int64_t *cell, int64_t j, void *out)
 {
     const struct ddoq_rows *x = &task->x;
+    size_t item = x->kernels->item;
     double mass = 0;
-    memset(task->sum, 0, x->d * sizeof *task->sum);
-    for (size_t i = 0; i < x->n; i++) {
-        if (cell && cell[i] != j)
-            continue;
-        if (ddoq_stopped(task->fit.crew))
-            return DDOQ_INTERRUPTED;
-        x->kernels->axpy(x->d, task->w[i], ddoq_row(x, i), task->sum);
-        mass += task->w[i];
+    for (size_t i = 0; i < x->n; i++)
+        mass += !cell || cell[i] == j ? task->w[i] : 0;
+    for (size_t first = 0; first < x->d; first += MEAN_FEATURES) {
+        size_t depth = ddoq_smaller(MEAN_FEATURES, x->d - first);
+        memset(task->sum, 0, depth * sizeof *task->sum);
+        for (size_t i = 0; i < x->n; i++) {
+            if (cell && cell[i] != j)
+                continue;
+            if (ddoq_stopped(task->fit.crew))
+                return DDOQ_INTERRUPTED;
+            x->kernels->axpy(depth, task->w[i], ddoq_row(x, i) + first * item, task->sum);
+        }
+        x->kernels->narrow(depth, task->sum, mass, (char *)out + first * item);
     }
-    x->kernels->narrow(x->d, task->sum, mass, out);
     return DDOQ_OK;
 }
 
@@ -120,12 +128,30 @@ static enum ddoq_status write_assignment(struct ddoq_task *task)
     return DDOQ_OK;
 }
 
-enum ddoq_status ddoq_write_result(struct ddoq_task *task)
+/* After a sketch: labels nearest to the points in all features. */
+static enum ddoq_status assign_to_means(struct ddoq_task *task, bool *empty)
 {
+    struct ddoq_fit *fit = &task->fit;
+    size_t bytes = task->x.d * fit->kernels->item;
+    const char *points = (const char *)task->args->points + task->first_point * bytes;
+    enum ddoq_status status = ddoq_assign_rows(&task->x, points, fit->k, task->kept_label, fit->dist2, fit->crew);
+    memset(fit->count, 0, fit->k * sizeof *fit->count);
+    for (size_t i = 0; i < fit->n && status == DDOQ_OK; i++)
+        fit->count[task->kept_label[i]]++;
+    for (size_t j = 0; j < fit->k; j++)
+        *empty |= fit->count[j] == 0;
+    return status;
+}
+
+enum ddoq_status ddoq_write_result(struct ddoq_task *task, bool *empty)
+{
+    *empty = false;
     enum ddoq_status status = write_points(task);
     if (status == DDOQ_OK)
         status = fill_empty_points(task);
-    if (status == DDOQ_OK)
+    if (status == DDOQ_OK && task->sketched)
+        status = assign_to_means(task, empty);
+    if (status == DDOQ_OK && !*empty)
         status = write_assignment(task);
     return status;
 }

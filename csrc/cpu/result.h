@@ -16,13 +16,16 @@ struct ddoq_task {
     struct ddoq_memory memory;       /* owns every array below and of the fit */
     double *w, *diagonal, *sum;      /* (n), (n), (d) */
     char *shift, *gram;              /* (d), (n, n) real */
+    bool sketched;                   /* G is that of the sketch */
+    char *sketch, *sign;             /* (n, DDOQ_SKETCH_FEATURES), (d) real; NULL without a sketch */
     int64_t *kept_cell, *kept_label; /* (n) of the best restart so far */
 };
 
 /* out (d) = weighted mean of the rows with cell[i] == j, or of all rows where cell is NULL. */
 enum ddoq_status ddoq_write_mean(struct ddoq_task *task, const int64_t *cell, int64_t j, void *out);
 
-/* Writes the class's outputs from kept_cell and kept_label. */
-enum ddoq_status ddoq_write_result(struct ddoq_task *task);
+/* Writes the class's outputs from kept_cell and kept_label; with a sketch, labels are those nearest to the means in all
+ * features. *empty: then some point would be left without a sample, and nothing is written. */
+enum ddoq_status ddoq_write_result(struct ddoq_task *task, bool *empty);
 
 #endif

@@ -6,16 +6,14 @@ Sources: Bouton and Pages 1997; Tan and Slade, arXiv 2501.07681, whose Algorithm
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ddoq import _backend
 from ddoq._check import as_samples, check_finite, check_integer
-from ddoq.quantize import Quantization
-
-Clock = Literal["global", "point"]
+from ddoq.quantize import Clock, Quantization
 
 
 class OnlineQuantizer:

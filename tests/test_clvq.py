@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 
 from ddoq import _backend, reference
-from ddoq.clvq import Clock, OnlineQuantizer
-from ddoq.quantize import quantize, quantize_classes
+from ddoq.clvq import OnlineQuantizer
+from ddoq.quantize import Clock, quantize, quantize_classes
 
 DTYPES = ("float32", "float64")
 POINTS = 1e-5  # of the largest |x|
@@ -123,10 +123,31 @@ def test_methods_of_quantize_classes(method: Any) -> None:
         assert_allclose(q[c].distortion, dist2.mean(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("clock", ["global", "point"])
+@pytest.mark.parametrize("step", [None, (3.0, 2 / 3)])
+def test_step_and_clock_of_quantize(step: tuple[float, float] | None, clock: Clock) -> None:
+    X = normal(120, 5)
+    q = quantize(X, 6, method="clvq", step=step, clock=clock, random_state=1)
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(1).spawn(1)[0]))
+    stream = OnlineQuantizer(6, step=step, clock=clock)
+    stream.update(X[rng.permutation(120)])
+    assert_array_equal(q.points, stream.points)
+    both = quantize_classes(X, np.zeros(120), 6, method="clvq", step=step, clock=clock, random_state=1)
+    assert_array_equal(both.points, stream.points)
+
+
 def test_methods_refuse_what_they_would_ignore() -> None:
     for options in ({"sample_weight": np.ones(9)}, {"n_init": 2}, {"init": np.ones((2, 3))}, {"refine": "none"}):
         with pytest.raises(ValueError, match='are for method="lloyd"'):
             quantize(normal(9, 3), 2, method="clvq", **options)
+    for method in ("lloyd", "minibatch"):
+        for options in ({"step": (2.0, 1.0)}, {"clock": "point"}):
+            with pytest.raises(ValueError, match=f"step and clock are for method=\"clvq\", not '{method}'"):
+                quantize(normal(9, 3), 2, method=method, **options)
+            with pytest.raises(ValueError, match="step and clock are for"):
+                quantize_classes(normal(9, 3), np.zeros(9), 2, method=method, **options)
+    with pytest.raises(ValueError, match="step must be"):
+        quantize(normal(9, 3), 2, method="clvq", step=(0.0, 1.0))
     with pytest.raises(ValueError, match="method must be"):
         quantize(normal(9, 3), 2, method="em")  # type: ignore[arg-type]
 

@@ -14,6 +14,7 @@ from ddoq._version import __version__
 
 if TYPE_CHECKING:
     from ddoq._backend import info
+    from ddoq.clvq import OnlineQuantizer
     from ddoq.data import open_data
     from ddoq.distill import distill
     from ddoq.distilled import DistilledDataset, load
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _HOME = {
     "ClassQuantization": "quantize",
     "DistilledDataset": "distilled",
+    "OnlineQuantizer": "clvq",
     "OptimalQuantizer": "estimators",
     "Quantization": "quantize",
     "RateDistortion": "rate_distortion",
@@ -47,6 +49,7 @@ _HOME = {
 __all__ = [
     "ClassQuantization",
     "DistilledDataset",
+    "OnlineQuantizer",
     "OptimalQuantizer",
     "Quantization",
     "RateDistortion",

@@ -6,16 +6,14 @@ Sources: Bouton and Pages 1997; Tan and Slade, arXiv 2501.07681, whose Algorithm
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ddoq import _backend
 from ddoq._check import as_samples, check_finite, check_integer
-from ddoq.quantize import Quantization
-
-Clock = Literal["global", "point"]
+from ddoq.quantize import Clock, Quantization
 
 
 class OnlineQuantizer:
@@ -44,8 +42,8 @@ class OnlineQuantizer:
 
     Examples
     --------
-    >>> from ddoq.clvq import OnlineQuantizer
-    >>> stream = OnlineQuantizer(2, clock="point")
+    >>> import ddoq
+    >>> stream = ddoq.OnlineQuantizer(2, clock="point")
     >>> for batch in ([[0.0], [8.0], [2.0]], [[4.0]], [[10.0], [8.0]]):
     ...     stream.update(batch)
     >>> stream.points.tolist(), stream.online_weights.tolist()
@@ -67,6 +65,23 @@ class OnlineQuantizer:
         self._points: NDArray[Any] | None = None
         self._weights = np.full(self.k, 1 / self.k)
         self._wins = np.zeros(self.k, dtype=np.int64)
+
+    @classmethod
+    def from_quantization(
+        cls, q: Quantization, *, step: tuple[float, float] | None = None, clock: Clock = "global"
+    ) -> Self:
+        """Go on from q, as if each of the samples it counts had taken a step and been won by the point of its cell.
+
+        >>> import ddoq
+        >>> stream = ddoq.OnlineQuantizer.from_quantization(ddoq.quantize([[0.0], [1.0], [5.0]], 1))
+        >>> stream.update([[6.0]])  # the fourth sample moves their mean by a quarter
+        >>> stream.points.tolist(), stream.online_weights.tolist()
+        ([[3.0]], [1.0])
+        """
+        stream = cls(len(q.points), step=step, clock=clock)
+        stream._points = np.array(q.points, order="C")
+        stream._weights, stream._wins = np.array(q.weights), np.array(q.counts)
+        return stream
 
     def update(self, X: ArrayLike) -> None:
         """Take a step for each row of X (n, d), in their order; the first batch sets the type and d for all.
@@ -94,6 +109,16 @@ class OnlineQuantizer:
         )
 
     @property
+    def started(self) -> bool:
+        """Whether k distinct samples have come, so that there are points."""
+        return self._points is not None
+
+    @property
+    def steps(self) -> int:
+        """Number of steps so far, those of `from_quantization` among them."""
+        return int(self._wins.sum())
+
+    @property
     def points(self) -> NDArray[Any]:
         """A copy of the points, (k, d)."""
         return self._started().copy()
@@ -119,7 +144,7 @@ class OnlineQuantizer:
             counts=counts,
             labels=labels,
             distortion=float(dist2.mean()),
-            n_iter=int(self._wins.sum()),
+            n_iter=self.steps,
         )
 
     def _samples(self, X: ArrayLike) -> NDArray[Any]:

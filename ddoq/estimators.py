@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ddoq import _backend
 from ddoq._check import check_sample_weight
 from ddoq._start import Init, RandomState
-from ddoq.quantize import Refine, quantize
+from ddoq.clvq import OnlineQuantizer
+from ddoq.quantize import Quantization, Refine, quantize
 
 
 class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
@@ -45,6 +46,8 @@ class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         Lloyd iterations of the start that was kept.
     n_features_in_, feature_names_in_
         As in every scikit-learn estimator; the names only where X had names.
+
+    These are the attributes after `fit`; `partial_fit` says what it leaves in them.
 
     Raises
     ------
@@ -105,6 +108,7 @@ class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             random_state=self.random_state,
             n_threads=self.n_threads,
         )
+        self._stream: OnlineQuantizer | None = None
         self.cluster_centers_ = q.points
         self.cluster_weights_ = q.weights
         self.cluster_counts_ = q.counts
@@ -112,6 +116,53 @@ class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         self.distortion_ = q.distortion
         self.inertia_ = q.distortion * float(weights.sum())
         self.n_iter_ = q.n_iter
+        return self
+
+    def partial_fit(self, X: ArrayLike, y: object = None, sample_weight: None = None) -> Self:
+        """Take a step for each sample of the batch X (n, d), in their order; y is not used.
+
+        The steps are those of `ddoq.OnlineQuantizer` with its defaults, and nothing depends on how the stream is cut
+        into batches but `labels_`, `cluster_counts_`, `distortion_` and `inertia_`, which are of the last batch and the
+        points after it. The first n_clusters distinct samples are the starting points: until they have come, batches
+        are kept and the estimator counts as not fitted. After `fit`, the steps go on from its points, as if each of
+        its samples had taken one.
+
+        `cluster_weights_` are the online weights of the whole stream, and not, as after `fit`, the masses of the cells;
+        `n_iter_` is the number of steps. `init`, `n_init`, `refine`, `max_iter` and `random_state` have no part here.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `fit`; for a `sample_weight`, which has no place in the recursion; for points given as `init`; or if
+            `n_clusters` is no longer that of the first batch.
+
+        Examples
+        --------
+        >>> import ddoq
+        >>> quantizer = ddoq.OptimalQuantizer(n_clusters=2)
+        >>> for batch in ([[0.0], [8.0], [2.0]], [[5.0], [10.0]]):
+        ...     quantizer = quantizer.partial_fit(batch)
+        >>> quantizer.cluster_centers_.round(6).tolist(), quantizer.cluster_weights_.round(6).tolist()
+        ([[4.0], [9.0]], [0.5, 0.5])
+        """
+        if sample_weight is not None:
+            raise ValueError("partial_fit takes no sample_weight: repeat samples, or use fit")
+        stream: OnlineQuantizer | None = getattr(self, "_stream", None)
+        samples = self._samples(X, reset=stream is None and not hasattr(self, "cluster_centers_"))
+        if stream is None:
+            stream = self._new_stream()
+        if self.n_clusters != stream.k:
+            raise ValueError(f"n_clusters={self.n_clusters}, but there are {stream.k} points already: use fit")
+        stream.update(samples)
+        self._stream = stream
+        if stream.started:
+            self.cluster_centers_ = stream.points
+            self.cluster_weights_ = stream.online_weights
+            self.labels_, squares = self._nearest(samples)
+            self.cluster_counts_ = np.bincount(self.labels_, minlength=stream.k).astype(np.int64)
+            self.distortion_ = float(squares.mean())
+            self.inertia_ = float(squares.sum())
+            self.n_iter_ = stream.steps
         return self
 
     def fit_predict(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int64]:
@@ -136,11 +187,34 @@ class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     def _assign(self, X: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Nearest points and the squared distances from them."""
         check_is_fitted(self)
-        samples = self._samples(X, reset=False)
+        return self._nearest(self._samples(X, reset=False))
+
+    def _nearest(self, samples: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """As `_assign`, of samples that are checked."""
         points = self.cluster_centers_.astype(samples.dtype, copy=False)
         labels, squares = np.empty(len(samples), dtype=np.int64), np.empty(len(samples))
         _backend.core.assign(samples, points, labels, squares, _backend.n_threads(self.n_threads), _backend.isa())
         return labels, squares
+
+    def _new_stream(self) -> OnlineQuantizer:
+        """Start from the fit, or from nothing."""
+        if hasattr(self, "cluster_centers_"):
+            fitted = Quantization(
+                points=self.cluster_centers_,
+                weights=self.cluster_weights_,
+                counts=self.cluster_counts_,
+                labels=self.labels_,
+                distortion=self.distortion_,
+                n_iter=self.n_iter_,
+            )
+            return OnlineQuantizer.from_quantization(fitted)
+        if not isinstance(self.init, str):
+            raise ValueError("partial_fit starts from the first distinct samples: to give points as init, fit first")
+        return OnlineQuantizer(self.n_clusters)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Say that there are points: a first `partial_fit` of few samples leaves none."""
+        return hasattr(self, "cluster_centers_")
 
     def _samples(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
         samples: NDArray[Any] = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C")

@@ -29,6 +29,7 @@ from ddoq._check import (
 from ddoq._start import Init, RandomState, starts, streams
 from ddoq.budget import convex_curve, grid, share
 
+Clock = Literal["global", "point"]
 Method = Literal["lloyd", "clvq", "minibatch"]
 Refine = Literal["auto", "hartigan", "none"]
 Progress = Callable[[int], None]
@@ -140,6 +141,8 @@ def quantize(
     k: int,
     *,
     method: Method = "lloyd",
+    step: tuple[float, float] | None = None,
+    clock: Clock = "global",
     sample_weight: ArrayLike | None = None,
     init: Init = "k-means++",
     n_init: int = 1,
@@ -159,10 +162,12 @@ def quantize(
     k
         Number of points, at most the number of distinct rows.
     method
-        "lloyd"; "clvq": one pass of `OnlineQuantizer`, with its default steps, over the shuffled samples; "minibatch":
-        scikit-learn's MiniBatchKMeans in D4M's order (`ddoq.minibatch`). The last two look at each sample once before
-        the full assignment that gives the weights; `n_iter` is 1, a point may end without samples (weight zero), and
+        "lloyd"; "clvq": one pass of `OnlineQuantizer` over the shuffled samples; "minibatch": scikit-learn's
+        MiniBatchKMeans in D4M's order (`ddoq.minibatch`). The last two look at each sample once before the full
+        assignment that gives the weights; `n_iter` is 1, a point may end without samples (weight zero), and
         sample_weight, init, n_init, refine and max_iter are refused.
+    step, clock
+        Of "clvq" alone, as for `OnlineQuantizer`: (b, power) of the step (1 + i / b)^-power, and what i counts.
     sample_weight
         (n,), not negative; None: all one. Samples of weight zero take no part and are labelled at the end.
     init
@@ -210,6 +215,8 @@ def quantize(
         np.array([check_integer(k, "k")]),
         streams(random_state, 1),
         method=method,
+        step=step,
+        clock=clock,
         sample_weight=sample_weight,
         init=init,
         n_init=n_init,
@@ -228,6 +235,8 @@ def quantize_classes(
     *,
     budget: int | None = None,
     method: Method = "lloyd",
+    step: tuple[float, float] | None = None,
+    clock: Clock = "global",
     sample_weight: ArrayLike | None = None,
     init: Init = "k-means++",
     n_init: int = 1,
@@ -256,7 +265,7 @@ def quantize_classes(
     random_state
         As for `quantize`: class i draws from the i-th child of the seed. Or a sequence with the SeedSequence of each
         class: a group of classes then gives the same result as within the whole.
-    method, sample_weight, n_init, refine, max_iter, progress, n_threads
+    method, step, clock, sample_weight, n_init, refine, max_iter, progress, n_threads
         As for `quantize`.
 
     Raises
@@ -304,6 +313,8 @@ def quantize_classes(
         numbers,
         seeds,
         method=method,
+        step=step,
+        clock=clock,
         sample_weight=sample_weight,
         init=init,
         n_init=n_init,
@@ -329,6 +340,8 @@ def _quantize(
     max_iter: int,
     progress: Progress | None,
     n_threads: int | None,
+    step: tuple[float, float] | None = None,
+    clock: Clock = "global",
     repeats: NDArray[np.int64] | None = None,
 ) -> ClassQuantization:
     n_init, max_iter = check_integer(n_init, "n_init"), check_integer(max_iter, "max_iter")
@@ -339,6 +352,8 @@ def _quantize(
     plain = isinstance(init, str) and (init, n_init, refine, max_iter) == ("k-means++", 1, "auto", 300)
     if method != "lloyd" and (sample_weight is not None or not plain):
         raise ValueError(f'sample_weight, init, n_init, refine and max_iter are for method="lloyd", not {method!r}')
+    if method != "clvq" and (step is not None or clock != "global"):
+        raise ValueError(f'step and clock are for method="clvq", not {method!r}')
     threads, isa = _backend.n_threads(n_threads), _backend.isa()
     w = check_sample_weight(sample_weight, len(X))
     own_classes, own_k = classes, k
@@ -362,7 +377,7 @@ def _quantize(
 
     result = _empty_result(X, class_index, classes, point_offsets)
     if method != "lloyd":
-        _one_pass(result, X, method, seeds, progress, threads, isa)
+        _one_pass(result, X, method, step, clock, seeds, progress, threads, isa)
         return result
     labels = np.empty(len(rows), dtype=np.int64)
     _backend.core.quantize_classes(
@@ -483,6 +498,8 @@ def _one_pass(
     result: ClassQuantization,
     X: NDArray[Any],
     method: Method,
+    step: tuple[float, float] | None,
+    clock: Clock,
     seeds: list[np.random.SeedSequence],
     progress: Progress | None,
     n_threads: int,
@@ -496,7 +513,7 @@ def _one_pass(
         rows, part = np.flatnonzero(result.class_index == c), slice(result.offsets[c], result.offsets[c + 1])
         rng, k, samples = np.random.Generator(np.random.PCG64(seed)), part.stop - part.start, X[rows]
         if method == "clvq":
-            stream = OnlineQuantizer(int(k))
+            stream = OnlineQuantizer(int(k), step=step, clock=clock)
             stream.update(samples[rng.permutation(len(rows))])
             result.points[part] = stream.points
         else:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -19,7 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from tolerances import DISTORTION, POINTS, SKLEARN_INERTIA, WEIGHTS
 
 import ddoq
-from ddoq import OptimalQuantizer
+from ddoq import OnlineQuantizer, OptimalQuantizer
 
 
 def normal(n: int, d: int, seed: int = 0) -> NDArray[np.float64]:
@@ -131,3 +132,70 @@ def test_negative_weights_are_refused() -> None:
     for method in (fitted.fit, fitted.score):
         with pytest.raises(ValueError, match=r"sample_weight\[1\] is -1.0"):
             method([[0.0], [1.0]], sample_weight=[1, -1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [1, 7, 64, 150])
+def test_batches_of_any_size_are_one_stream(size: int, dtype: str) -> None:
+    X = np.repeat(normal(200, 6), 2, axis=0).astype(dtype)
+    whole, parts = OptimalQuantizer(9).partial_fit(X), OptimalQuantizer(9)
+    for start in range(0, len(X), size):
+        parts.partial_fit(X[start : start + size])
+    assert parts.cluster_centers_.dtype == dtype
+    assert_allclose(parts.cluster_centers_, whole.cluster_centers_, rtol=0, atol=1e-5 * abs(X).max())
+    assert_allclose(parts.cluster_weights_, whole.cluster_weights_, rtol=1e-5)
+    assert parts.n_iter_ == whole.n_iter_ == 391
+    last = X[len(X) - len(parts.labels_) :]
+    assert_array_equal(parts.labels_, parts.predict(last))
+    assert_array_equal(parts.cluster_counts_, np.bincount(parts.labels_, minlength=9))
+    assert_allclose(parts.inertia_, -parts.score(last), rtol=1e-12)
+    assert_allclose(parts.distortion_, parts.inertia_ / len(last), rtol=1e-12)
+
+
+def test_partial_fit_is_the_online_quantiser() -> None:
+    X = normal(90, 4)
+    stream = OnlineQuantizer(5)
+    stream.update(X)
+    fitted = OptimalQuantizer(5).partial_fit(X[:50])
+    fitted = pickle.loads(pickle.dumps(fitted)).partial_fit(X[50:])
+    assert_allclose(fitted.cluster_centers_, stream.points, rtol=0, atol=1e-5)
+    assert_allclose(fitted.cluster_weights_, stream.online_weights, rtol=1e-9)
+
+
+def test_partial_fit_waits_for_distinct_samples() -> None:
+    quantizer = OptimalQuantizer(2)
+    for _ in range(2):
+        quantizer.partial_fit([[1.0, 2.0], [1.0, 2.0]])
+        with pytest.raises(NotFittedError):
+            quantizer.predict([[1.0, 2.0]])
+    quantizer.partial_fit([[5.0, 2.0]])  # the three repeats have taken steps that moved nothing
+    assert quantizer.cluster_centers_.tolist() == [[1.0, 2.0], [5.0, 2.0]]
+    assert quantizer.n_iter_ == 3
+    with pytest.raises(ValueError, match="X has 1 features, but OptimalQuantizer is expecting 2"):
+        quantizer.partial_fit([[1.0]])
+
+
+def test_partial_fit_goes_on_from_a_fit() -> None:
+    X = np.array([[0.0], [2.0], [10.0], [12.0]])
+    quantizer = OptimalQuantizer(2, init=[[0.0], [10.0]]).fit(X).partial_fit([[4.0], [11.0]])
+    # points 1 and 11 of four samples: steps (1 + 4/2)^-1 = 1/3 to 4, and (1 + 5/2)^-1 = 2/7 to 11, where a point is
+    assert_allclose(quantizer.cluster_centers_, [[2.0], [11.0]], rtol=1e-12)
+    assert_allclose(
+        quantizer.cluster_weights_, [(0.5 * 2 / 3 + 1 / 3) * 5 / 7, 0.5 * 2 / 3 * 5 / 7 + 2 / 7], rtol=1e-12
+    )
+    assert quantizer.n_iter_ == 6
+    quantizer.fit(X).partial_fit([[4.0]])  # a new fit forgets the stream
+    assert_allclose(quantizer.cluster_centers_, [[2.0], [11.0]], rtol=1e-12)
+    assert quantizer.n_iter_ == 5
+
+
+def test_partial_fit_refuses_what_it_cannot_use() -> None:
+    X = normal(9, 2)
+    with pytest.raises(ValueError, match="partial_fit takes no sample_weight"):
+        OptimalQuantizer(2).partial_fit(X, sample_weight=np.ones(9))
+    with pytest.raises(ValueError, match="to give points as init, fit first"):
+        OptimalQuantizer(2, init=X[:2]).partial_fit(X)
+    with pytest.raises(ValueError, match="n_clusters=3, but there are 2 points already"):
+        OptimalQuantizer(2).partial_fit(X).set_params(n_clusters=3).partial_fit(X)
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        OptimalQuantizer(0).partial_fit(X)

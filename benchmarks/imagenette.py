@@ -1,6 +1,7 @@
 """ImageNette at 112 px through TAEF2 as a user's own codec: W2 of points and weights to the data at IPC 10 and 50.
 
     python benchmarks/imagenette.py WORK            # 8 minutes on 2 cores; resumes
+    python benchmarks/imagenette.py HELD_OUT --val  # only encodes the validation images: what distortion.py holds out
 
 W2 (mean over the 10 classes) between a class's latents and its points, with the Voronoi weights and with uniform ones
 (exact optimal transport), for Lloyd (`refine="none"`), Lloyd with Hartigan moves, and scikit-learn's MiniBatchKMeans
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common import data_dir, facts, load_result, peak_memory_gib, save_result
@@ -22,10 +24,13 @@ from taef2 import TAEF2
 from threadpoolctl import threadpool_limits
 
 import ddoq
-from ddoq.encode import read_latents
+from ddoq.codecs import fingerprint, open_codec
+from ddoq.data import open_data
+from ddoq.encode import encode, read_latents
 from ddoq.minibatch import minibatch_points
 from ddoq.run import Run
 
+SIZE = 112  # pixels
 NAMES = {
     "n01440764": "tench",
     "n02102040": "English springer",
@@ -40,15 +45,24 @@ NAMES = {
 }
 
 
-def unpack(work: Path) -> Path:
-    """The training images as a folder of class folders, unpacked once."""
+def unpack(work: Path, split: str, *parts: str) -> Path:
+    """The images of a split as a folder of class folders, unpacked once."""
     done = work / "imagenette" / "done"
     if not done.exists():
-        for part in ("train_a", "train_b"):
+        for part in parts:
             with tarfile.open(data_dir() / "imagenette" / f"{part}.tar.xz") as archive:
                 archive.extractall(done.parent, filter="data")
         done.touch()
-    return done.parent / "train"
+    return done.parent / split
+
+
+def encode_validation(work: Path) -> None:
+    """The latents of the 3,925 validation images in WORK/run, through the same codec; resumes shard by shard."""
+    codec = open_codec(TAEF2(data_dir() / "taef2"))
+    data = open_data(unpack(work, "val", "val"), image_size=SIZE, channels=TAEF2.channels)
+    config = {"data": data.fingerprint, "codec": fingerprint(codec), "image_size": SIZE}
+    with Run.locked(work / "run", config, data.class_names) as run:
+        encode(run, data, codec, device="cpu")
 
 
 def minibatch_as_d4m(latents: np.ndarray, ipc: int, km_expand: int, seed: int) -> np.ndarray:
@@ -79,11 +93,17 @@ def against_scikit_learn(latents: np.ndarray, ipc: int, seed: int) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder for the unpacked images and the run")
-    work = parser.parse_args().work
+    parser.add_argument("--val", action="store_true", help="only encode the validation images, into WORK/run")
+    options = parser.parse_args()
+    work = options.work
+    if options.val:
+        encode_validation(work)
+        return
     result = load_result("imagenette") or {"facts": facts(), "w2": {}, "scikit_learn": {}}
     fresh = not (work / "run").exists()  # a resumed run's times are those of its last process
+    images = unpack(work, "train", "train_a", "train_b")
     dataset = ddoq.distill(
-        unpack(work), work / "run", ipc=10, codec=TAEF2(data_dir() / "taef2"), synthesis="decode", image_size=112
+        images, work / "run", ipc=10, codec=TAEF2(data_dir() / "taef2"), synthesis="decode", image_size=SIZE
     )
     run = Run.open(work / "run")
     if "distill" not in result:
@@ -118,7 +138,7 @@ def main() -> None:
     print_table(result)
 
 
-def print_table(result: dict) -> None:
+def print_table(result: dict[str, Any]) -> None:
     print(f"{'W2, mean over classes':28s}{'weighted':>10s}{'uniform':>10s}")
     for ipc in (10, 50):
         rows = [value for key, value in result["w2"].items() if key.endswith(f"ipc {ipc}")]

@@ -9,6 +9,7 @@ import platform
 import resource
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,13 @@ def mnist() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray
         return (file["x_train"], file["y_train"]), (file["x_test"], file["y_test"])
 
 
-def facts() -> dict[str, Any]:
-    """Machine, versions and command."""
+def facts(packages: Sequence[str] = ("numpy", "scikit-learn", "torch", "diffusers", "POT", "timm")) -> dict[str, Any]:
+    """Machine, versions and command, in which WORK stands for the folders of one machine."""
     cpu = platform.processor()
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
         if line.startswith("model name"):
             cpu = line.split(":")[1].strip()
-    packages = ("numpy", "scikit-learn", "torch", "diffusers", "POT", "timm")
+    arguments = ["WORK" if os.path.isabs(argument) else argument for argument in sys.argv[1:]]
     versions = {}
     for name in packages:
         try:
@@ -54,8 +55,20 @@ def facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "ddoq": ddoq.__version__,
         "versions": versions,
-        "command": "python " + shlex.join([os.path.relpath(sys.argv[0], ROOT.parent), *sys.argv[1:]]),
+        "command": "python " + shlex.join([os.path.relpath(sys.argv[0], ROOT.parent), *arguments]),
     }
+
+
+def entry(result: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
+    """The part of a result of this machine and instruction set, whose rows other pieces of the same job have begun.
+
+    Rows of two versions in one table would be compared with each other: SystemExit names the difference.
+    """
+    found: dict[str, Any] = result.setdefault(f"{here['cpu']}, {here['instruction_set']}", {"facts": here, "cells": {}})
+    for name in ("cores", "python", "ddoq", "versions"):
+        if found["facts"][name] != here[name]:
+            raise SystemExit(f"the rows so far are of {name} {found['facts'][name]}, not {here[name]}: remove them")
+    return found
 
 
 def peak_memory_gib() -> float:

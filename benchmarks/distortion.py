@@ -143,9 +143,9 @@ def main() -> None:
     parser.add_argument("--forget", action="store_true", help="only remove the wanted rows, to be measured again")
     options = parser.parse_args()
     deadline = time.monotonic() + options.seconds
-    blas, here, result, samples = check_environment(), facts(PACKAGES), load_result("distortion"), Samples(options.work)
+    check_environment()
+    here, result, samples = facts(PACKAGES), load_result("distortion"), Samples(options.work)
     machine = entry(result, here)
-    machine["blas"] = blas
     cells = [] if options.forget else options.cells
     if options.forget:
         for cell, k, method in itertools.product(options.cells, options.k, options.methods):

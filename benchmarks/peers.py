@@ -3,14 +3,15 @@
 Data: ImageNette's latents through TAEF2 at 112 px (10 classes, d 6,272; a run made by benchmarks/imagenette.py) and 20
 synthetic classes of 1,300 x 4,096 (64 blobs each, float32), and the first 1,024 features of both. One start per class:
 greedy k-means++ for ddoq and both scikit-learns, random rows for faiss (its default; its k-means++ is slower). faiss
-runs niter 25, the others to their own convergence; ddoq returns weights and labels too.
+runs niter 25, the others to their own convergence; ddoq returns weights and labels too. Needs
+`pip install faiss-cpu scikit-learn-intelex`.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of one library must not spin beside the next
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # idle threads must not spin beside the next ones; classes.py refines it
 
 import time
 from collections.abc import Callable, Iterator
@@ -37,13 +38,17 @@ Points = list[np.ndarray]
 Method = Callable[[Classes, int, int], tuple[Points, float]]  # (classes, k, seed) to each class's points, and seconds
 
 
-def check_environment() -> dict[str, str]:
-    """Refuse settings that slow a peer down; give the kernels that each library's BLAS has chosen."""
+def check_environment() -> None:
+    """Refuse settings that slow a peer down."""
     found = sorted(name for name in os.environ if name.startswith(SLOWING))
     if found:
         raise SystemExit(f"unset {', '.join(found)}: they choose kernels or threads of the other libraries")
     if len(os.sched_getaffinity(0)) < THREADS:
         raise SystemExit(f"this process may use one processor: {THREADS} threads need {THREADS}")
+
+
+def blas_kernels() -> dict[str, str]:
+    """What each library's BLAS has chosen for this processor."""
     blas = [library for library in threadpool_info() if library["user_api"] == "blas"]
     return {
         Path(library["filepath"]).parent.name.removesuffix(".libs"): (

@@ -16,13 +16,15 @@ import argparse
 import multiprocessing
 import statistics
 import time
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common import entry, facts, load_result, save_result
-from peak import peak_gflops
+from peak import measured
 from peers import CELLS, PACKAGES, THREADS, Classes, check_environment, data_sets
 
 import ddoq
@@ -83,31 +85,23 @@ class Processes:
 Ways = dict[str, Job | Processes]
 
 
-def measure(ways: Ways, k: int, repeats: int, isa: str) -> dict[str, object]:
-    """The row of one k, measured again while the machine is uneven."""
-    for _ in range(3):
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
-        before = peak_gflops(isa, THREADS)
-        for repeat in range(-1, repeats):  # the first warms up
-            found = []
-            for name in list(ways)[:: 1 if repeat % 2 else -1]:
-                start, end, distortion = ways[name].run(k)
-                found.append(distortion)
-                if repeat >= 0:
-                    seconds[name].append(end - start)
-            if found[0] != found[1]:
-                raise SystemExit(f"threads and processes got other distortions: {found}")
-        after = peak_gflops(isa, THREADS)
-        even = abs(after - before) <= 0.05 * max(before, after)
-        if even:
-            break
+def measure(ways: Ways, k: int, repeats: int) -> dict[str, Any]:
+    """The row of one k."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for repeat in range(-1, repeats):  # the first warms up
+        found = []
+        for name in list(ways)[:: 1 if repeat % 2 else -1]:
+            start, end, distortion = ways[name].run(k)
+            found.append(distortion)
+            if repeat >= 0:
+                seconds[name].append(end - start)
+        if found[0] != found[1]:
+            raise SystemExit(f"threads and processes got other distortions: {found}")
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {
         **{f"milliseconds_{name}": round(1e3 * value, 2) for name, value in medians.items()},
         "efficiency": round(medians["processes"] / medians["threads"], 4),
         "repeats": repeats,
-        "peak_gflops": round(before, 1),
-        "even": even,
     }
 
 
@@ -128,7 +122,8 @@ def main() -> None:
         for k in options.k:
             name = f"{cell}, k {k}"
             if name not in machine["cells"] or options.again:
-                machine["cells"][name] = measure(ways, k, options.repeats, isa)
+                run = partial(measure, ways, k, options.repeats)
+                machine["cells"][name] = measured(run, machine, isa, THREADS)
                 save_result("threads", result)
             print(isa, name, machine["cells"][name], flush=True)
         processes.close()

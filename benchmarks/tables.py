@@ -1,4 +1,4 @@
-"""Write docs/results.md from results/*.json, so that no number in it is typed by hand.
+"""Write docs/results.md, docs/quantiser.md and its figure from results/*.json: no number in them is typed by hand.
 
 python benchmarks/tables.py
 """
@@ -9,6 +9,7 @@ import statistics
 from typing import Any
 
 from common import ROOT, load_result
+from quantiser_page import figure, quantiser_page
 
 
 def accuracy(row: dict[str, Any] | None) -> str:
@@ -27,6 +28,8 @@ def machine(facts: dict[str, Any]) -> str:
 
 def mnist() -> list[str]:
     result = load_result("mnist")
+    if not result:
+        return []
     lines = [
         "## MNIST: all 60,000 images, fitted codec and diffusion",
         "",
@@ -62,6 +65,8 @@ def mnist() -> list[str]:
 
 def imagenette() -> list[str]:
     result = load_result("imagenette")
+    if not result:
+        return []
     cost = result["distill"]
     lines = [
         "## ImageNette at 112 px through TAEF2: W2 to the data",
@@ -98,7 +103,10 @@ def main() -> None:
     text = "\n".join(
         ["# Results", "", "Made by `python benchmarks/tables.py` from benchmarks/results.", "", *mnist(), *imagenette()]
     )
-    (ROOT.parent / "docs" / "results.md").write_text(text.rstrip() + "\n", encoding="utf-8")
+    docs = ROOT.parent / "docs"
+    (docs / "results.md").write_text(text.rstrip() + "\n", encoding="utf-8")
+    (docs / "quantiser.md").write_text(quantiser_page(), encoding="utf-8")
+    figure(docs / "quantiser.png")
 
 
 if __name__ == "__main__":

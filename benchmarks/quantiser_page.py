@@ -115,11 +115,12 @@ alone, as the others do. A time with ~ was taken while the machine's peak was mo
 
 def streaming() -> str:
     text = """
-One big class that streams past the points: median milliseconds of an iteration, in brackets the distortion.
+One big class that streams past the points, all libraries from the same start: milliseconds of an iteration, reading and
+packing not counted, in brackets the distortion, and the share of the machine's peak of multiply-adds.
 `python benchmarks/streaming.py`."""
 
     def body(isa: str, part: Record) -> list[str]:
-        return timed_table(isa, part["cells"], "milliseconds_per_iteration")
+        return timed_table(isa, part["cells"], "iteration_milliseconds")
 
     return section("One big class: time of an iteration", text, "streaming", body)
 
@@ -183,13 +184,15 @@ def distortion_table(title: str, cells: dict[str, dict[str, tuple[float, float]]
 
 
 def flat(row: Record, prefix: str = "") -> dict[str, Any]:
-    """A row of a table of records: nested names joined, least times left out (medians are beside them)."""
+    """A row of a table of records: nested names joined; least times and peaks left out."""
     cells: dict[str, Any] = {}
     for name, value in row.items():
         label = f"{prefix} {name}".strip().replace("_", " ")
+        if name.startswith(("min", "peak")):
+            continue
         if isinstance(value, dict):
             cells |= flat(value, label)
-        elif not name.startswith("min"):
+        else:
             cells[label] = " x ".join(map(number, value)) if isinstance(value, list) else value
     return cells
 
@@ -209,9 +212,9 @@ def records(rows: list[Record], isa: str) -> list[str]:
 
 def competitive_learning() -> str:
     text = """
-Algorithm 1 in blocks against the plain loop over samples in C, on one thread: microseconds a sample, and whether the
-winners and points are the same. Then clocks and powers of the step on Gaussians: W2 to the data and the error of the
-online weights in total variation. `python benchmarks/clvq.py`."""
+Algorithm 1 in blocks against the plain loop over samples in C, which can use one thread alone: microseconds a sample,
+and whether the winners and points are the same. Then clocks and powers of the step on normal distributions: W2 to the
+distribution, and the error of the online weights in total variation. `python benchmarks/clvq.py`."""
 
     def body(isa: str, part: Record) -> list[str]:
         tables = [records(part[name], isa) for name in part if isinstance(part[name], list)]

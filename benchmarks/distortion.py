@@ -12,7 +12,7 @@ independent ones, so its expected distortion is the expected least of 10 draws, 
 10-subsets of the N single starts is an unbiased estimate. It needs no sampling: the i-th smallest of N (i from 0) is
 the least of C(N - 1 - i, 9) of the C(N, 10) subsets. The held-out distortion of the kept start is estimated by the same
 weights. 20 starts per class instead of 200 cost a tenth; the standard error (jackknife over seeds, classes independent)
-says what that leaves uncertain. With `--seeds 10` or fewer it cannot be given.
+says what that leaves uncertain. With `--seeds 10` it cannot be given, with fewer neither can the estimate.
 
 Resumes seed by seed, from WORK/distortion.json; `--seconds` ends a piece early. Results: results/distortion.json.
 """
@@ -94,7 +94,7 @@ def summary(method: str, samples: list[Sample]) -> dict[str, Any]:
     row: dict[str, Any] = {"seeds": len(samples)}
     for prefix, value in kinds.items():
         row[f"{prefix}mean"] = estimate(1, trained, value)
-        if method in RESTARTS:
+        if len(samples) >= RESTARTS.get(method, math.inf):
             row[f"{prefix}best_of_{RESTARTS[method]}"] = estimate(RESTARTS[method], trained, value)
     return row
 

@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-C_FILES := $(shell find csrc -name '*.[ch]')
-BUILT_FROM := pyproject.toml setup.py constraints.txt tools/environment.py ddoq/_version.py $(C_FILES)
+C_FILES := $(shell find csrc tests -name '*.[ch]')
+BUILT_FROM := pyproject.toml setup.py constraints.txt tools/environment.py ddoq/_version.py $(shell find csrc -name '*.[ch]')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format notebooks sanitize bench clean distclean
@@ -39,7 +39,7 @@ format: $(VENV)/.dev ## put the style right: ruff, clang-format
 notebooks: $(VENV)/.dev ## write notebooks/*.ipynb again from their text files
 	@$(BIN)/jupytext --quiet --update --to ipynb notebooks/*.py
 
-sanitize: $(VENV)/.dev ## run the C core's tests under AddressSanitizer and UndefinedBehaviorSanitizer
+sanitize: $(VENV)/.dev ## run the C core and its binding under the address, undefined-behaviour and thread sanitisers
 	@PATH="$(abspath $(BIN)):$$PATH" tests/sanitize.sh
 
 bench: ## list the benchmark scripts; each writes a JSON file and resumes when run again

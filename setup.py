@@ -1,6 +1,7 @@
 """Build of the compiled core; everything else about the package is in pyproject.toml.
 
-DDOQ_SANITIZE=1 builds with the address and undefined-behaviour sanitisers, DDOQ_WERROR=1 turns warnings into errors.
+DDOQ_SANITIZE=address,undefined builds with those sanitisers, DDOQ_WERROR=1 turns warnings into errors.
+tests/driver/build.py compiles csrc/cpu with the same flags.
 """
 
 import os
@@ -28,8 +29,13 @@ COMPILE = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fvisibility=hidden", "-p
 LINK = ["-pthread"]
 if os.environ.get("DDOQ_WERROR") == "1":
     COMPILE += ["-Wall", "-Wextra", "-Werror"]
-if os.environ.get("DDOQ_SANITIZE") == "1":
-    SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"]
+if os.environ.get("DDOQ_SANITIZE"):
+    SANITIZE = [
+        f"-fsanitize={os.environ['DDOQ_SANITIZE']}",
+        "-fno-sanitize-recover=all",
+        "-fno-omit-frame-pointer",
+        "-g",
+    ]
     COMPILE += SANITIZE
     LINK += SANITIZE
 
@@ -64,8 +70,9 @@ core = Extension(
     py_limited_api=LIMITED,
 )
 
-setup(
-    ext_modules=[core],
-    cmdclass={"build_ext": BuildExt},
-    options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED else {},
-)
+if __name__ == "__main__":
+    setup(
+        ext_modules=[core],
+        cmdclass={"build_ext": BuildExt},
+        options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED else {},
+    )

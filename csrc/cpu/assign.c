@@ -170,7 +170,7 @@ enum ddoq_status ddoq_assign(const struct ddoq_run *run, enum ddoq_type type, co
 {
     struct assignment m = {.x = {.kernels = &run->isa->real[type], .data = X, .n = n, .d = d},
                            .points = points,
-                           .k = k,
+                           .k = d > 0 ? k : 1, /* without features all are equally near */
                            .labels = labels,
                            .dist2 = dist2};
     size_t failed;

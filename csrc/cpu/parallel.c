@@ -1,12 +1,14 @@
 /* Threads for one call. The calling thread computes nothing: it wakes every 50 ms to poll (signals, progress) and sets
  * a flag that the workers read between tiles and iterations. Workers block all signals, so that handlers run on the
  * caller's threads only. Where no thread can be started, the calling thread does the work itself and polls from
- * ddoq_stopped. */
+ * ddoq_stopped. A poll may fork, and may end its thread: Python does so to threads that come back while it shuts down.
+ */
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cpu/parallel.h"
 
@@ -22,6 +24,8 @@ struct ddoq_crew {
     atomic_bool stop;
     bool alone; /* the calling thread works, and polls between its tiles */
     struct timespec last_poll;
+    size_t n_threads;
+    pthread_t threads[MAX_THREADS];
     pthread_mutex_t lock;    /* guards the fields below */
     pthread_cond_t finished; /* signalled when running falls to 0 */
     size_t running;
@@ -43,9 +47,17 @@ static void fail(struct ddoq_crew *crew, enum ddoq_status status, size_t task)
 /* Never again after a failure: the first poll that fails has left an exception, with which no Python code may run. */
 static void poll_caller(struct ddoq_crew *crew)
 {
-    if (atomic_load_explicit(&crew->stop, memory_order_relaxed))
+    if (atomic_load_explicit(&crew->stop, memory_order_relaxed) || !crew->poll->call)
         return;
-    if (crew->poll->call && crew->poll->call(crew->poll->context, atomic_load(&crew->done)))
+    pid_t process = getpid();
+    bool stop = crew->poll->call(crew->poll->context, atomic_load(&crew->done));
+    if (getpid() != process && !crew->alone) {
+        /* A child of the poll: it has no workers, and one of them may have held the lock. */
+        pthread_mutex_init(&crew->lock, NULL);
+        crew->n_threads = crew->running = 0;
+        stop = true;
+    }
+    if (stop)
         fail(crew, DDOQ_INTERRUPTED, 0);
 }
 
@@ -89,18 +101,17 @@ static void *worker(void *argument)
     return NULL;
 }
 
-/* Starts up to n threads, all signals blocked in them, and returns how many there are. */
-static size_t start_threads(struct ddoq_crew *crew, pthread_t *threads, size_t n)
+/* Starts up to n threads, all signals blocked in them. */
+static void start_threads(struct ddoq_crew *crew, size_t n)
 {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    size_t started = 0;
-    for (; started < n; started++) {
+    for (; crew->n_threads < n; crew->n_threads++) {
         pthread_mutex_lock(&crew->lock);
         crew->running++;
         pthread_mutex_unlock(&crew->lock);
-        if (pthread_create(&threads[started], NULL, worker, crew)) {
+        if (pthread_create(&crew->threads[crew->n_threads], NULL, worker, crew)) {
             pthread_mutex_lock(&crew->lock);
             crew->running--;
             pthread_mutex_unlock(&crew->lock);
@@ -108,7 +119,6 @@ static size_t start_threads(struct ddoq_crew *crew, pthread_t *threads, size_t n
         }
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return started;
 }
 
 static void wait_and_poll(struct ddoq_crew *crew)
@@ -135,12 +145,20 @@ static void wait_and_poll(struct ddoq_crew *crew)
     pthread_mutex_unlock(&crew->lock);
 }
 
+/* Ends the threads, also where the calling thread ends in its poll: they work on what lies on its stack. */
+static void join_threads(void *argument)
+{
+    struct ddoq_crew *crew = argument;
+    atomic_store_explicit(&crew->stop, true, memory_order_relaxed);
+    for (size_t i = 0; i < crew->n_threads; i++)
+        pthread_join(crew->threads[i], NULL);
+}
+
 enum ddoq_status ddoq_run_tasks(size_t n_tasks, const struct ddoq_run *run, ddoq_task task, void *context,
                                 size_t *failed)
 {
     struct ddoq_crew crew = {
         .task = task, .context = context, .n_tasks = n_tasks, .poll = &run->poll, .status = DDOQ_OK};
-    pthread_t threads[MAX_THREADS];
     pthread_condattr_t monotonic;
     size_t n = run->n_threads < n_tasks ? run->n_threads : n_tasks;
 
@@ -150,14 +168,14 @@ enum ddoq_status ddoq_run_tasks(size_t n_tasks, const struct ddoq_run *run, ddoq
     pthread_cond_init(&crew.finished, &monotonic);
     pthread_condattr_destroy(&monotonic);
 
-    size_t started = start_threads(&crew, threads, n < MAX_THREADS ? n : MAX_THREADS);
-    if (started == 0) {
+    start_threads(&crew, n < MAX_THREADS ? n : MAX_THREADS);
+    pthread_cleanup_push(join_threads, &crew);
+    if (crew.n_threads == 0) {
         crew.alone = true;
         work(&crew);
     }
     wait_and_poll(&crew);
-    for (size_t i = 0; i < started; i++)
-        pthread_join(threads[i], NULL);
+    pthread_cleanup_pop(1);
     pthread_cond_destroy(&crew.finished);
     pthread_mutex_destroy(&crew.lock);
     *failed = crew.failed;

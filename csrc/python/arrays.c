@@ -33,7 +33,9 @@ int ddoq_read_array(PyObject *object, const char *name, int type, int ndim, int 
         return -1;
     }
     PyArrayObject *given = (PyArrayObject *)object;
-    if (!PyArray_EquivTypenums(PyArray_TYPE(given), type)) {
+    int number = PyArray_TYPE(given);
+    /* NumPy looks up both numbers, and some user-defined types have none. */
+    if (!(PyTypeNum_ISINTEGER(number) || PyTypeNum_ISFLOAT(number)) || !PyArray_EquivTypenums(number, type)) {
         PyErr_Format(PyExc_TypeError, "%s must have dtype %s", name, type_name(type));
         return -1;
     }

@@ -49,8 +49,8 @@ static PyObject *result_of(enum ddoq_status status, const char *where)
     case DDOQ_BAD_ROW: /* of the loss, whose binding names it */
         break;
     }
-    if (!PyErr_Occurred())
-        PyErr_SetString(PyExc_RuntimeError, "stopped without a reason");
+    if (!PyErr_Occurred()) /* the child of a poll that forked */
+        PyErr_SetString(PyExc_RuntimeError, "forked in the middle of the call, whose work goes on in the parent alone");
     return NULL;
 }
 

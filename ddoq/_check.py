@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ddoq._limits import available_memory
 
+LARGEST = 2**63 - 1  # integer of an array
 BLOCK_ROWS = 1024  # rows looked at together when a bad one is searched
 
 
@@ -60,6 +61,8 @@ def check_integer(value: object, name: str) -> int:
         raise TypeError(f"{name} must be an integer, not {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}")
+    if value > LARGEST:
+        raise ValueError(f"{name} must be below 2**63")
     return int(value)
 
 

@@ -115,6 +115,9 @@ class WeightedLoss(nn.Module):
 
     def _check(self, logits: Tensor, soft: Tensor | None, indices: Tensor | None, weight: Tensor) -> None:
         """Shapes and dtypes."""
+        for name, given in (("logits", logits), ("target", soft), ("target", indices), ("weight", weight)):
+            if given is not None and not isinstance(given, Tensor):
+                raise TypeError(f"{name} must hold tensors, got {type(given).__name__}")
         if logits.ndim != 2 or len(logits) == 0:
             raise ValueError(f"logits must have shape (B, C) with B >= 1, got {tuple(logits.shape)}")
         if not logits.is_floating_point():
@@ -130,6 +133,8 @@ class WeightedLoss(nn.Module):
                 raise ValueError(f"target={self.target!r} needs shape {expected}, got {tuple(given.shape)}")
         if tuple(weight.shape) != (rows,):
             raise ValueError(f"weight must have shape {(rows,)}, got {tuple(weight.shape)}")
+        if weight.is_complex():
+            raise TypeError(f"weight must be real, got {weight.dtype}")
         if indices is not None and (indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool):
             raise TypeError(f"class indices must be integers, got {indices.dtype}")
         if soft is not None and not soft.is_floating_point():

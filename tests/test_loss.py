@@ -405,3 +405,13 @@ def test_core_refuses_what_does_not_fit() -> None:
     ]:
         with pytest.raises(error):
             call(**changes)
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_what_is_not_a_tensor_is_refused(at: int) -> None:
+    given: list[Any] = [torch.zeros(2, 3), torch.tensor([0, 1]), torch.ones(2)]
+    given[at] = given[at].numpy()
+    with pytest.raises(TypeError, match="tensor"):
+        WeightedLoss()(*given)
+    with pytest.raises(TypeError, match="weight must be real"):
+        WeightedLoss()(torch.zeros(2, 3), torch.tensor([0, 1]), torch.ones(2, dtype=torch.complex64))

@@ -61,7 +61,7 @@ def check_integer(value: object, name: str) -> int:
         raise TypeError(f"{name} must be an integer, not {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}")
-    if value > LARGEST:
+    if int(value) > LARGEST:
         raise ValueError(f"{name} must be below 2**63")
     return int(value)
 

@@ -73,6 +73,9 @@ def starts(
         for c, rng in enumerate(generators):
             mass = w[rows[row_offsets[c] : row_offsets[c + 1]]]
             share = mass / mass.sum()
-            chosen += [rng.choice(len(mass), size=k[c], replace=False, p=share) for _ in range(n_init)]
-        return None, np.concatenate(chosen).astype(np.int64), None
+            drawn = np.empty((n_init, k[c]), dtype=np.int64)  # a MemoryError comes here, before the first draw
+            for row in drawn:
+                row[:] = rng.choice(len(mass), size=k[c], replace=False, p=share)
+            chosen.append(drawn.ravel())
+        return None, np.concatenate(chosen), None
     raise ValueError(f'init must be "k-means++", "random" or the starting points, not {init!r}')

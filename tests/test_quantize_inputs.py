@@ -123,6 +123,7 @@ def test_samples_that_are_not_real_numbers(X: Any) -> None:
         ({"init": np.full((2, 4), np.nan)}, ValueError, r"init\[0\] has a NaN"),
         ({"init": np.zeros((2, 4)), "n_init": 2}, ValueError, "n_init is 2"),
         ({"n_init": 0}, ValueError, "n_init must be at least 1"),
+        ({"init": "random", "n_init": 2**62}, ValueError, "too big"),  # at once, not after as many draws
         ({"k": 2**63}, ValueError, r"k must be below 2\*\*63"),
         ({"max_iter": 0}, ValueError, "max_iter must be at least 1"),
         ({"refine": "yes"}, ValueError, "refine must be"),

@@ -63,8 +63,7 @@ class OnlineQuantizer:
             raise ValueError(f"step must be (b, power) with b > 0 and 0 <= power <= 1, not {step!r}")
         self._waiting: list[NDArray[Any]] = []  # samples seen before there were k distinct ones
         self._points: NDArray[Any] | None = None
-        self._weights = np.full(self.k, 1 / self.k)
-        self._wins = np.zeros(self.k, dtype=np.int64)
+        self._weights, self._wins = np.empty(0), np.empty(0, dtype=np.int64)  # of no more points than there are
 
     @classmethod
     def from_quantization(
@@ -160,6 +159,7 @@ class OnlineQuantizer:
         first = np.sort(np.unique(seen, axis=0, return_index=True)[1])[: self.k]
         if len(first) == self.k:
             self._points = seen[first]
+            self._weights, self._wins = np.full(self.k, 1 / self.k), np.zeros(self.k, dtype=np.int64)
         return np.delete(seen, first, axis=0)
 
     def _started(self) -> NDArray[Any]:

@@ -237,6 +237,7 @@ def test_bad_input() -> None:
     for step in ((0, 1), (1, 2), (float("nan"), 1), (1, -1)):
         with pytest.raises(ValueError, match="step must be"):
             OnlineQuantizer(2, step=step)
+    assert OnlineQuantizer(2**40).steps == 0  # takes no memory before there are as many samples
     stream = OnlineQuantizer(2)
     with pytest.raises(ValueError, match="no points yet: update with at least k = 2 distinct"):
         _ = stream.points

@@ -1,6 +1,7 @@
 """Quantisation of samples that stream by: competitive learning vector quantisation, one step a sample, in any batches.
 
-Sources: Bouton and Pages 1997; Tan and Slade, arXiv 2501.07681, whose Algorithm 1 is the global clock.
+Sources: Bouton and Pages 1997; Tan and Slade, arXiv 2501.07681, whose Algorithm 1 is the global clock; averaging:
+Polyak and Juditsky 1992 (all steps), Cardot, Cenac and Monnez 2012 (each point over its own wins).
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from ddoq._check import as_samples, check_finite, check_integer
 from ddoq.quantize import Clock, Quantization
 
 
+AVERAGED_POWER = 1 / 2
+
+
 class OnlineQuantizer:
     """Quantises a stream into k weighted points: every sample draws its nearest point towards itself.
 
@@ -23,10 +27,10 @@ class OnlineQuantizer:
     samples are the starting points and take no step. How the stream is cut into batches changes results by rounding
     only.
 
-    There are two kinds of weights. `online_weights` are the recursion's, known at any time without looking at a sample
-    twice; they remember where samples fell while the points were still elsewhere. `quantization(X).weights` are the
-    masses of the cells of the points as they are now, from a full assignment of X: for given points no other weights
-    are nearer to X in Wasserstein distance. Use those wherever the data can be read again.
+    There are two kinds of weights. `online_weights` are the recursion's, the w of Algorithm 1, known at any time without
+    looking at a sample twice; they remember where samples fell while the points were still elsewhere.
+    `quantization(X).weights` are the masses of the cells of the points as they are now, from a full assignment of X: for
+    given points no other weights are nearer to X in Wasserstein distance. Use those wherever the data can be read again.
 
     Parameters
     ----------
@@ -39,6 +43,14 @@ class OnlineQuantizer:
     clock
         "global": i counts all samples, and the weights follow the same steps, w <- (1 - g) w + g [winner]
         (Algorithm 1); "point": i counts the winner's own wins (MacQueen), and the weights are the shares of the wins.
+    average
+        Give as points, and as the global clock's weights, not the recursion's last values but their means over the steps
+        so far, which the recursion itself never sees: over all steps with the global clock (Polyak and Ruppert), over
+        the point's own wins with the clock of each point. Large steps forget the start soon, and the mean takes their
+        noise away.
+    n_threads
+        Threads for the products of many points and features; None: as many as the process may use. The result has the
+        same bits for any number.
 
     Examples
     --------
@@ -52,12 +64,20 @@ class OnlineQuantizer:
     [0.75, 0.25]
     """
 
-    def __init__(self, k: int, *, step: tuple[float, float] | None = None, clock: Clock = "global") -> None:
+    def __init__(
+        self,
+        k: int,
+        *,
+        step: tuple[float, float] | None = None,
+        clock: Clock = "global",
+        average: bool = False,
+        n_threads: int | None = None,
+    ) -> None:
         self.k = check_integer(k, "k")
         if clock not in ("global", "point"):
             raise ValueError(f'clock must be "global" or "point", not {clock!r}')
         self.clock = clock
-        b, power = (k if clock == "global" else 1, 1) if step is None else step
+        b, power = (k if clock == "global" else 1, AVERAGED_POWER if average else 1) if step is None else step
         self.step = float(b), float(power)
         if not (math.isfinite(b) and b > 0 and 0 <= power <= 1):
             raise ValueError(f"step must be (b, power) with b > 0 and 0 <= power <= 1, not {step!r}")
@@ -65,12 +85,25 @@ class OnlineQuantizer:
         self._points: NDArray[Any] | None = None
         self._weights = np.full(self.k, 1 / self.k)
         self._wins = np.zeros(self.k, dtype=np.int64)
+        self.average = average
+        self.n_threads = _backend.n_threads(n_threads)
+        self._sums: NDArray[np.float64] | None = None  # of each point over the first `_summed` steps of its clock
+        self._summed = np.zeros(self.k, dtype=np.int64)
+        self._weight_sums = np.zeros(self.k)
 
     @classmethod
     def from_quantization(
-        cls, q: Quantization, *, step: tuple[float, float] | None = None, clock: Clock = "global"
+        cls,
+        q: Quantization,
+        *,
+        step: tuple[float, float] | None = None,
+        clock: Clock = "global",
+        average: bool = False,
+        n_threads: int | None = None,
     ) -> Self:
         """Go on from q, as if each of the samples it counts had taken a step and been won by the point of its cell.
+
+        The means of `average` begin at q, as if it had been there for all those steps.
 
         >>> import ddoq
         >>> stream = ddoq.OnlineQuantizer.from_quantization(ddoq.quantize([[0.0], [1.0], [5.0]], 1))
@@ -78,9 +111,10 @@ class OnlineQuantizer:
         >>> stream.points.tolist(), stream.online_weights.tolist()
         ([[3.0]], [1.0])
         """
-        stream = cls(len(q.points), step=step, clock=clock)
-        stream._points = np.array(q.points, order="C")
+        stream = cls(len(q.points), step=step, clock=clock, average=average, n_threads=n_threads)
         stream._weights, stream._wins = np.array(q.weights), np.array(q.counts)
+        stream._place(np.array(q.points, order="C"))
+        stream._weight_sums = stream.steps * stream._weights
         return stream
 
     def update(self, X: ArrayLike) -> None:
@@ -105,6 +139,10 @@ class OnlineQuantizer:
             self._wins,
             np.empty(len(samples), dtype=np.int64),
             *self.step,
+            self._sums,
+            self._summed,
+            self._weight_sums if self.clock == "global" and self.average else None,
+            self.n_threads,
             _backend.isa(),
         )
 
@@ -120,26 +158,34 @@ class OnlineQuantizer:
 
     @property
     def points(self) -> NDArray[Any]:
-        """A copy of the points, (k, d)."""
-        return self._started().copy()
+        """The points (k, d), or with `average` their means; a copy."""
+        points = self._started()
+        if self._sums is None:
+            return points.copy()
+        clock = self._clocks()[:, None]
+        still = (clock - self._summed[:, None]) * points  # the steps since a point last moved
+        means = np.where(clock > 0, (self._sums + still) / np.maximum(clock, 1), points)
+        return means.astype(points.dtype)
 
     @property
     def online_weights(self) -> NDArray[np.float64]:
-        """A copy of the recursion's weights (k,), which sum to one; 1 / k before the first step."""
+        """The recursion's weights (k,), or with `average` their means; a copy. They sum to one; 1 / k at the start."""
         self._started()
         if self.clock == "point" and self._wins.any():
             shares: NDArray[np.float64] = self._wins / self._wins.sum()
             return shares
+        if self.average and self.steps:
+            return self._weight_sums / self.steps
         return self._weights.copy()
 
     def quantization(self, X: ArrayLike) -> Quantization:
         """The points as they are, with labels, distortion and weights from a full assignment of X; nothing moves."""
-        points, samples = self._started(), self._samples(X)
+        points, samples = self.points, self._samples(X)
         labels, dist2 = np.empty(len(samples), dtype=np.int64), np.empty(len(samples))
         _backend.core.assign(samples, points, labels, dist2, _backend.n_threads(), _backend.isa())
         counts = np.bincount(labels, minlength=self.k).astype(np.int64)
         return Quantization(
-            points=points.copy(),
+            points=points,
             weights=counts / len(samples),
             counts=counts,
             labels=labels,
@@ -159,8 +205,19 @@ class OnlineQuantizer:
         """Make the first k distinct rows the points, if there are as many; the other rows."""
         first = np.sort(np.unique(seen, axis=0, return_index=True)[1])[: self.k]
         if len(first) == self.k:
-            self._points = seen[first]
+            self._place(seen[first])
         return np.delete(seen, first, axis=0)
+
+    def _place(self, points: NDArray[Any]) -> None:
+        """Put the points where they stay until they move; the means, if any, are there too."""
+        self._points = points
+        if self.average:
+            self._summed = np.array(self._clocks())
+            self._sums = self._summed[:, None] * points.astype(np.float64)
+
+    def _clocks(self) -> NDArray[np.int64]:
+        """Steps (k,) on the clock of each point."""
+        return np.full(self.k, self.steps) if self.clock == "global" else self._wins
 
     def _started(self) -> NDArray[Any]:
         if self._points is None:

@@ -298,13 +298,13 @@ def averaged_clvq(
     (array([[1. ],
            [6.5]]), array([0.75, 0.25]))
     """
-    start = np.array(points, dtype=np.float64)
+    rows, start = np.asarray(X, dtype=np.float64), np.array(points, dtype=np.float64)
     c, w, wins = start, np.full(len(start), 1 / len(start)), np.zeros(len(start), dtype=np.int64)
     sums, weight_sums = np.zeros_like(c), np.zeros_like(w)
-    for x in np.asarray(X, dtype=np.float64):
+    for x in rows:
         c, w, wins, (j,) = clvq([x], c, step=step, per_point=per_point, weights=w, wins=wins)
         moved = [j] if per_point else slice(None)
         sums[moved] += c[moved]
         weight_sums += w
     clocks = (wins if per_point else np.full_like(wins, wins.sum()))[:, None]
-    return np.where(clocks > 0, sums / np.maximum(clocks, 1), start), weight_sums / max(len(X), 1)
+    return np.where(clocks > 0, sums / np.maximum(clocks, 1), start), weight_sums / max(len(rows), 1)

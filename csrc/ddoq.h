@@ -102,16 +102,19 @@ struct ddoq_clvq_args {
     enum ddoq_type type;
     const void *X; /* (n, d), in the order of the steps */
     size_t n, d, k;
-    double b, power;  /* the step is (1 + i / b)^-power */
-    void *points;     /* in and out (k, d) */
-    double *weights;  /* in and out (k), and i counts all steps; NULL: i counts the winner's own wins */
-    int64_t *wins;    /* in and out (k): steps that each point has won; their sum is the number of steps so far */
-    int64_t *winners; /* out (n) */
+    double b, power; /* the step is (1 + i / b)^-power */
+    void *points;    /* in and out (k, d) */
+    double *weights; /* in and out (k), and i counts all steps; NULL: i counts the winner's own wins */
+    int64_t *wins;   /* in and out (k): steps that each point has won; their sum is the number of steps so far */
+    double *sums;    /* NULL, or in and out (k, d): sum of each point over the first summed[j] steps of its clock; */
+    int64_t *summed; /* in and out (k): after them the point has not moved */
+    double *weight_sums;        /* NULL, or in and out (k): sum of the weights over all steps */
+    int64_t *winners;           /* out (n) */
     const struct ddoq_isa *isa; /* set by the call */
 };
 
-/* One step of competitive learning vector quantisation for each sample. Points, weights and wins are the whole state,
- * of which a call that is interrupted has taken a whole number of steps. */
+/* One step of competitive learning vector quantisation for each sample. Points, weights, wins and the sums are the
+ * whole state, of which a call that is interrupted has taken a whole number of steps. */
 enum ddoq_status ddoq_clvq(const struct ddoq_run *run, const struct ddoq_clvq_args *args);
 
 #endif

@@ -58,10 +58,14 @@ def clvq(
     winners: NDArray[np.int64],  # out (n,)
     b: float,
     power: float,
+    sums: NDArray[np.float64] | None,  # in and out (k, d): of each point over the first `summed` steps of its clock
+    summed: NDArray[np.int64] | None,  # in and out (k,): after them the point has not moved
+    weight_sums: NDArray[np.float64] | None,  # in and out (k,): of the weights over all steps
+    n_threads: int,
     isa: str,
     /,
 ) -> None:
-    """Take a step of size (1 + i / b)^-power for each sample; points, weights and wins are the whole state."""
+    """Take a step of size (1 + i / b)^-power for each sample; points, weights, wins and sums are the whole state."""
 
 def gram(X: _Real, out: _Real, isa: str, /) -> None:
     """Write X X^T (n, n) to out, one thread; for the tests of the product."""

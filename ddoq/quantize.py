@@ -143,6 +143,7 @@ def quantize(
     method: Method = "lloyd",
     step: tuple[float, float] | None = None,
     clock: Clock = "global",
+    average: bool = False,
     sample_weight: ArrayLike | None = None,
     init: Init = "k-means++",
     n_init: int = 1,
@@ -166,8 +167,9 @@ def quantize(
         MiniBatchKMeans in D4M's order (`ddoq.minibatch`). The last two look at each sample once before the full
         assignment that gives the weights; `n_iter` is 1, a point may end without samples (weight zero), and
         sample_weight, init, n_init, refine and max_iter are refused.
-    step, clock
-        Of "clvq" alone, as for `OnlineQuantizer`: (b, power) of the step (1 + i / b)^-power, and what i counts.
+    step, clock, average
+        Of "clvq" alone, as for `OnlineQuantizer`: (b, power) of the step (1 + i / b)^-power, what i counts, and whether
+        the points are the means of those of all steps.
     sample_weight
         (n,), not negative; None: all one. Samples of weight zero take no part and are labelled at the end.
     init
@@ -217,6 +219,7 @@ def quantize(
         method=method,
         step=step,
         clock=clock,
+        average=average,
         sample_weight=sample_weight,
         init=init,
         n_init=n_init,
@@ -237,6 +240,7 @@ def quantize_classes(
     method: Method = "lloyd",
     step: tuple[float, float] | None = None,
     clock: Clock = "global",
+    average: bool = False,
     sample_weight: ArrayLike | None = None,
     init: Init = "k-means++",
     n_init: int = 1,
@@ -265,7 +269,7 @@ def quantize_classes(
     random_state
         As for `quantize`: class i draws from the i-th child of the seed. Or a sequence with the SeedSequence of each
         class: a group of classes then gives the same result as within the whole.
-    method, step, clock, sample_weight, n_init, refine, max_iter, progress, n_threads
+    method, step, clock, average, sample_weight, n_init, refine, max_iter, progress, n_threads
         As for `quantize`.
 
     Raises
@@ -315,6 +319,7 @@ def quantize_classes(
         method=method,
         step=step,
         clock=clock,
+        average=average,
         sample_weight=sample_weight,
         init=init,
         n_init=n_init,
@@ -342,6 +347,7 @@ def _quantize(
     n_threads: int | None,
     step: tuple[float, float] | None = None,
     clock: Clock = "global",
+    average: bool = False,
     repeats: NDArray[np.int64] | None = None,
 ) -> ClassQuantization:
     n_init, max_iter = check_integer(n_init, "n_init"), check_integer(max_iter, "max_iter")
@@ -352,8 +358,8 @@ def _quantize(
     plain = isinstance(init, str) and (init, n_init, refine, max_iter) == ("k-means++", 1, "auto", 300)
     if method != "lloyd" and (sample_weight is not None or not plain):
         raise ValueError(f'sample_weight, init, n_init, refine and max_iter are for method="lloyd", not {method!r}')
-    if method != "clvq" and (step is not None or clock != "global"):
-        raise ValueError(f'step and clock are for method="clvq", not {method!r}')
+    if method != "clvq" and (step is not None or clock != "global" or average):
+        raise ValueError(f'step, clock and average are for method="clvq", not {method!r}')
     threads, isa = _backend.n_threads(n_threads), _backend.isa()
     w = check_sample_weight(sample_weight, len(X))
     own_classes, own_k = classes, k
@@ -377,7 +383,7 @@ def _quantize(
 
     result = _empty_result(X, class_index, classes, point_offsets)
     if method != "lloyd":
-        _one_pass(result, X, method, step, clock, seeds, progress, threads, isa)
+        _one_pass(result, X, method, step, clock, average, seeds, progress, threads, isa)
         return result
     labels = np.empty(len(rows), dtype=np.int64)
     _backend.core.quantize_classes(
@@ -500,6 +506,7 @@ def _one_pass(
     method: Method,
     step: tuple[float, float] | None,
     clock: Clock,
+    average: bool,
     seeds: list[np.random.SeedSequence],
     progress: Progress | None,
     n_threads: int,
@@ -513,7 +520,7 @@ def _one_pass(
         rows, part = np.flatnonzero(result.class_index == c), slice(result.offsets[c], result.offsets[c + 1])
         rng, k, samples = np.random.Generator(np.random.PCG64(seed)), part.stop - part.start, X[rows]
         if method == "clvq":
-            stream = OnlineQuantizer(int(k), step=step, clock=clock)
+            stream = OnlineQuantizer(int(k), step=step, clock=clock, average=average, n_threads=n_threads)
             stream.update(samples[rng.permutation(len(rows))])
             result.points[part] = stream.points
         else:

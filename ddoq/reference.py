@@ -287,3 +287,24 @@ def clvq(
         n_wins[j] += 1
         winners.append(j)
     return c, w, n_wins, np.array(winners, dtype=np.int64)
+
+
+def averaged_clvq(
+    X: ArrayLike, points: ArrayLike, *, step: tuple[float, float], per_point: bool = False
+) -> tuple[Floats, Floats]:
+    """Means of the points and weights of `clvq` over the steps; where `per_point`, over the steps each point won.
+
+    >>> averaged_clvq([[1.0], [8.0]], [[0.0], [6.0]], step=(1.0, 1.0))
+    (array([[1. ],
+           [6.5]]), array([0.75, 0.25]))
+    """
+    rows, start = np.asarray(X, dtype=np.float64), np.array(points, dtype=np.float64)
+    c, w, wins = start, np.full(len(start), 1 / len(start)), np.zeros(len(start), dtype=np.int64)
+    sums, weight_sums = np.zeros_like(c), np.zeros_like(w)
+    for x in rows:
+        c, w, wins, (j,) = clvq([x], c, step=step, per_point=per_point, weights=w, wins=wins)
+        moved = [j] if per_point else slice(None)
+        sums[moved] += c[moved]
+        weight_sums += w
+    clocks = (wins if per_point else np.full_like(wins, wins.sum()))[:, None]
+    return np.where(clocks > 0, sums / np.maximum(clocks, 1), start), weight_sums / max(len(rows), 1)

@@ -45,7 +45,7 @@ def test_steps_are_the_sequential_ones(n: int, d: int, k: int, dtype: str, clock
             mine, mine_weights = start.copy(), np.full(k, 1 / k)
             mine_wins, mine_winners = np.zeros(k, dtype=np.int64), np.full(n, -1)
             given = mine_weights if clock == "global" else None
-            _backend.core.clvq(X, mine, given, mine_wins, mine_winners, *step, isa)
+            _backend.core.clvq(X, mine, given, mine_wins, mine_winners, *step, None, None, None, 1, isa)
             assert_array_equal(mine_winners, winners)
             assert_array_equal(mine_wins, wins)
             assert_allclose(mine, points, rtol=0, atol=POINTS * np.abs(X).max())
@@ -62,13 +62,76 @@ def test_by_hand(isa: str) -> None:
 
 @pytest.mark.parametrize("clock", ["global", "point"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_any_cut_of_the_stream_gives_the_same(dtype: str, clock: Clock, isa: str) -> None:
+@pytest.mark.parametrize(("n", "d", "k"), [(1, 1, 1), (64, 17, 5), (65, 3, 31), (300, 40, 12)])
+def test_means_are_those_of_the_sequential_steps(n: int, d: int, k: int, dtype: str, clock: Clock, isa: str) -> None:
+    X, start = normal(n, d, dtype), normal(k, d, dtype, seed=1)
+    for step in ((float(k), 1.0), (1.0, 0.5)):
+        points, weights = reference.averaged_clvq(X, start, step=step, per_point=clock == "point")
+        stream = OnlineQuantizer(k, step=step, clock=clock, average=True)
+        stream.update(np.concatenate([start, X]))
+        assert_allclose(stream.points, points, rtol=0, atol=POINTS * np.abs(X).max())
+        if clock == "global":
+            assert_allclose(stream.online_weights, weights, rtol=1e-12, atol=1e-15)
+
+
+def test_means_by_hand(isa: str) -> None:
+    # points 0 and 8, step 1 always: 2 replaces 0, 3 replaces 2, 10 replaces 8: 2, 3, 3 and 8, 8, 10 over all steps
+    stream, own = (OnlineQuantizer(2, step=(1, 0), clock=clock, average=True) for clock in ("global", "point"))
+    for each in (stream, own):
+        each.update([[0.0], [8.0]])
+        assert_array_equal(each.points, [[0.0], [8.0]])
+        each.update([[2.0], [3.0], [10.0]])
+    assert_allclose(stream.points, [[8 / 3], [26 / 3]], rtol=1e-6)
+    assert_allclose(stream.online_weights, [2 / 3, 1 / 3], rtol=1e-12)
+    assert_allclose(own.points, [[2.5], [10.0]], rtol=1e-6)
+    assert_allclose(own.online_weights, [2 / 3, 1 / 3], rtol=1e-12)
+
+
+def test_means_are_what_is_given_and_never_what_is_learnt_from() -> None:
+    X = normal(500, 3)
+    plain, mean = (OnlineQuantizer(4, step=(4, 0.6), average=average) for average in (False, True))
+    for stream in (plain, mean):
+        stream.update(X)
+    assert_array_equal(mean._points, plain.points)
+    assert np.abs(mean.points - plain.points).max() > 1e-3
+    q = mean.quantization(X)
+    assert_array_equal(q.points, mean.points)
+    assert_array_equal(q.labels, reference.assign(X, mean.points)[0])
+    again = OnlineQuantizer.from_quantization(q, average=True)
+    assert_allclose(again.points, q.points, rtol=1e-12)
+    assert_allclose(again.online_weights, q.weights, rtol=1e-12)
+
+
+@pytest.mark.parametrize("clock", ["global", "point"])
+def test_means_are_nearer_than_the_last_points(clock: Clock) -> None:
+    X, grid = np.random.default_rng(3).normal(size=(100_000, 1)), [-1.7241, -0.7646, 0.0, 0.7646, 1.7241]
+    off = []
+    for average in (False, True):
+        stream = OnlineQuantizer(5, step=(5.0 if clock == "global" else 1.0, 0.5), clock=clock, average=average)
+        stream.update(X)
+        off.append(np.linalg.norm(np.sort(stream.points[:, 0]) - grid))
+    assert off[1] < 0.6 * off[0]  # over six seeds and both clocks 0.16 to 0.56 of it
+
+
+def test_threads_do_not_change_the_bits(isa: str) -> None:
+    X = normal(200, 700, "float32")  # 190 points of 700 features are enough for threads
+    one, many = (OnlineQuantizer(190, average=True, n_threads=n) for n in (1, 3))
+    for stream in (one, many):
+        stream.update(np.concatenate([X, X + 1]))
+    assert_array_equal(one.points, many.points)
+    assert_array_equal(one.online_weights, many.online_weights)
+
+
+@pytest.mark.parametrize("clock", ["global", "point"])
+@pytest.mark.parametrize("average", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_any_cut_of_the_stream_gives_the_same(dtype: str, average: bool, clock: Clock, isa: str) -> None:
     X = np.repeat(normal(300, 20, dtype), 2, axis=0)
-    whole = OnlineQuantizer(7, clock=clock)
+    whole = OnlineQuantizer(7, clock=clock, average=average)
     whole.update(X)
     for seed in range(4):
         cuts = np.sort(np.random.default_rng(seed).integers(1, len(X), size=25 * seed))
-        stream = OnlineQuantizer(7, clock=clock)
+        stream = OnlineQuantizer(7, clock=clock, average=average)
         for batch in np.split(X, np.unique(cuts)):
             stream.update(batch)
         assert_allclose(stream.points, whole.points, rtol=0, atol=POINTS * np.abs(X).max())
@@ -202,14 +265,15 @@ def test_methods_of_quantize_classes(method: Any) -> None:
 
 @pytest.mark.parametrize("clock", ["global", "point"])
 @pytest.mark.parametrize("step", [None, (3.0, 2 / 3)])
-def test_step_and_clock_of_quantize(step: tuple[float, float] | None, clock: Clock) -> None:
+@pytest.mark.parametrize("average", [False, True])
+def test_step_and_clock_of_quantize(step: tuple[float, float] | None, clock: Clock, average: bool) -> None:
     X = normal(120, 5)
-    q = quantize(X, 6, method="clvq", step=step, clock=clock, random_state=1)
+    q = quantize(X, 6, method="clvq", step=step, clock=clock, average=average, random_state=1)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(1).spawn(1)[0]))
-    stream = OnlineQuantizer(6, step=step, clock=clock)
+    stream = OnlineQuantizer(6, step=step, clock=clock, average=average)
     stream.update(X[rng.permutation(120)])
     assert_array_equal(q.points, stream.points)
-    both = quantize_classes(X, np.zeros(120), 6, method="clvq", step=step, clock=clock, random_state=1)
+    both = quantize_classes(X, np.zeros(120), 6, method="clvq", step=step, clock=clock, average=average, random_state=1)
     assert_array_equal(both.points, stream.points)
 
 
@@ -218,10 +282,10 @@ def test_methods_refuse_what_they_would_ignore() -> None:
         with pytest.raises(ValueError, match='are for method="lloyd"'):
             quantize(normal(9, 3), 2, method="clvq", **options)
     for method in ("lloyd", "minibatch"):
-        for options in ({"step": (2.0, 1.0)}, {"clock": "point"}):
-            with pytest.raises(ValueError, match=f"step and clock are for method=\"clvq\", not '{method}'"):
+        for options in ({"step": (2.0, 1.0)}, {"clock": "point"}, {"average": True}):
+            with pytest.raises(ValueError, match=f"step, clock and average are for method=\"clvq\", not '{method}'"):
                 quantize(normal(9, 3), 2, method=method, **options)
-            with pytest.raises(ValueError, match="step and clock are for"):
+            with pytest.raises(ValueError, match="step, clock and average are for"):
                 quantize_classes(normal(9, 3), np.zeros(9), 2, method=method, **options)
     with pytest.raises(ValueError, match="step must be"):
         quantize(normal(9, 3), 2, method="clvq", step=(0.0, 1.0))
@@ -255,7 +319,7 @@ def test_the_core_refuses_what_it_cannot_trust() -> None:
     isa = _backend.core.isas()[0]
     X, points, weights = np.ones((3, 2)), np.ones((2, 2)), np.ones(2)
     wins, winners = np.zeros(2, dtype=np.int64), np.zeros(3, dtype=np.int64)
-    good = [X, points, weights, wins, winners, 1.0, 1.0, isa]
+    good = [X, points, weights, wins, winners, 1.0, 1.0, np.zeros((2, 2)), wins.copy(), np.zeros(2), 1, isa]
     _backend.core.clvq(*[a.copy() if isinstance(a, np.ndarray) else a for a in good])
     for at, value, match in [
         (1, np.ones((2, 3)), "points must have size 2 along axis 1"),
@@ -265,6 +329,9 @@ def test_the_core_refuses_what_it_cannot_trust() -> None:
         (4, winners[:2], "winners must have size 3"),
         (5, 0.0, "b must be finite and positive"),
         (6, float("inf"), "power must be finite"),
+        (7, np.zeros((2, 3)), "sums must have size 2 along axis 1"),
+        (8, np.array([0, -1]), r"summed\[1\] = -1"),
+        (9, np.zeros(3), "weight_sums must have size 2"),
         (1, X[:2], "output points shares memory with X"),
     ]:
         with pytest.raises(ValueError, match=match):

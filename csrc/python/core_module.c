@@ -172,26 +172,34 @@ static int read_real(PyObject *object, const char *name, double least, double *v
 
 static PyObject *core_clvq(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args)
 {
-    struct array a[5] = {0};
+    struct array a[8] = {0};
     struct array *X = &a[0], *points = &a[1], *weights = &a[2], *wins = &a[3], *winners = &a[4];
+    struct array *sums = &a[5], *summed = &a[6], *weight_sums = &a[7];
     struct caller caller = {0};
-    struct ddoq_run run = {.n_threads = 1, .poll = {.call = poll_python, .context = &caller}};
+    struct ddoq_run run = {.poll = {.call = poll_python, .context = &caller}};
     struct ddoq_clvq_args job = {0};
 
-    if (check_arguments("clvq", n_args, 8) || ddoq_read_matrix(args[0], "X", X) ||
+    if (check_arguments("clvq", n_args, 12) || ddoq_read_matrix(args[0], "X", X) ||
         ddoq_read_array(args[1], "points", X->type, 2, 1, points) ||
         (!Py_IsNone(args[2]) && ddoq_read_array(args[2], "weights", NPY_FLOAT64, 1, 1, weights)) ||
         ddoq_read_array(args[3], "wins", NPY_INT64, 1, 1, wins) ||
         ddoq_read_array(args[4], "winners", NPY_INT64, 1, 1, winners) || read_real(args[5], "b", DBL_MIN, &job.b) ||
-        read_real(args[6], "power", 0, &job.power) || read_isa(args[7], &run.isa))
+        read_real(args[6], "power", 0, &job.power) ||
+        (!Py_IsNone(args[7]) && (ddoq_read_array(args[7], "sums", NPY_FLOAT64, 2, 1, sums) ||
+                                 ddoq_read_array(args[8], "summed", NPY_INT64, 1, 1, summed))) ||
+        (!Py_IsNone(args[9]) && ddoq_read_array(args[9], "weight_sums", NPY_FLOAT64, 1, 1, weight_sums)) ||
+        read_count(args[10], "n_threads", &run.n_threads) || read_isa(args[11], &run.isa))
         return NULL;
     job.type = X->real;
     job.n = X->shape[0];
     job.d = X->shape[1];
     job.k = points->shape[0];
     if (ddoq_check_size(points, 1, job.d) || (weights->name && ddoq_check_size(weights, 0, job.k)) ||
-        ddoq_check_size(wins, 0, job.k) || ddoq_check_size(winners, 0, job.n) || ddoq_check_apart(a, 5) ||
-        ddoq_check_indices(wins, 0, job.k, (size_t)1 << 53))
+        ddoq_check_size(wins, 0, job.k) || ddoq_check_size(winners, 0, job.n) || ddoq_check_apart(a, 8) ||
+        ddoq_check_indices(wins, 0, job.k, (size_t)1 << 53) ||
+        (sums->name && (ddoq_check_size(sums, 0, job.k) || ddoq_check_size(sums, 1, job.d) ||
+                        ddoq_check_size(summed, 0, job.k) || ddoq_check_indices(summed, 0, job.k, (size_t)1 << 53))) ||
+        (weight_sums->name && ddoq_check_size(weight_sums, 0, job.k)))
         return NULL;
     if (job.k == 0 || job.d == 0) {
         PyErr_SetString(PyExc_ValueError, "points must have at least one row and one column");
@@ -202,6 +210,9 @@ static PyObject *core_clvq(PyObject *Py_UNUSED(module), PyObject *const *args, P
     job.weights = weights->data;
     job.wins = wins->data;
     job.winners = winners->data;
+    job.sums = sums->data;
+    job.summed = summed->data;
+    job.weight_sums = weight_sums->data;
     caller.state = PyEval_SaveThread();
     enum ddoq_status status = ddoq_clvq(&run, &job);
     PyEval_RestoreThread(caller.state);

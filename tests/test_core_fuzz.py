@@ -35,7 +35,12 @@ def valid_quantize(rng: np.random.Generator) -> list[Any]:
         np.concatenate([[0], np.cumsum(ks)]),
     ]
     arguments += [n_init, *(starts[i] if i == start else None for i in range(3)), int(rng.integers(1, 20))]
-    arguments += [rng.integers(0, 2, size=C).astype(np.uint8), int(rng.integers(1, 4)), str(rng.choice(core.isas()))]
+    arguments += [
+        float(rng.choice([0.0, 1e-2])),
+        rng.integers(0, 4, size=C).astype(np.uint8),
+        int(rng.integers(1, 4)),
+        str(rng.choice(core.isas())),
+    ]
     arguments += [np.empty((K, d), dtype), np.empty(K), np.empty(K, dtype=np.int64), np.empty(n, dtype=np.int64)]
     return [*arguments, np.empty(C), np.empty(C, dtype=np.int64), None]
 

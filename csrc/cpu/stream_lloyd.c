@@ -1,15 +1,15 @@
 /* Lloyd's iterations over the samples. An assignment multiplies blocks of panels by the points and keeps the least of
  * |c|^2 / 2 - <x, c> in each sample's lane. The sums of the cells are in double and change by the samples that moved,
- * or are made anew where more than half did: the rows are added in their order by one task for each part of the cells
- * and features, so that no bit depends on the threads, and where few samples move X is not read a second time. */
+ * or are made anew where more than half did: one task for each slice of the features, or part of the cells in it, adds
+ * the rows in their order, so that no bit depends on the threads; where few samples move X is not read again. */
 #include <math.h>
 #include <string.h>
 
 #include "cpu/assign.h"
 #include "cpu/stream.h"
 
-#define PARTS 16          /* of the cells, a power of two */
-#define PART_FEATURES 256 /* of a task of the update */
+#define PART_FEATURES 64 /* of a task of the update: the sums of 1,000 cells fit into L2 */
+#define AHEAD 8          /* rows that an update fetches before it needs them: those that moved are far apart */
 
 /* ---- assignment ---- */
 
@@ -93,29 +93,57 @@ static void pack_points(struct ddoq_stream *stream)
 
 /* ---- update ---- */
 
+/* Parts of the cells among which the update of a slice of the features is split: enough for all threads. */
+static size_t cell_parts(const struct ddoq_stream *stream, size_t slices)
+{
+    size_t parts = 1;
+    while (parts * slices < stream->run.n_threads && parts < stream->k)
+        parts *= 2;
+    return parts;
+}
+
+static size_t feature_slices(const struct ddoq_stream *stream)
+{
+    return (stream->x.d + PART_FEATURES - 1) / PART_FEATURES;
+}
+
+/* Adds the samples of a segment to the sums of the cells that are part modulo parts, a power of two. */
+static void update_segment(struct ddoq_stream *stream, size_t begin, size_t rows, size_t first, size_t part,
+                           size_t parts)
+{
+    const struct ddoq_rows *x = &stream->x;
+    size_t d = x->d, depth = ddoq_smaller(PART_FEATURES, d - first), bytes = depth * x->kernels->item;
+    for (size_t m = 0; m < rows; m++) {
+        size_t i = stream->rebuild ? begin + m : (size_t)stream->moved[begin + m];
+        size_t from = (size_t)stream->cell[i], to = (size_t)stream->label[i];
+        if (m + AHEAD < rows) {
+            size_t next = stream->rebuild ? i + AHEAD : (size_t)stream->moved[begin + m + AHEAD];
+            const char *row = ddoq_row(x, next) + first * x->kernels->item;
+            for (size_t byte = 0; byte < bytes; byte += DDOQ_CACHE_LINE)
+                __builtin_prefetch(row + byte, 0, 2);
+        }
+        const char *row = ddoq_row(x, i) + first * x->kernels->item;
+        if (!stream->rebuild && (from & (parts - 1)) == part)
+            x->kernels->axpy(depth, -stream->w[i], row, stream->sums + from * d + first);
+        if ((to & (parts - 1)) == part)
+            x->kernels->axpy(depth, stream->w[i], row, stream->sums + to * d + first);
+    }
+}
+
 static enum ddoq_status update_task(void *context, size_t task, struct ddoq_crew *crew)
 {
     struct ddoq_stream *stream = context;
-    const struct ddoq_rows *x = &stream->x;
-    size_t part = task % PARTS, first = task / PARTS * PART_FEATURES, d = x->d;
-    size_t depth = ddoq_smaller(PART_FEATURES, d - first);
-    for (size_t j = part; j < stream->k && stream->rebuild; j += PARTS)
+    size_t slices = feature_slices(stream), parts = cell_parts(stream, slices), part = task / slices;
+    size_t first = task % slices * PART_FEATURES, d = stream->x.d, depth = ddoq_smaller(PART_FEATURES, d - first);
+    for (size_t j = part; j < stream->k && stream->rebuild; j += parts)
         memset(stream->sums + j * d + first, 0, depth * sizeof *stream->sums);
     for (size_t segment = 0; segment < stream->n_tasks; segment++) {
         size_t begin = segment * stream->task_blocks * DDOQ_STREAM_ROWS, rows = stream->n_moved[segment];
         if (stream->rebuild)
-            rows = ddoq_smaller(stream->task_blocks * DDOQ_STREAM_ROWS, x->n - begin);
+            rows = ddoq_smaller(stream->task_blocks * DDOQ_STREAM_ROWS, stream->x.n - begin);
         if (ddoq_stopped(crew))
             return DDOQ_INTERRUPTED;
-        for (size_t m = 0; m < rows; m++) {
-            size_t i = stream->rebuild ? begin + m : (size_t)stream->moved[begin + m];
-            size_t from = (size_t)stream->cell[i], to = (size_t)stream->label[i];
-            const char *row = ddoq_row(x, i) + first * x->kernels->item;
-            if (!stream->rebuild && from % PARTS == part)
-                x->kernels->axpy(depth, -stream->w[i], row, stream->sums + from * d + first);
-            if (to % PARTS == part)
-                x->kernels->axpy(depth, stream->w[i], row, stream->sums + to * d + first);
-        }
+        update_segment(stream, begin, rows, first, part, parts);
     }
     return DDOQ_OK;
 }
@@ -173,8 +201,8 @@ static enum ddoq_status fill_empty_cells(struct ddoq_stream *stream)
 /* The sums become those of label's cells, and cell = label. */
 static enum ddoq_status move_samples(struct ddoq_stream *stream)
 {
-    size_t tasks = PARTS * ((stream->x.d + PART_FEATURES - 1) / PART_FEATURES);
-    enum ddoq_status status = ddoq_stream_phase(stream, tasks, update_task);
+    size_t slices = feature_slices(stream);
+    enum ddoq_status status = ddoq_stream_phase(stream, slices * cell_parts(stream, slices), update_task);
     if (status != DDOQ_OK)
         return status;
     memcpy(stream->cell, stream->label, stream->x.n * sizeof *stream->cell);

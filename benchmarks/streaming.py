@@ -7,9 +7,9 @@ seed 0), so that no library's labels stay within the iterations timed. Every lib
 the same 2 threads, and runs without a tolerance. Time of an iteration: that of 12 iterations less that of 2, over 10,
 the least of three runs of each; so reading, packing and the final assignment are not in it. The whole time of 2
 iterations, with all of that, stands beside it. Share of the peak: 2 n d k operations in that time over the machine's
-peak of multiply-adds, which is taken before and after each row; a row is measured again when they differ by more than
-5 %, and one that stays uneven says so. Distortion: after 12 iterations, weighted mean squared distance to the nearest
-point, computed for all in the same way. Results: results/streaming.json.
+best peak of multiply-adds, which is taken before and after each row; a row is measured again when the machine is not
+as free as it has been (peak.py), and one that stays uneven says so. Distortion: after 12 iterations, mean squared
+distance to the nearest point, computed for all in the same way. Results: results/streaming.json.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of one libra
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import faiss
 import numpy as np
-from common import facts, load_result, save_result
-from peak import peak_gflops
+from common import entry, facts, load_result, save_result
+from peak import measured
 from sklearn.cluster import KMeans
 from sklearnex.cluster import KMeans as IntelKMeans
 from threadpoolctl import threadpool_limits
@@ -33,6 +34,7 @@ from threadpoolctl import threadpool_limits
 import ddoq
 
 THREADS, FEW, MANY, RUNS = 2, 2, 12, 3
+PACKAGES = ("numpy", "scikit-learn", "scikit-learn-intelex", "faiss-cpu")
 CELLS = {
     f"{n} x {d}, k {k}": (n, d, k)
     for n, d, k in ((100_000, 512, 64), (100_000, 512, 256), (60_000, 768, 1000), (1_000_000, 128, 256))
@@ -78,31 +80,19 @@ METHODS: dict[str, Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, int
 
 
 def measure(name: str, X: np.ndarray, start: np.ndarray) -> dict[str, object]:
-    """One row, measured again while the machine is uneven."""
-    isa = str(ddoq.info()["isa"])
-    for _ in range(3):
-        before = peak_gflops(isa, THREADS)
-        seconds: dict[int, list[float]] = {FEW: [], MANY: []}
-        for n_iter in (FEW, MANY) * RUNS:
-            begin = time.perf_counter()
-            points, done = METHODS[name](X, start, n_iter)
-            seconds[n_iter].append(time.perf_counter() - begin)
-            if done != n_iter:
-                raise SystemExit(f"{name} stopped after {done} iterations of {n_iter}")
-        after = peak_gflops(isa, THREADS)
-        even = abs(after - before) <= 0.05 * max(before, after)
-        if even:
-            break
+    seconds: dict[int, list[float]] = {FEW: [], MANY: []}
+    for n_iter in (FEW, MANY) * RUNS:
+        begin = time.perf_counter()
+        points, done = METHODS[name](X, start, n_iter)
+        seconds[n_iter].append(time.perf_counter() - begin)
+        if done != n_iter:
+            raise SystemExit(f"{name} stopped after {done} iterations of {n_iter}")
     iteration = (min(seconds[MANY]) - min(seconds[FEW])) / (MANY - FEW)
-    gflops = 2 * X.size * len(start) / iteration / 1e9
     return {
         "iteration_milliseconds": round(1e3 * iteration, 1),
         "milliseconds_of_2_iterations": round(1e3 * min(seconds[FEW]), 1),
-        "gflops": round(gflops, 1),
-        "share_of_peak": round(gflops / max(before, after), 3),
+        "gflops": round(2 * X.size * len(start) / iteration / 1e9, 1),
         "distortion": ddoq.w2(X, points.astype(np.float32)) ** 2,
-        "peak_gflops": round(before, 1),
-        "even": even,
     }
 
 
@@ -111,16 +101,16 @@ def main() -> None:
     parser.add_argument("--cells", nargs="*", choices=CELLS, default=list(CELLS))
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
     options = parser.parse_args()
-    isa = ddoq.info()["isa"]
-    result = load_result("streaming")
-    machine = result.setdefault(f"{facts()['cpu']}, {isa}", {"facts": facts(), "cells": {}})
+    here, result = facts(PACKAGES), load_result("streaming")
+    isa, machine = here["instruction_set"], entry(result, here)
     for cell in options.cells:
         rows = machine["cells"].setdefault(cell, {})
         missing = [method for method in options.methods if method not in rows]
         X, start = blobs(*CELLS[cell]) if missing else (np.empty(0), np.empty(0))
         for method in options.methods:
             if method in missing:
-                rows[method] = measure(method, X, start)
+                row = measured(partial(measure, method, X, start), machine, isa, THREADS)
+                rows[method] = {**row, "share_of_peak": round(row["gflops"] / machine["peak_gflops"], 3)}
                 save_result("streaming", result)
             row = rows[method]
             note = "" if row["even"] else "  (the machine was uneven)"

@@ -49,6 +49,10 @@ enum ddoq_status ddoq_assign(const struct ddoq_run *run, enum ddoq_type type, co
 /* Features of the sketch of more features than that. */
 #define DDOQ_SKETCH_FEATURES 2048
 
+/* How a class is quantised: in Gram form by Lloyd's iterations, with single-point moves after them, and both in a
+ * sketch; or streaming, by Lloyd's iterations over the samples with all threads. */
+enum ddoq_form { DDOQ_GRAM, DDOQ_GRAM_MOVES, DDOQ_SKETCH, DDOQ_STREAMING };
+
 struct ddoq_quantize_args {
     enum ddoq_type type;
     const void *X; /* (n, d) */
@@ -63,13 +67,14 @@ struct ddoq_quantize_args {
     const int64_t *start_rows; /* positions within the class */
     const void *start_points;  /* (K, d) */
     size_t max_iter;
-    const uint8_t *hartigan; /* (n_classes): 1: single-point moves follow Lloyd; 2: and both run in a sketch */
-    void *points;            /* out (K, d) */
-    double *weights;         /* out (K), sums to 1 per class */
-    int64_t *counts;         /* out (K) */
-    int64_t *labels;         /* out (as rows): index within the class */
-    double *distortion;      /* out (n_classes): weighted mean squared distance */
-    int64_t *n_iter;         /* out (n_classes) */
+    double tol;           /* streaming stops where the points' squared shift is at most tol x mean of the variances */
+    const uint8_t *forms; /* (n_classes) of enum ddoq_form */
+    void *points;         /* out (K, d) */
+    double *weights;      /* out (K), sums to 1 per class */
+    int64_t *counts;      /* out (K) */
+    int64_t *labels;      /* out (as rows): index within the class */
+    double *distortion;   /* out (n_classes): weighted mean squared distance */
+    int64_t *n_iter;      /* out (n_classes) */
 };
 
 /* Number of candidates per greedy k-means++ step: 2 + floor(ln k). */

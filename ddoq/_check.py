@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,16 @@ def check_integer(value: object, name: str) -> int:
     if int(value) > LARGEST:
         raise ValueError(f"{name} must be below 2**63")
     return int(value)
+
+
+def check_tolerance(value: object) -> float:
+    """The value as a float, if it is a finite number of at least 0."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"tol must be a number, not {value!r}")
+    tol = float(value)
+    if not 0 <= tol < np.inf:
+        raise ValueError(f"tol must be finite and not negative, not {value}")
+    return tol
 
 
 def check_finite(X: NDArray[Any], class_index: NDArray[np.int64], classes: NDArray[Any], name: str = "X") -> None:
@@ -136,17 +146,32 @@ def check_memory(
     dtype: DTypeLike,
     n_threads: int,
     classes: NDArray[Any],
+    streaming: NDArray[np.bool_],
 ) -> None:
-    """Refuse work whose Gram matrices, centred copies and cell sums do not fit into the memory that is free."""
-    need = sizes.astype(np.float64) * ((sizes + d) * np.dtype(dtype).itemsize + 8 * k)
-    largest_first = np.argsort(-need, kind="stable")[:n_threads]
-    total, free = float(need[largest_first].sum()), available_memory()
-    if free is None or total <= free:
+    """Refuse work that does not fit into the memory that is free.
+
+    That of a class is, in Gram form, its Gram matrix, centred copy and cell sums, as many classes side by side as there
+    are threads; in streaming form the panels of its samples and what seeding keeps of each, one class at a time.
+    """
+    item = np.dtype(dtype).itemsize
+    n, in_gram = sizes.astype(np.float64), np.flatnonzero(~streaming)
+    gram = n * ((n + d) * item + 8 * k)
+    stream = n * (d * item + 8 * (10 + np.log(k))) + k * d * (8 + 2 * item)
+    side_by_side = in_gram[np.argsort(-gram[in_gram], kind="stable")][:n_threads]
+    total, free = float(gram[side_by_side].sum()), available_memory()
+    largest = int(np.argmax(np.where(streaming, stream, 0)))
+    if free is None or max(total, float(stream[largest]) if streaming.any() else 0) <= free:
         return
-    c, threads = int(largest_first[0]), len(largest_first)
-    remedies = ["n_threads=1"] * (threads > 1) + ["float32"] * (np.dtype(dtype).itemsize == 8) + ["fewer samples"]
+    remedies = ["float32"] * (item == 8) + ["fewer samples"]
+    if total <= free:
+        raise MemoryError(
+            f"quantising the {sizes[largest]} samples{of_class(classes, largest)} takes {stream[largest] / 2**30:.1f} "
+            f"GiB, and {free / 2**30:.1f} GiB are free: use {' or '.join(remedies)}"
+        )
+    c, threads = int(side_by_side[0]), len(side_by_side)
+    remedies = ['form="streaming"'] * bool(stream[c] <= free) + ["n_threads=1"] * (threads > 1) + remedies
     raise MemoryError(
-        f"quantising the {sizes[c]} samples{of_class(classes, c)} takes {need[c] / 2**30:.1f} GiB (it grows with the "
+        f"quantising the {sizes[c]} samples{of_class(classes, c)} takes {gram[c] / 2**30:.1f} GiB (it grows with the "
         f"square of their number), {threads} thread(s) side by side {total / 2**30:.1f} GiB, "
         f"and {free / 2**30:.1f} GiB are free: use {' or '.join(remedies)}"
     )

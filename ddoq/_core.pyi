@@ -22,7 +22,8 @@ def quantize_classes(
     start_rows: NDArray[np.int64] | None,  # per class and restart k positions within the class
     start_points: _Real | None,  # (K, d), with n_init = 1; exactly one of the three is given
     max_iter: int,
-    hartigan: NDArray[np.uint8],  # (C,) 1: single-point moves follow Lloyd; 2: both in a sketch
+    tol: float,  # of streaming: times the mean of the features' variances
+    forms: NDArray[np.uint8],  # (C,) 0: Gram; 1: with single-point moves; 2: both in a sketch; 3: streaming
     n_threads: int,
     isa: str,
     points: _Real,  # out (K, d), dtype of X

@@ -14,7 +14,7 @@ from ddoq import _backend
 from ddoq._check import check_sample_weight
 from ddoq._start import Init, RandomState
 from ddoq.clvq import OnlineQuantizer
-from ddoq.quantize import Quantization, Refine, quantize
+from ddoq.quantize import Form, Quantization, Refine, quantize
 
 
 class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
@@ -25,8 +25,9 @@ class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     n_clusters
         Number of points, at most the number of distinct rows of positive weight. scikit-learn's `KMeans` warns above
         that and keeps points without samples; here it is an error, since every point must have mass.
-    init, n_init, refine, max_iter, random_state, n_threads
-        As for `ddoq.quantize`. With `refine="none"` the fit is that of `KMeans` with `tol=0` from the same start.
+    init, n_init, refine, form, max_iter, tol, random_state, n_threads
+        As for `ddoq.quantize`. With `refine="none"` the fit is that of `KMeans` from the same start, with the same
+        `tol` in streaming form and with `tol=0` in Gram form.
 
     Attributes
     ----------
@@ -77,7 +78,9 @@ class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         init: Init = "k-means++",
         n_init: int = 1,
         refine: Refine = "auto",
+        form: Form = "auto",
         max_iter: int = 300,
+        tol: float = 1e-4,
         random_state: RandomState = None,
         n_threads: int | None = None,
     ) -> None:
@@ -85,7 +88,9 @@ class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         self.init = init
         self.n_init = n_init
         self.refine = refine
+        self.form = form
         self.max_iter = max_iter
+        self.tol = tol
         self.random_state = random_state
         self.n_threads = n_threads
 
@@ -104,7 +109,9 @@ class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             init=self.init,
             n_init=self.n_init,
             refine=self.refine,
+            form=self.form,
             max_iter=self.max_iter,
+            tol=self.tol,
             random_state=self.random_state,
             n_threads=self.n_threads,
         )
@@ -128,7 +135,8 @@ class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         its samples had taken one.
 
         `cluster_weights_` are the online weights of the whole stream, and not, as after `fit`, the masses of the cells;
-        `n_iter_` is the number of steps. `init`, `n_init`, `refine`, `max_iter` and `random_state` have no part here.
+        `n_iter_` is the number of steps. `init`, `n_init`, `refine`, `form`, `max_iter`, `tol` and `random_state` have
+        no part here.
 
         Raises
         ------

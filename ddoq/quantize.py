@@ -24,6 +24,7 @@ from ddoq._check import (
     check_memory,
     check_number_of_points,
     check_sample_weight,
+    check_tolerance,
     count_distinct,
 )
 from ddoq._start import Init, RandomState, starts, streams
@@ -32,6 +33,7 @@ from ddoq.budget import convex_curve, grid, share
 Clock = Literal["global", "point"]
 Method = Literal["lloyd", "clvq", "minibatch"]
 Refine = Literal["auto", "hartigan", "none"]
+Form = Literal["auto", "gram", "streaming"]
 Progress = Callable[[int], None]
 
 # Single-point moves overfit where a cell has few samples: on latents of ImageNette (d 6,272) they left the distortion
@@ -42,6 +44,16 @@ REFINE_FROM_SAMPLES_PER_POINT = 15
 # latents of ImageNette (d 6,272, mean of 10 classes x 4 seeds) the distortion was 0.08 % above that of the fit in all
 # features at k 10 and 0.20 % at k 50; at k 200 a prototype lost 1 %.
 SKETCH_FROM_FEATURES, SKETCH_FROM_SAMPLES, SKETCH_TO_POINTS = 4096, 512, 64
+
+# Codes of the core's enum ddoq_form.
+GRAM, GRAM_MOVES, SKETCH, STREAMING = range(4)
+
+# Gram or streaming, one class on 2 threads (Zen 4, AVX-512, float32 blobs): the Gram form with moves, seconds and
+# distortion against the streaming form's: n 4,000: d 128, k 10 to 256: 0.06 to 0.09 s against 0.01 to 0.05, 0.1, 0.5
+# and 1.5 % lower; d 768: 0.15 to 0.18 s against 0.02 to 0.13. n 16,000, d 768: 2.5 to 2.8 s against 0.08 to 0.51, 0.02,
+# 0 and 0.4 % lower. So the Gram form is for classes of some thousands, where it is still a fraction of a second, and
+# for more where the moves have something to gain, as long as its matrix stays at 1 GiB of float32.
+GRAM_TO_SAMPLES, MOVES_TO_SAMPLES, MOVES_TO_SAMPLES_PER_POINT = 4096, 16_384, 100
 
 
 @dataclass(frozen=True)
@@ -148,7 +160,9 @@ def quantize(
     init: Init = "k-means++",
     n_init: int = 1,
     refine: Refine = "auto",
+    form: Form = "auto",
     max_iter: int = 300,
+    tol: float = 1e-4,
     progress: Progress | None = None,
     random_state: RandomState = None,
     n_threads: int | None = None,
@@ -166,7 +180,7 @@ def quantize(
         "lloyd"; "clvq": one pass of `OnlineQuantizer` over the shuffled samples; "minibatch": scikit-learn's
         MiniBatchKMeans in D4M's order (`ddoq.minibatch`). The last two look at each sample once before the full
         assignment that gives the weights; `n_iter` is 1, a point may end without samples (weight zero), and
-        sample_weight, init, n_init, refine and max_iter are refused.
+        sample_weight, init, n_init, refine, form, max_iter and tol are refused.
     step, clock, average
         Of "clvq" alone, as for `OnlineQuantizer`: (b, power) of the step (1 + i / b)^-power, what i counts, and whether
         the points are the means of those of all steps.
@@ -180,9 +194,16 @@ def quantize(
         "hartigan": after Lloyd, move single samples so long as the distortion falls; "none": Lloyd alone, as
         scikit-learn; "auto": "hartigan" where there are at least 15 samples a point, since it overfits on fewer, and,
         where d >= 4,096, n >= 512 and k <= 64, in a random sketch of 2,048 features, which is faster: points, labels
-        and weights are then taken in all features.
+        and weights are then taken in all features. In streaming form there are no moves: "auto" is "none".
+    form
+        "gram": the products of all pairs of samples once, memory n^2, and then iterations that do not depend on d;
+        "streaming": iterations over a packed copy of the samples with all threads, memory n d; "auto": streaming above
+        4,096 samples, but above 16,384 where "auto" refines and there are at most 100 samples a point.
     max_iter
         Most Lloyd iterations of a start.
+    tol
+        Of the streaming form, as in scikit-learn: it also stops where the squares of the points' shifts sum to at most
+        tol times the mean of the features' variances. The Gram form stops where the labels stay, as does tol=0.
     progress
         Called with the number of finished classes about every 50 ms; an exception from it stops the work.
     random_state
@@ -197,7 +218,7 @@ def quantize(
     TypeError
         On data that are not real numbers.
     MemoryError
-        If the (n, n) Gram matrix does not fit; the message says its size and what to do.
+        If the (n, n) Gram matrix or the copy of the samples does not fit; the message says its size and what to do.
 
     Examples
     --------
@@ -224,7 +245,9 @@ def quantize(
         init=init,
         n_init=n_init,
         refine=refine,
+        form=form,
         max_iter=max_iter,
+        tol=tol,
         progress=progress,
         n_threads=n_threads,
     )
@@ -245,7 +268,9 @@ def quantize_classes(
     init: Init = "k-means++",
     n_init: int = 1,
     refine: Refine = "auto",
+    form: Form = "auto",
     max_iter: int = 300,
+    tol: float = 1e-4,
     progress: Progress | None = None,
     random_state: RandomState | Sequence[np.random.SeedSequence] = None,
     n_threads: int | None = None,
@@ -255,7 +280,8 @@ def quantize_classes(
     Parameters
     ----------
     X
-        (n, d) samples, as for `quantize`. Memory: one (n_c, n_c) Gram matrix per thread.
+        (n, d) samples, as for `quantize`. Classes in streaming form have all threads one after the other; the others
+        run side by side, one (n_c, n_c) Gram matrix per thread.
     y
         (n,) labels of any type that sorts; the classes are its distinct values in sorted order.
     k
@@ -269,7 +295,7 @@ def quantize_classes(
     random_state
         As for `quantize`: class i draws from the i-th child of the seed. Or a sequence with the SeedSequence of each
         class: a group of classes then gives the same result as within the whole.
-    method, step, clock, average, sample_weight, n_init, refine, max_iter, progress, n_threads
+    method, step, clock, average, sample_weight, n_init, refine, form, max_iter, tol, progress, n_threads
         As for `quantize`.
 
     Raises
@@ -307,7 +333,9 @@ def quantize_classes(
             init=init,
             n_init=n_init,
             refine=refine,
+            form=form,
             max_iter=max_iter,
+            tol=tol,
             n_threads=n_threads,
         )
     return _quantize(
@@ -324,7 +352,9 @@ def quantize_classes(
         init=init,
         n_init=n_init,
         refine=refine,
+        form=form,
         max_iter=max_iter,
+        tol=tol,
         progress=progress,
         n_threads=n_threads,
     )
@@ -342,7 +372,9 @@ def _quantize(
     init: Init,
     n_init: int,
     refine: Refine,
+    form: Form,
     max_iter: int,
+    tol: float,
     progress: Progress | None,
     n_threads: int | None,
     step: tuple[float, float] | None = None,
@@ -353,11 +385,18 @@ def _quantize(
     n_init, max_iter = check_integer(n_init, "n_init"), check_integer(max_iter, "max_iter")
     if refine not in ("auto", "hartigan", "none"):
         raise ValueError(f'refine must be "auto", "hartigan" or "none", not {refine!r}')
+    if form not in ("auto", "gram", "streaming"):
+        raise ValueError(f'form must be "auto", "gram" or "streaming", not {form!r}')
+    if form == "streaming" and refine == "hartigan":
+        raise ValueError('refine="hartigan" needs the Gram matrix: use form="gram", or refine="none"')
+    tol = check_tolerance(tol)
     if method not in ("lloyd", "clvq", "minibatch"):
         raise ValueError(f'method must be "lloyd", "clvq" or "minibatch", not {method!r}')
-    plain = isinstance(init, str) and (init, n_init, refine, max_iter) == ("k-means++", 1, "auto", 300)
+    options = (init, n_init, refine, form, max_iter, tol)
+    plain = isinstance(init, str) and options == ("k-means++", 1, "auto", "auto", 300, 1e-4)
     if method != "lloyd" and (sample_weight is not None or not plain):
-        raise ValueError(f'sample_weight, init, n_init, refine and max_iter are for method="lloyd", not {method!r}')
+        names = "sample_weight, init, n_init, refine, form, max_iter and tol"
+        raise ValueError(f'{names} are for method="lloyd", not {method!r}')
     if method != "clvq" and (step is not None or clock != "global" or average):
         raise ValueError(f'step, clock and average are for method="clvq", not {method!r}')
     threads, isa = _backend.n_threads(n_threads), _backend.isa()
@@ -372,14 +411,17 @@ def _quantize(
     rows = rows[np.argsort(class_index[rows], kind="stable")]
     sizes = np.bincount(class_index[rows], minlength=len(own_classes))
     check_number_of_points(X, rows, _offsets(sizes), own_k, own_classes)
+    forms = _forms(form, refine, sizes if repeats is None else np.repeat(sizes, repeats), k, X.shape[1])
     if method == "lloyd":
-        check_memory(sizes, own_k, X.shape[1], X.dtype, threads, own_classes)
+        streaming = forms == STREAMING
+        if repeats is not None:
+            streaming = np.logical_and.reduceat(streaming, first)
+        check_memory(sizes, own_k, X.shape[1], X.dtype, threads, own_classes, streaming)
     if repeats is not None:
         own = np.split(rows, np.cumsum(sizes)[:-1])
         rows = np.concatenate([part for part, repeat in zip(own, repeats, strict=True) for _ in range(repeat)])
         sizes = np.repeat(sizes, repeats)
     row_offsets, point_offsets = _offsets(sizes), _offsets(k)
-    moves = _moves(refine, sizes, k, X.shape[1])
 
     result = _empty_result(X, class_index, classes, point_offsets)
     if method != "lloyd":
@@ -395,7 +437,8 @@ def _quantize(
         n_init,
         *starts(init, n_init, seeds, w, rows, row_offsets, k, result.points),
         max_iter,
-        moves,
+        tol,
+        forms,
         threads,
         isa,
         result.points,
@@ -469,17 +512,23 @@ def _share_budget(
     return share(convex, np.array([w[rows].sum() for rows in own]), budget)
 
 
-def _moves(refine: Refine, n: NDArray[np.int64], k: NDArray[np.int64], d: int) -> NDArray[np.uint8]:
-    """What follows Lloyd in each class of n samples and k points: 0 nothing, 1 single-point moves, 2 both in a sketch.
+def _forms(form: Form, refine: Refine, n: NDArray[np.int64], k: NDArray[np.int64], d: int) -> NDArray[np.uint8]:
+    """How each class of n samples and k points is quantised: GRAM, GRAM_MOVES, SKETCH or STREAMING.
 
     A pure function of sizes and options, never of time or memory: results must not depend on the machine's mood.
     """
+    if form == "streaming":
+        return np.full(len(k), STREAMING, dtype=np.uint8)
     if refine != "auto":
-        return np.full(len(k), refine == "hartigan", dtype=np.uint8)
-    moves = (n >= REFINE_FROM_SAMPLES_PER_POINT * k).astype(np.uint8)
-    if d >= SKETCH_FROM_FEATURES:
-        moves[(moves == 1) & (n >= SKETCH_FROM_SAMPLES) & (k <= SKETCH_TO_POINTS)] = 2
-    return moves
+        forms = np.full(len(k), GRAM_MOVES if refine == "hartigan" else GRAM, dtype=np.uint8)
+    else:
+        forms = np.where(n >= REFINE_FROM_SAMPLES_PER_POINT * k, GRAM_MOVES, GRAM).astype(np.uint8)
+        if d >= SKETCH_FROM_FEATURES:
+            forms[(forms == GRAM_MOVES) & (n >= SKETCH_FROM_SAMPLES) & (k <= SKETCH_TO_POINTS)] = SKETCH
+    if form == "auto" and refine != "hartigan":
+        moves_pay = (forms != GRAM) & (n <= MOVES_TO_SAMPLES) & (n <= MOVES_TO_SAMPLES_PER_POINT * k)
+        forms[(n > GRAM_TO_SAMPLES) & ~moves_pay] = STREAMING
+    return forms
 
 
 def _empty_result(

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ddoq._check import as_classes, as_samples, check_integer
 from ddoq._start import Init, RandomState, streams
-from ddoq.quantize import Refine, quantize_curves
+from ddoq.quantize import Form, Refine, quantize_curves
 
 LEGEND_ROWS = 20  # of a column
 
@@ -76,7 +76,9 @@ def rate_distortion(
     init: Init = "k-means++",
     n_init: int = 1,
     refine: Refine = "auto",
+    form: Form = "auto",
     max_iter: int = 300,
+    tol: float = 1e-4,
     random_state: RandomState | Sequence[np.random.SeedSequence] = None,
     n_threads: int | None = None,
 ) -> RateDistortion:
@@ -87,7 +89,7 @@ def rate_distortion(
 
     Parameters
     ----------
-    X, sample_weight, n_init, refine, max_iter, n_threads
+    X, sample_weight, n_init, refine, form, max_iter, tol, n_threads
         As for `quantize_classes`.
     y
         (n,) labels; None: the samples are one class.
@@ -130,7 +132,9 @@ def rate_distortion(
         init=init,
         n_init=n_init,
         refine=refine,
+        form=form,
         max_iter=max_iter,
+        tol=tol,
         n_threads=n_threads,
     )
     return RateDistortion(classes, numbers, np.stack(curves))

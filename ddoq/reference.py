@@ -163,6 +163,40 @@ def lloyd(G: Floats, w: Floats, distances: Floats, max_iter: int) -> tuple[Ints,
     return np.argmin(distances, axis=0), members, max_iter
 
 
+def lloyd_streaming(rows: Floats, w: Floats, points: Floats, max_iter: int, tol: float) -> tuple[Ints, Ints, int]:
+    """As `lloyd`, by coordinates from the points (k, d); also stops where the points hardly shift.
+
+    That is where the sum of the squared shifts is at most tol times the mean of the features' variances, as in
+    scikit-learn, whose variances have no weights.
+    """
+    members, n_iter, shift = np.full(len(w), -1), 0, np.inf
+    least = tol * float(rows.var(axis=0).mean())
+    while n_iter < max_iter and shift > least:
+        n_iter += 1
+        distances = point_distances(rows, points)
+        labels = np.argmin(distances, axis=0)
+        if np.array_equal(labels, members):
+            return labels, members, n_iter
+        members = relocate(labels, distances)
+        before, points = points, means(rows, w, members, len(points))
+        shift = float(((points - before) ** 2).sum())
+    return np.argmin(point_distances(rows, points), axis=0), members, n_iter
+
+
+def point_distances(rows: Floats, points: Floats) -> Floats:
+    """Squared distances (k, n) of all samples to points (k, d)."""
+    return np.stack([((rows - point) ** 2).sum(axis=1) for point in points])
+
+
+def means(rows: Floats, w: Floats, members: Ints, k: int) -> Floats:
+    """Weighted means (k, d) of the cells of a membership (n,); zeros for an empty cell."""
+    points = np.zeros((k, rows.shape[1]))
+    for cell in np.unique(members):
+        inside = members == cell
+        points[cell] = w[inside] @ rows[inside] / w[inside].sum()
+    return points
+
+
 def hartigan(G: Floats, w: Floats, labels: Ints, k: int) -> Ints:
     """Labels (n,) after single-point moves, each of which lowers the distortion, until none does.
 
@@ -216,21 +250,31 @@ def quantize_class(
     start_points: ArrayLike | None = None,
     max_iter: int = 300,
     use_hartigan: bool = False,
+    tol: float | None = None,
 ) -> Fit:
     """One whole class: X (n, d), positive weights w (n,), from exactly one kind of start; a row of it is one restart.
 
     uniforms (n_init, 1 + (k - 1) * n_trials(k)) | start_rows (n_init, k) sample indices | start_points (k, d).
+    With tol it is the streaming form, otherwise the Gram form.
     """
     rows, w = np.asarray(X, dtype=np.float64), np.asarray(w, dtype=np.float64)
     mean = w @ rows / w.sum()
     G = gram(rows - mean)
     if uniforms is not None:
-        starts = [start_distances(G, seed_greedy(G, w, k, draws)) for draws in np.atleast_2d(uniforms)]
-    elif start_rows is not None:
-        starts = [start_distances(G, chosen) for chosen in np.atleast_2d(start_rows)]
+        seeds = [seed_greedy(G, w, k, draws) for draws in np.atleast_2d(uniforms)]
     else:
-        starts = [np.stack([((rows - point) ** 2).sum(axis=1) for point in np.asarray(start_points, dtype=np.float64)])]
-    fits = [_from_start(rows, G, w, distances, max_iter, use_hartigan) for distances in starts]
+        seeds = list(np.atleast_2d(start_rows)) if start_rows is not None else []
+    if tol is not None:
+        starts = [rows[chosen] for chosen in seeds] or [np.asarray(start_points, dtype=np.float64)]
+        found = [lloyd_streaming(rows, w, points, max_iter, tol) for points in starts]
+    else:
+        distances = [start_distances(G, chosen) for chosen in seeds]
+        distances = distances or [point_distances(rows, np.asarray(start_points, dtype=np.float64))]
+        found = [lloyd(G, w, distance, max_iter) for distance in distances]
+    if use_hartigan:
+        moved = [(hartigan(G, w, labels, k), n_iter) for labels, _, n_iter in found]
+        found = [(labels, labels, n_iter) for labels, n_iter in moved]
+    fits = [_fit(rows, w, k, *one) for one in found]
     spread = TIE * float(w @ np.diag(G)) / w.sum()
     best = fits[0]
     for fit in fits:
@@ -239,15 +283,8 @@ def quantize_class(
     return best
 
 
-def _from_start(rows: Floats, G: Floats, w: Floats, distances: Floats, max_iter: int, use_hartigan: bool) -> Fit:
-    k = len(distances)
-    labels, members, n_iter = lloyd(G, w, distances, max_iter)
-    if use_hartigan:
-        labels = members = hartigan(G, w, labels, k)
-    points = np.zeros((k, rows.shape[1]))
-    for cell in np.unique(members):
-        inside = members == cell
-        points[cell] = w[inside] @ rows[inside] / w[inside].sum()
+def _fit(rows: Floats, w: Floats, k: int, labels: Ints, members: Ints, n_iter: int) -> Fit:
+    points = means(rows, w, members, k)
     weights = np.bincount(labels, weights=w, minlength=k) / w.sum()
     distortion = float(w @ ((rows - points[labels]) ** 2).sum(axis=1) / w.sum())
     return Fit(points, weights, np.bincount(labels, minlength=k), labels, distortion, n_iter)

@@ -35,7 +35,8 @@ def valid_quantize(rng: np.random.Generator) -> list[Any]:
         np.concatenate([[0], np.cumsum(ks)]),
     ]
     arguments += [n_init, *(starts[i] if i == start else None for i in range(3)), int(rng.integers(1, 20))]
-    arguments += [rng.integers(0, 2, size=C).astype(np.uint8), int(rng.integers(1, 4)), isa_of(rng)]
+    forms = rng.integers(0, 4, size=C).astype(np.uint8)
+    arguments += [float(rng.choice([0.0, 1e-2])), forms, int(rng.integers(1, 4)), isa_of(rng)]
     arguments += [np.empty((K, d), dtype), np.empty(K), np.empty(K, dtype=np.int64), np.empty(n, dtype=np.int64)]
     return [*arguments, np.empty(C), np.empty(C, dtype=np.int64), None]
 
@@ -57,7 +58,12 @@ def valid_clvq(rng: np.random.Generator) -> list[Any]:
     X, points = (rng.normal(size=(size, d)).astype(dtype) for size in (n, k))
     weights = np.full(k, 1 / k) if rng.integers(2) else None
     wins, winners = rng.integers(0, 9, size=k), np.empty(n, dtype=np.int64)
-    return [X, points, weights, wins, winners, float(rng.uniform(0.1, 9)), float(rng.random()), isa_of(rng)]
+    average = bool(rng.integers(2))
+    sums = rng.normal(size=(k, d)) if average else None
+    summed = np.array(wins if weights is None else np.full(k, wins.sum()))
+    weight_sums = rng.random(k) if average and weights is not None else None
+    step = [float(rng.uniform(0.1, 9)), float(rng.random())]
+    return [X, points, weights, wins, winners, *step, sums, summed, weight_sums, int(rng.integers(1, 4)), isa_of(rng)]
 
 
 def valid_weighted_loss(rng: np.random.Generator) -> list[Any]:

@@ -50,7 +50,8 @@ class Job:
             "start_rows": None,
             "start_points": None,
             "max_iter": 300,
-            "hartigan": np.zeros(C, dtype=np.uint8),
+            "tol": 0.0,
+            "forms": np.zeros(C, dtype=np.uint8),
             "n_threads": 1,
             "isa": isa,
             "points": np.full((K, X.shape[1]), np.nan, dtype=X.dtype),
@@ -248,7 +249,7 @@ def test_single_point_moves_reach_a_better_partition(dtype: str, isa: str) -> No
     X = normal(200, 60, dtype)
     start = np.arange(10)
     lloyd = Job(X, [10], isa, start_rows=start).run()
-    job = Job(X, [10], isa, start_rows=start, hartigan=np.ones(1, dtype=np.uint8)).run()
+    job = Job(X, [10], isa, start_rows=start, forms=np.ones(1, dtype=np.uint8)).run()
     assert job.distortion[0] < 0.995 * lloyd.distortion[0]
     means = np.stack([X[job.labels == j].astype(float).mean(axis=0) for j in range(10)])
     assert_allclose(job.points, means, rtol=0, atol=4 * EPSILON[dtype])
@@ -271,8 +272,8 @@ def test_empty_cells_take_the_farthest_samples(dtype: str, isa: str) -> None:
 @dtypes
 def test_fewer_distinct_rows_than_points_still_ends(dtype: str, isa: str) -> None:
     X = np.repeat(normal(2, 3, dtype), 5, axis=0)
-    for hartigan in (0, 1):
-        job = Job(X, [4], isa, hartigan=np.array([hartigan], dtype=np.uint8)).run()
+    for form in (0, 1, 3):
+        job = Job(X, [4], isa, forms=np.array([form], dtype=np.uint8)).run()
         assert job.counts.sum() == 10
         assert_allclose(job.points[job.labels], X, rtol=1e-6)
         assert np.isfinite(job.points).all()
@@ -304,7 +305,7 @@ def test_classes_are_independent_and_bits_do_not_depend_on_threads(dtype: str, i
         "rows": np.random.default_rng(0).permutation(233),
         "row_offsets": np.concatenate([[0], np.cumsum(sizes)]),
         "sample_weight": np.random.default_rng(1).uniform(0.1, 2.0, size=233),
-        "hartigan": np.array([0, 1, 1, 0], dtype=np.uint8),
+        "forms": np.array([0, 1, 3, 0], dtype=np.uint8),
     }
     one = Job(X, ks, isa, **changes).run()
     for n_threads in (2, 3, 5, 100):
@@ -321,7 +322,7 @@ def test_classes_are_independent_and_bits_do_not_depend_on_threads(dtype: str, i
             isa,
             **changes | {"rows": rows, "row_offsets": np.array([0, sizes[c]])},
         )
-        alone.arguments |= {"hartigan": changes["hartigan"][c : c + 1], "uniforms": one.uniforms[first : first + count]}
+        alone.arguments |= {"forms": changes["forms"][c : c + 1], "uniforms": one.uniforms[first : first + count]}
         first += count
         alone.run()
         at = slice(sum(ks[:c]), sum(ks[: c + 1]))
@@ -347,9 +348,9 @@ def test_assign_bits_do_not_depend_on_threads(dtype: str, isa: str) -> None:
 @pytest.mark.parametrize("scale", [1e-300, 1e300])
 def test_the_scale_of_the_weights_changes_nothing(scale: float, dtype: str, isa: str) -> None:
     X, w = normal(80, 6, dtype), 2.0 ** np.random.default_rng(0).integers(-3, 4, size=80)
-    hartigan = np.ones(1, dtype=np.uint8)
-    expected = Job(X, [5], isa, sample_weight=w, hartigan=hartigan).run()
-    scaled = Job(X, [5], isa, sample_weight=w * 2.0 ** np.round(np.log2(scale)), hartigan=hartigan).run()
+    forms = np.ones(1, dtype=np.uint8)
+    expected = Job(X, [5], isa, sample_weight=w, forms=forms).run()
+    scaled = Job(X, [5], isa, sample_weight=w * 2.0 ** np.round(np.log2(scale)), forms=forms).run()
     for a, b in zip(expected.outputs(), scaled.outputs(), strict=True):
         assert_array_equal(a, b)
 
@@ -410,9 +411,9 @@ def test_progress_is_not_called_again_after_its_exception(isa: str) -> None:
             if len(calls) >= last:
                 raise LookupError(f"enough after {len(calls)}")
 
-        hartigan = np.ones(1, dtype=np.uint8)
+        forms = np.ones(1, dtype=np.uint8)
         with pytest.raises(LookupError, match=f"^enough after {last}$"):
-            Job(X, [6500], isa, start_rows=np.arange(6500), hartigan=hartigan, progress=stop).run()
+            Job(X, [6500], isa, start_rows=np.arange(6500), forms=forms, progress=stop).run()
 
 
 INTERRUPTED = """

@@ -425,7 +425,8 @@ options = {
 X = np.random.default_rng(0).normal(size=(12_000, 2)).astype(np.float32)
 y = np.arange(12_000) % 2
 try:
-    ddoq.quantize_classes(X, y, 500, n_init=2000, random_state=0, n_threads=1, progress=progress, **options)
+    options |= {"form": "gram", "random_state": 0, "n_threads": 1, "progress": progress}
+    ddoq.quantize_classes(X, y, 500, n_init=2000, **options)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """

@@ -170,10 +170,11 @@ def test_bad_classes(options: dict[str, Any], error: type[Exception], message: s
 def test_gram_matrix_that_does_not_fit() -> None:
     X = np.arange(6_000_000, dtype=np.float64)[:, None]
     y = np.repeat(["big", "small"], [5_000_000, 1_000_000])
-    with pytest.raises(
-        MemoryError, match=r"5000000 samples of class 'big' takes 1\d{5}\.\d GiB.*n_threads=1 or float32 or"
-    ):
-        quantize_classes(X, y, 2, n_threads=2)
+    message = (
+        r"5000000 samples of class 'big' takes 1\d{5}\.\d GiB.*use form=\"streaming\" or n_threads=1 or float32 or"
+    )
+    with pytest.raises(MemoryError, match=message):
+        quantize_classes(X, y, 2, form="gram", n_threads=2)
 
 
 @pytest.mark.parametrize(("dtype", "itemsize"), [("float32", 4), ("float64", 8)])
@@ -186,9 +187,16 @@ def test_memory_is_known_before_and_the_advice_helps(
     monkeypatch.setattr(_check, "available_memory", lambda: largest + next_largest)
     quantize_classes(X, y, 2, n_threads=2)
     monkeypatch.setattr(_check, "available_memory", lambda: largest + next_largest - 1)
-    with pytest.raises(MemoryError, match=r"40 samples of class 0 .* use n_threads=1 or"):
+    with pytest.raises(MemoryError, match=r'40 samples of class 0 .* use form="streaming" or n_threads=1 or'):
         quantize_classes(X, y, 2, n_threads=2)
     quantize_classes(X, y, 2, n_threads=1)
+    quantize_classes(X, y, 2, n_threads=2, form="streaming")
     monkeypatch.setattr(_check, "available_memory", lambda: largest - 1)
-    with pytest.raises(MemoryError, match="use float32 or fewer" if dtype == "float64" else "use fewer samples"):
+    last = "float32 or fewer" if dtype == "float64" else "fewer samples"
+    with pytest.raises(MemoryError, match=f'use form="streaming" or {last}'):
         quantize_classes(X, y, 2, n_threads=1)
+    monkeypatch.setattr(_check, "available_memory", lambda: 1000)
+    with pytest.raises(MemoryError, match=f"are free: use {last}"):
+        quantize_classes(X, y, 2, n_threads=1)
+    with pytest.raises(MemoryError, match=f"40 samples of class 0 takes .* are free: use {last}"):
+        quantize_classes(X, y, 2, form="streaming")

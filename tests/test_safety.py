@@ -186,13 +186,15 @@ def problems(n_threads: int, isa: str) -> dict[str, tuple[list[Any], list[Any]]]
     labels, dist2 = np.empty(1500, dtype=np.int64), np.empty(1500)
     assign = [X, points, labels, dist2, n_threads, isa]
     gram = [X[:300], np.empty((300, 300), dtype=np.float32), isa]
-    clvq = [X, points.copy(), np.full(20, 0.05), np.zeros(20, dtype=np.int64), labels.copy(), 20.0, 1.0, isa]
+    wins, sums = np.zeros(20, dtype=np.int64), np.zeros((20, 40))
+    clvq = [X, points.copy(), np.full(20, 0.05), wins, labels.copy(), 20.0, 1.0]
+    clvq += [sums, wins.copy(), np.zeros(20), n_threads, isa]
     logits, gradient = normal(300, 1000, "float32"), np.empty((300, 1000), dtype=np.float32)
     loss = [logits, None, np.arange(300), np.ones(300), "index", 1.0, 0.1, n_threads, isa, gradient]
     offsets, k = np.arange(4) * 500, np.arange(4) * 10
     quantized = [np.empty((30, 40), dtype=np.float32), np.empty(30), np.empty(30, dtype=np.int64), labels.copy()]
     quantized += [np.empty(3), np.empty(3, dtype=np.int64)]
-    hartigan, starts = np.ones(3, dtype=np.uint8), [None, np.tile(np.arange(10), 3), None]
+    forms, starts = np.array([0, 1, 3], dtype=np.uint8), [None, np.tile(np.arange(10), 3), None]
     classes = [
         X,
         np.ones(1500),
@@ -202,7 +204,8 @@ def problems(n_threads: int, isa: str) -> dict[str, tuple[list[Any], list[Any]]]
         1,
         *starts,
         50,
-        hartigan,
+        1e-4,
+        forms,
         n_threads,
         isa,
         *quantized,
@@ -211,7 +214,7 @@ def problems(n_threads: int, isa: str) -> dict[str, tuple[list[Any], list[Any]]]
     return {
         "assign": (assign, [labels, dist2]),
         "gram": (gram, [gram[1]]),
-        "clvq": (clvq, clvq[1:5]),
+        "clvq": (clvq, [*clvq[1:5], *clvq[7:10]]),
         "weighted_loss": (loss, [gradient]),
         "quantize_classes": (classes, quantized),
     }

@@ -165,18 +165,25 @@ enum ddoq_status ddoq_assign_rows(const struct ddoq_rows *x, const void *points,
     return status;
 }
 
-enum ddoq_status ddoq_assign(const struct ddoq_run *run, enum ddoq_type type, const void *X, size_t n,
-                             const void *points, size_t k, size_t d, int64_t *labels, double *dist2)
+enum ddoq_status ddoq_assign_run(const struct ddoq_run *run, const struct ddoq_rows *x, const void *points, size_t k,
+                                 int64_t *labels, double *dist2)
 {
-    struct assignment m = {.x = {.kernels = &run->isa->real[type], .data = X, .n = n, .d = d},
+    struct assignment m = {.x = *x,
                            .points = points,
-                           .k = d > 0 ? k : 1, /* without features all are equally near */
+                           .k = x->d > 0 ? k : 1, /* without features all are equally near */
                            .labels = labels,
                            .dist2 = dist2};
     size_t failed;
     enum ddoq_status status = prepare(&m);
     if (status == DDOQ_OK)
-        status = ddoq_run_tasks(blocks(n), run, assign_block, &m, &failed);
+        status = ddoq_run_tasks(blocks(x->n), run, assign_block, &m, &failed);
     release(&m);
     return status;
+}
+
+enum ddoq_status ddoq_assign(const struct ddoq_run *run, enum ddoq_type type, const void *X, size_t n,
+                             const void *points, size_t k, size_t d, int64_t *labels, double *dist2)
+{
+    const struct ddoq_rows x = {.kernels = &run->isa->real[type], .data = X, .n = n, .d = d};
+    return ddoq_assign_run(run, &x, points, k, labels, dist2);
 }

@@ -10,4 +10,8 @@
 enum ddoq_status ddoq_assign_rows(const struct ddoq_rows *x, const void *points, size_t k, int64_t *labels,
                                   double *dist2, struct ddoq_crew *crew);
 
+/* The same, with all threads of the run. */
+enum ddoq_status ddoq_assign_run(const struct ddoq_run *run, const struct ddoq_rows *x, const void *points, size_t k,
+                                 int64_t *labels, double *dist2);
+
 #endif

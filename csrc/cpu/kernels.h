@@ -44,6 +44,15 @@ struct ddoq_kernels {
     void (*nearest)(size_t n, size_t k, const double *sums, const double *scale, const double *offset, int64_t *label,
                     double *best);
 
+    /* Of the streaming form, with a sample in each of the tile_cols lanes; labels are integers as wide as real. */
+    /* best = min over the rows of half[r] - product[r], product (rows, tile_cols); label = first + r of the first row
+     * that reaches it, where it is below the best so far, of
+     * which there is none at first = 0. */
+    void (*lower)(size_t rows, const void *product, const void *half, size_t first, void *best, void *label);
+    void (*copy_labels)(size_t n, const void *label, int64_t *out);
+    /* out (tile_cols) = or += squared norms of a panel's rows, with the bits that tile gives. */
+    void (*squares)(size_t depth, const void *panel, void *out, int add);
+
     /* Of the loss, over one row of n classes. */
     double (*largest)(size_t n, const void *x);
     double (*smallest)(size_t n, const void *x);

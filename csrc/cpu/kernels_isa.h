@@ -103,14 +103,20 @@ static inline void transpose_f64(quad_f64 x[2])
 }
 
 #define REAL float
+#define INTEGER int32_t
 #define FN(verb) verb##_f32
 #include "cpu/kernels_real.h"
+#include "cpu/kernels_stream.h"
 #undef REAL
+#undef INTEGER
 #undef FN
 #define REAL double
+#define INTEGER int64_t
 #define FN(verb) verb##_f64
 #include "cpu/kernels_real.h"
+#include "cpu/kernels_stream.h"
 #undef REAL
+#undef INTEGER
 #undef FN
 
 #define LOSS_CHUNK 1024
@@ -142,6 +148,9 @@ static inline void transpose_f64(quad_f64 x[2])
         .trial = trial_##suffix,                                                                                       \
         .two_least = two_least_##suffix,                                                                               \
         .nearest = nearest,                                                                                            \
+        .lower = lower_##suffix,                                                                                       \
+        .copy_labels = copy_labels_##suffix,                                                                           \
+        .squares = squares_##suffix,                                                                                   \
         .largest = largest_##suffix,                                                                                   \
         .smallest = smallest_##suffix,                                                                                 \
         .total = total_##suffix,                                                                                       \

@@ -1,7 +1,8 @@
 /* Quantisation of many classes, each in Gram form (fit.h): centre, G once, then n_init times seed, Lloyd and
  * single-point moves, which no longer depend on d; the restart of the lowest distortion is kept, the first on ties.
  * Points, weights and the reported distortion come from one more pass over the original data (result.c).
- * Classes run side by side, one thread each, the biggest first. Consecutive classes of the same rows (the numbers of
+ * Classes run side by side, one thread each, the biggest first, after those in streaming form (stream.h), which have
+ * all threads one after the other. Consecutive classes of the same rows (the numbers of
  * points of a rate-distortion curve) share one Gram matrix.
  *
  * In a sketch G is that of a random projection (a count-sketch with as many features in each bucket), which keeps
@@ -13,6 +14,7 @@
 #include "cpu/assign.h"
 #include "cpu/memory.h"
 #include "cpu/result.h"
+#include "cpu/stream.h"
 
 #define LEAST_WEIGHT 1e-150 /* of the greatest, so that squares of weights do not vanish */
 
@@ -35,7 +37,7 @@ static size_t class_points(const struct ddoq_quantize_args *args, size_t class)
 
 static bool in_a_sketch(const struct ddoq_quantize_args *args, size_t class)
 {
-    return args->hartigan[class] == 2 && args->d > DDOQ_SKETCH_FEATURES;
+    return args->forms[class] == DDOQ_SKETCH && args->d > DDOQ_SKETCH_FEATURES;
 }
 
 /* Whether the class has the rows and the Gram matrix of the one before it. */
@@ -43,6 +45,7 @@ static bool same_rows(const struct ddoq_quantize_args *args, size_t class)
 {
     size_t n = class_size(args, class);
     return class > 0 && n == class_size(args, class - 1) && in_a_sketch(args, class) == in_a_sketch(args, class - 1) &&
+           args->forms[class] != DDOQ_STREAMING && args->forms[class - 1] != DDOQ_STREAMING &&
            memcmp(args->rows + args->row_offsets[class], args->rows + args->row_offsets[class - 1],
                   n * sizeof *args->rows) == 0;
 }
@@ -85,18 +88,17 @@ static bool allocate(struct ddoq_task *task, size_t k)
     return !memory->is_short;
 }
 
-/* Weights of the class, scaled by a power of two so that the greatest is in 1/2..1. */
-static void read_weights(struct ddoq_task *task)
+void ddoq_read_weights(const struct ddoq_rows *x, const double *sample_weight, double *w)
 {
     double greatest = 0;
     int exponent;
-    for (size_t i = 0; i < task->x.n; i++) {
-        task->w[i] = task->args->sample_weight[task->x.index[i]];
-        greatest = fmax(greatest, task->w[i]);
+    for (size_t i = 0; i < x->n; i++) {
+        w[i] = sample_weight[x->index[i]];
+        greatest = fmax(greatest, w[i]);
     }
     frexp(greatest, &exponent);
-    for (size_t i = 0; i < task->x.n; i++)
-        task->w[i] = fmax(ldexp(task->w[i], -exponent), LEAST_WEIGHT);
+    for (size_t i = 0; i < x->n; i++)
+        w[i] = fmax(ldexp(w[i], -exponent), LEAST_WEIGHT);
 }
 
 /* Random signs: a fixed function of the feature (splitmix64), so that results depend on the data alone. */
@@ -133,7 +135,7 @@ static enum ddoq_status prepare_gram(struct ddoq_task *task, bool sketched)
 {
     struct ddoq_fit *fit = &task->fit;
     task->sketched = sketched;
-    read_weights(task);
+    ddoq_read_weights(&task->x, task->args->sample_weight, task->w);
     enum ddoq_status status = ddoq_write_mean(task, NULL, 0, task->shift);
     if (status == DDOQ_OK)
         status = sketched ? sketch_gram(task) : ddoq_gram_rows(&task->x, task->shift, task->gram, fit->crew);
@@ -189,7 +191,7 @@ static double distortion_of_fit(const struct ddoq_fit *fit, bool moved)
 static enum ddoq_status fit_class(struct ddoq_task *task)
 {
     struct ddoq_fit *fit = &task->fit;
-    bool hartigan = task->args->hartigan[task->class];
+    bool hartigan = task->args->forms[task->class] != DDOQ_GRAM;
     double least = INFINITY, tie = 0;
     for (size_t i = 0; i < fit->n; i++)
         tie += DDOQ_TIE * fit->w[i] * fit->diagonal[i];
@@ -257,6 +259,18 @@ static enum ddoq_status quantize_run(void *context, size_t at, struct ddoq_crew 
     return status;
 }
 
+/* A run that tells the caller of the classes done before it, too. */
+struct counted {
+    const struct ddoq_poll *poll;
+    size_t done;
+};
+
+static int poll_counted(void *context, size_t done)
+{
+    const struct counted *counted = context;
+    return counted->poll->call ? counted->poll->call(counted->poll->context, counted->done + done) : 0;
+}
+
 struct size_of_class {
     size_t n, class;
 };
@@ -276,7 +290,10 @@ enum ddoq_status ddoq_quantize_classes(const struct ddoq_run *run, const struct 
     struct size_of_class *sizes = NULL;
     enum ddoq_status status = DDOQ_NO_MEMORY;
     size_t failed = 0, next = 0, n_tasks = 0;
+    struct counted counted = {.poll = &run->poll};
+    struct ddoq_run counted_run = *run;
 
+    counted_run.poll = (struct ddoq_poll){.call = poll_counted, .context = &counted};
     *failed_class = 0;
     job.order = ddoq_allocate(args->n_classes, 1, sizeof *job.order);
     job.uniforms = ddoq_allocate(args->n_classes, 1, sizeof *job.uniforms);
@@ -285,16 +302,25 @@ enum ddoq_status ddoq_quantize_classes(const struct ddoq_run *run, const struct 
         goto cleanup;
     for (size_t c = 0; c < args->n_classes; c++) {
         size_t k = class_points(args, c);
-        if (!same_rows(args, c))
+        if (args->forms[c] != DDOQ_STREAMING && !same_rows(args, c))
             sizes[n_tasks++] = (struct size_of_class){.n = class_size(args, c), .class = c};
         job.uniforms[c] = next;
         if (args->uniforms)
             next += args->n_init * (1 + (k - 1) * ddoq_seed_trials(k));
     }
+    for (size_t c = 0; c < args->n_classes; c++) {
+        if (args->forms[c] != DDOQ_STREAMING)
+            continue;
+        *failed_class = c;
+        status = ddoq_stream_class(&counted_run, args, c, args->uniforms ? args->uniforms + job.uniforms[c] : NULL);
+        if (status != DDOQ_OK)
+            goto cleanup;
+        counted.done++;
+    }
     qsort(sizes, n_tasks, sizeof *sizes, bigger_first);
     for (size_t i = 0; i < n_tasks; i++)
         job.order[i] = sizes[i].class;
-    status = ddoq_run_tasks(n_tasks, run, quantize_run, &job, &failed);
+    status = ddoq_run_tasks(n_tasks, &counted_run, quantize_run, &job, &failed);
     if (status != DDOQ_OK && failed < n_tasks)
         *failed_class = job.order[failed];
 cleanup:

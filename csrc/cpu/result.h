@@ -21,6 +21,9 @@ struct ddoq_task {
     int64_t *kept_cell, *kept_label; /* (n) of the best restart so far */
 };
 
+/* w (n) = weights of the rows, scaled by a power of two so that the greatest is in 1/2..1. */
+void ddoq_read_weights(const struct ddoq_rows *x, const double *sample_weight, double *w);
+
 /* out (d) = weighted mean of the rows with cell[i] == j, or of all rows where cell is NULL. */
 enum ddoq_status ddoq_write_mean(struct ddoq_task *task, const int64_t *cell, int64_t j, void *out);
 

@@ -7,15 +7,14 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/fit.h"
+#include "cpu/seed.h"
 
 size_t ddoq_seed_trials(size_t k)
 {
     return 2 + (size_t)floor(log((double)k));
 }
 
-/* Sequential sums of w * value; returns the total. */
-static double accumulate(size_t n, const double *w, const double *value, double *cumulative)
+double ddoq_accumulate(size_t n, const double *w, const double *value, double *cumulative)
 {
     double total = 0;
     for (size_t i = 0; i < n; i++)
@@ -23,8 +22,7 @@ static double accumulate(size_t n, const double *w, const double *value, double 
     return total;
 }
 
-/* First index with cumulative > u * total; the last one that adds mass if rounding leaves none. */
-static size_t draw(size_t n, const double *cumulative, double u)
+size_t ddoq_draw(size_t n, const double *cumulative, double u)
 {
     double threshold = u * cumulative[n - 1];
     size_t low = 0, high = n;
@@ -41,12 +39,12 @@ static size_t draw(size_t n, const double *cumulative, double u)
     return low;
 }
 
-static size_t first_free(const struct ddoq_fit *fit, size_t n_seeds)
+size_t ddoq_first_free(size_t n, const int64_t *seeds, size_t n_seeds)
 {
-    for (size_t i = 0; i < fit->n; i++) {
+    for (size_t i = 0; i < n; i++) {
         bool taken = false;
         for (size_t j = 0; j < n_seeds && !taken; j++)
-            taken = fit->seeds[j] == (int64_t)i;
+            taken = seeds[j] == (int64_t)i;
         if (!taken)
             return i;
     }
@@ -71,8 +69,8 @@ enum ddoq_status ddoq_seed_greedy(struct ddoq_fit *fit, const double *uniforms)
 {
     size_t n = fit->n, n_trials = ddoq_seed_trials(fit->k);
 
-    accumulate(n, fit->w, NULL, fit->cumulative);
-    fit->seeds[0] = (int64_t)draw(n, fit->cumulative, *uniforms++);
+    ddoq_accumulate(n, fit->w, NULL, fit->cumulative);
+    fit->seeds[0] = (int64_t)ddoq_draw(n, fit->cumulative, *uniforms++);
     for (size_t i = 0; i < n; i++)
         fit->closest[i] = INFINITY;
     try_seed(fit, (size_t)fit->seeds[0], fit->best);
@@ -81,13 +79,13 @@ enum ddoq_status ddoq_seed_greedy(struct ddoq_fit *fit, const double *uniforms)
     for (size_t j = 1; j < fit->k; j++, uniforms += n_trials) {
         if (ddoq_stopped(fit->crew))
             return DDOQ_INTERRUPTED;
-        if (!(accumulate(n, fit->w, fit->closest, fit->cumulative) > 0)) {
-            fit->seeds[j] = (int64_t)first_free(fit, j);
+        if (!(ddoq_accumulate(n, fit->w, fit->closest, fit->cumulative) > 0)) {
+            fit->seeds[j] = (int64_t)ddoq_first_free(n, fit->seeds, j);
             continue;
         }
         double least = INFINITY;
         for (size_t t = 0; t < n_trials; t++) {
-            size_t m = draw(n, fit->cumulative, uniforms[t]);
+            size_t m = ddoq_draw(n, fit->cumulative, uniforms[t]);
             double potential = try_seed(fit, m, fit->trial);
             if (t == 0 || potential < least * (1 - DDOQ_TIE)) {
                 least = potential;

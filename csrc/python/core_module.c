@@ -166,7 +166,8 @@ static int read_real(PyObject *object, const char *name, double least, double *v
     *value = PyFloat_AsDouble(object);
     if (*value >= least && isfinite(*value))
         return 0;
-    PyErr_Format(PyExc_ValueError, "%s must be finite and positive, not %S", name, object);
+    PyErr_Format(PyExc_ValueError, "%s must be finite and %s, not %S", name, least > 0 ? "positive" : "not negative",
+                 object);
     return -1;
 }
 
@@ -231,7 +232,8 @@ enum {
     A_START_ROWS,
     A_START_POINTS,
     A_MAX_ITER,
-    A_HARTIGAN,
+    A_TOL,
+    A_FORMS,
     A_N_THREADS,
     A_ISA,
     A_POINTS,
@@ -261,7 +263,7 @@ static int read_arrays(PyObject *const *args, struct array *a)
         {A_UNIFORMS, "uniforms", NPY_FLOAT64, 1, 0, 1},
         {A_START_ROWS, "start_rows", NPY_INT64, 1, 0, 1},
         {A_START_POINTS, "start_points", a[A_X].type, 2, 0, 1},
-        {A_HARTIGAN, "hartigan", NPY_UINT8, 1, 0, 0},
+        {A_FORMS, "forms", NPY_UINT8, 1, 0, 0},
         {A_POINTS, "points", a[A_X].type, 2, 1, 0},
         {A_WEIGHTS, "weights", NPY_FLOAT64, 1, 1, 0},
         {A_COUNTS, "counts", NPY_INT64, 1, 1, 0},
@@ -282,7 +284,7 @@ static int read_arrays(PyObject *const *args, struct array *a)
 /* Everything of quantize_classes that the core trusts: sizes, offsets, the range of every index. */
 static int check_job(const struct array *a, size_t n_init)
 {
-    size_t n_classes = a[A_HARTIGAN].shape[0], d = a[A_X].shape[1];
+    size_t n_classes = a[A_FORMS].shape[0], d = a[A_X].shape[1];
     size_t n_rows = a[A_ROWS].shape[0], n_points = a[A_POINTS].shape[0];
     if (d == 0) {
         PyErr_SetString(PyExc_ValueError, "X must have at least one column");
@@ -303,14 +305,14 @@ static int check_job(const struct array *a, size_t n_init)
                              &a[A_START_POINTS], d);
 }
 
-static struct ddoq_quantize_args job_of(const struct array *a, size_t n_init, size_t max_iter)
+static struct ddoq_quantize_args job_of(const struct array *a, size_t n_init, size_t max_iter, double tol)
 {
     return (struct ddoq_quantize_args){
         .type = a[A_X].real,
         .X = a[A_X].data,
         .d = a[A_X].shape[1],
         .sample_weight = a[A_SAMPLE_WEIGHT].data,
-        .n_classes = a[A_HARTIGAN].shape[0],
+        .n_classes = a[A_FORMS].shape[0],
         .rows = a[A_ROWS].data,
         .row_offsets = a[A_ROW_OFFSETS].data,
         .point_offsets = a[A_POINT_OFFSETS].data,
@@ -319,7 +321,8 @@ static struct ddoq_quantize_args job_of(const struct array *a, size_t n_init, si
         .start_rows = a[A_START_ROWS].data,
         .start_points = a[A_START_POINTS].data,
         .max_iter = max_iter,
-        .hartigan = a[A_HARTIGAN].data,
+        .tol = tol,
+        .forms = a[A_FORMS].data,
         .points = a[A_POINTS].data,
         .weights = a[A_WEIGHTS].data,
         .counts = a[A_COUNTS].data,
@@ -335,11 +338,12 @@ static PyObject *core_quantize_classes(PyObject *Py_UNUSED(module), PyObject *co
     struct caller caller = {0};
     struct ddoq_run run = {.poll = {.call = poll_python, .context = &caller}};
     size_t n_init, max_iter, failed_class;
+    double tol;
 
     if (check_arguments("quantize_classes", n_args, N_ARGUMENTS) || read_arrays(args, a) ||
         read_count(args[A_N_INIT], "n_init", &n_init) || read_count(args[A_MAX_ITER], "max_iter", &max_iter) ||
-        read_count(args[A_N_THREADS], "n_threads", &run.n_threads) || read_isa(args[A_ISA], &run.isa) ||
-        ddoq_check_apart(a, N_ARGUMENTS) || check_job(a, n_init))
+        read_real(args[A_TOL], "tol", 0, &tol) || read_count(args[A_N_THREADS], "n_threads", &run.n_threads) ||
+        read_isa(args[A_ISA], &run.isa) || ddoq_check_apart(a, N_ARGUMENTS) || check_job(a, n_init))
         return NULL;
     if (!Py_IsNone(args[A_PROGRESS])) {
         caller.progress = args[A_PROGRESS];
@@ -348,7 +352,7 @@ static PyObject *core_quantize_classes(PyObject *Py_UNUSED(module), PyObject *co
             return NULL;
         }
     }
-    const struct ddoq_quantize_args job = job_of(a, n_init, max_iter);
+    const struct ddoq_quantize_args job = job_of(a, n_init, max_iter, tol);
     caller.state = PyEval_SaveThread();
     enum ddoq_status status = ddoq_quantize_classes(&run, &job, &failed_class);
     PyEval_RestoreThread(caller.state);

@@ -205,10 +205,11 @@ static void make_quantize(struct call *call)
     args->sample_weight = doubles(call, n, 0.1, 2);
     make_classes(call, args, n, most);
     make_starts(call, args);
-    uint8_t *hartigan = input(call, args->n_classes, 1);
+    uint8_t *forms = input(call, args->n_classes, 1);
     for (size_t c = 0; c < args->n_classes; c++)
-        hartigan[c] = (uint8_t)(sketch ? below(3) : below(2));
-    args->hartigan = hartigan;
+        forms[c] = (uint8_t)(sketch ? below(4) : (uint8_t[]){DDOQ_GRAM, DDOQ_GRAM_MOVES, DDOQ_STREAMING}[below(3)]);
+    args->forms = forms;
+    args->tol = below(2) ? 1e-3 : 0;
     void *X = reals(call, args->type, n * args->d, -1, 1);
     if (below(10) == 0 && args->n_classes > 0) {
         put(args->type, X, (size_t)args->rows[below(call->n)] * args->d + below(args->d), below(2) ? NAN : INFINITY);
@@ -237,6 +238,9 @@ static enum ddoq_status run_clvq_from(const struct ddoq_run *run, const struct c
     args.weights = call->bytes[1] ? out[1] : NULL;
     args.wins = out[2];
     args.winners = (int64_t *)out[3] + first;
+    args.sums = call->bytes[4] ? out[4] : NULL;
+    args.summed = out[5];
+    args.weight_sums = call->bytes[6] ? out[6] : NULL;
     return ddoq_clvq(run, &args);
 }
 
@@ -273,6 +277,15 @@ static void make_clvq(struct call *call)
     output(call, below(2) ? args->k : 0, sizeof(double), doubles(call, args->k, 0, 1));
     output(call, args->k, sizeof *wins, wins);
     output(call, args->n, sizeof(int64_t), NULL);
+    bool average = below(2);
+    int64_t *summed = input(call, args->k, sizeof *summed), steps = 0;
+    for (size_t j = 0; j < args->k; j++)
+        steps += wins[j];
+    for (size_t j = 0; j < args->k; j++)
+        summed[j] = call->bytes[1] ? steps : wins[j];
+    output(call, average ? args->k * args->d : 0, sizeof(double), doubles(call, args->k * args->d, -9, 9));
+    output(call, args->k, sizeof *summed, summed);
+    output(call, average && call->bytes[1] ? args->k : 0, sizeof(double), doubles(call, args->k, 0, 9));
     snprintf(call->name, sizeof call->name, "clvq %s clock %s n %zu d %zu k %zu", type_name(args->type),
              call->bytes[1] ? "global" : "point", args->n, args->d, args->k);
 }

@@ -1,0 +1,62 @@
+/* Kernels of the streaming form for one element type, with a sample in each lane: included by kernels_isa.h after
+ * kernels_real.h. */
+
+/* As wide as REAL, so that labels lie in the lanes of their samples. */
+typedef INTEGER FN(vinteger) __attribute__((vector_size(VECTOR_BYTES), may_alias));
+
+static inline FN(vreal) FN(choose)(FN(vinteger) mask, FN(vreal) yes, FN(vreal) no)
+{
+    return (FN(vreal))((mask & (FN(vinteger))yes) | (~mask & (FN(vinteger))no));
+}
+
+static void FN(lower)(size_t rows, const void *product_, const void *half_, size_t first, void *best_, void *label_)
+{
+    enum { COLS = TILE_VECTORS * VECTOR_BYTES / sizeof(REAL) };
+    const FN(vreal) *product = product_;
+    const REAL *half = half_;
+    FN(vreal) best[TILE_VECTORS], *best_out = best_;
+    FN(vinteger) label[TILE_VECTORS], *label_out = label_;
+    for (size_t v = 0; v < TILE_VECTORS; v++) {
+        best[v] = (FN(vreal)){0} + (REAL)INFINITY;
+        label[v] = (FN(vinteger)){0};
+        if (first > 0) {
+            best[v] = best_out[v];
+            label[v] = label_out[v];
+        }
+    }
+    for (size_t r = 0; r < rows; r++, product += TILE_VECTORS) {
+#pragma GCC unroll 16
+        for (size_t v = 0; v < TILE_VECTORS; v++) {
+            FN(vreal) value = half[r] - product[v];
+            FN(vinteger) less = (FN(vinteger))(value < best[v]);
+            best[v] = FN(choose)(less, value, best[v]);
+            label[v] = (less & (INTEGER)(first + r)) | (~less & label[v]);
+        }
+    }
+    for (size_t v = 0; v < TILE_VECTORS; v++) {
+        best_out[v] = best[v];
+        label_out[v] = label[v];
+    }
+}
+
+static void FN(copy_labels)(size_t n, const void *label_, int64_t *out)
+{
+    const INTEGER *label = label_;
+    for (size_t i = 0; i < n; i++)
+        out[i] = label[i];
+}
+
+static void FN(squares)(size_t depth, const void *panel_, void *out_, int add)
+{
+    const FN(vreal) *panel = panel_;
+    FN(vreal) sum[TILE_VECTORS] = {{0}}, *out = out_;
+    for (size_t p = 0; p < depth; p++, panel += TILE_VECTORS)
+#pragma GCC unroll 16
+        for (size_t v = 0; v < TILE_VECTORS; v++)
+            sum[v] += panel[v] * panel[v];
+    for (size_t v = 0; v < TILE_VECTORS; v++) {
+        if (add)
+            sum[v] += out[v];
+        out[v] = sum[v];
+    }
+}

@@ -1,0 +1,256 @@
+/* Lloyd's iterations over the samples. An assignment multiplies blocks of panels by the points and keeps the least of
+ * |c|^2 / 2 - <x, c> in each sample's lane. The sums of the cells are in double and change by the samples that moved,
+ * or are made anew where more than half did: one task for each slice of the features, or part of the cells in it, adds
+ * the rows in their order, so that no bit depends on the threads; where few samples move X is not read again. */
+#include <math.h>
+#include <string.h>
+
+#include "cpu/assign.h"
+#include "cpu/stream.h"
+
+#define PART_FEATURES 64 /* of a task of the update: the sums of 1,000 cells fit into L2 */
+#define AHEAD 8          /* rows that an update fetches before it needs them: those that moved are far apart */
+
+/* ---- assignment ---- */
+
+/* Fetches part of parts of the chunk after this one while this one is in use. */
+static void prefetch(const struct ddoq_stream *stream, const char *next, size_t bytes, size_t part, size_t parts)
+{
+    const char *end = stream->panels + stream->n_blocks * DDOQ_STREAM_ROWS * stream->x.d * stream->x.kernels->item;
+    size_t lines = bytes / DDOQ_CACHE_LINE, last = (part + 1) * lines / parts;
+    if (next + bytes > end)
+        return;
+    for (size_t line = part * lines / parts; line < last; line++)
+        __builtin_prefetch(next + line * DDOQ_CACHE_LINE, 0, 2);
+}
+
+/* label of the rows of a block; product: scratch of the tiles. */
+static void assign_block(struct ddoq_stream *stream, size_t block, char *product)
+{
+    const struct ddoq_kernels *kernels = stream->x.kernels;
+    size_t width = kernels->tile_cols, height = kernels->tile_rows, item = kernels->item, d = stream->x.d;
+    size_t rows = ddoq_stream_rows_of(stream, block), panels = ddoq_padded(kernels, rows) / width;
+    size_t stride = ddoq_padded(kernels, stream->k), tiles = (stream->k + height - 1) / height;
+    char best[DDOQ_STREAM_ROWS * sizeof(double)] __attribute__((aligned(DDOQ_CACHE_LINE)));
+    char label[DDOQ_STREAM_ROWS * sizeof(int64_t)] __attribute__((aligned(DDOQ_CACHE_LINE)));
+    for (size_t first = 0; first < d; first += DDOQ_DEPTH) {
+        size_t depth = ddoq_smaller(DDOQ_DEPTH, d - first), bytes = width * depth * item;
+        const char *points = stream->packed + first * stride * item, *chunk = ddoq_stream_chunk(stream, block, first);
+        const char *next = chunk + DDOQ_STREAM_ROWS * depth * item;
+        for (size_t tile = 0; tile < tiles; tile++) {
+            size_t j = tile * height;
+            const char *a = ddoq_tile_rows(kernels, points, j, depth);
+            for (size_t q = 0; q < panels; q++) {
+                size_t slot = d > DDOQ_DEPTH ? tile * panels + q : 0;
+                char *out = product + slot * height * width * item;
+                prefetch(stream, next, panels * bytes, tile * panels + q, tiles * panels);
+                kernels->tile(depth, a, chunk + q * bytes, out, width, height, width, first > 0);
+                if (first + depth == d)
+                    kernels->lower(ddoq_smaller(height, stream->k - j), out, stream->half + j * item, j,
+                                   best + q * width * item, label + q * width * item);
+            }
+        }
+    }
+    kernels->copy_labels(rows, label, stream->label + block * DDOQ_STREAM_ROWS);
+}
+
+static enum ddoq_status assign_task(void *context, size_t task, struct ddoq_crew *crew)
+{
+    struct ddoq_stream *stream = context;
+    const struct ddoq_kernels *kernels = stream->x.kernels;
+    size_t height = kernels->tile_rows, tiles = stream->x.d > DDOQ_DEPTH ? (stream->k + height - 1) / height : 1;
+    size_t begin = task * stream->task_blocks, end = ddoq_smaller(begin + stream->task_blocks, stream->n_blocks);
+    char *product = ddoq_allocate(tiles * height, DDOQ_STREAM_ROWS, kernels->item);
+    enum ddoq_status status = product ? DDOQ_OK : DDOQ_NO_MEMORY;
+    for (size_t block = begin; block < end && status == DDOQ_OK; block++) {
+        if (ddoq_stopped(crew))
+            status = DDOQ_INTERRUPTED;
+        else
+            assign_block(stream, block, product);
+    }
+    free(product);
+    size_t n_moved = 0, first = begin * DDOQ_STREAM_ROWS;
+    for (size_t i = first; i < ddoq_smaller(end * DDOQ_STREAM_ROWS, stream->x.n) && status == DDOQ_OK; i++)
+        if (stream->label[i] != stream->cell[i])
+            stream->moved[first + n_moved++] = (int64_t)i;
+    stream->n_moved[task] = n_moved;
+    return status;
+}
+
+/* The points in panels, and half of their squared norms. */
+static void pack_points(struct ddoq_stream *stream)
+{
+    const struct ddoq_kernels *kernels = stream->x.kernels;
+    const struct ddoq_rows points = {.kernels = kernels, .data = stream->points, .n = stream->k, .d = stream->x.d};
+    ddoq_pack_depths(&points, stream->shift, stream->packed);
+    for (size_t j = 0; j < stream->k; j++) {
+        double half = 0.5 * kernels->dist2(points.d, ddoq_row(&points, j), stream->shift);
+        if (stream->count[j] == 0)
+            half = INFINITY;
+        kernels->narrow(1, &half, 1, stream->half + j * kernels->item);
+    }
+}
+
+/* ---- update ---- */
+
+/* Parts of the cells among which the update of a slice of the features is split: enough for all threads. */
+static size_t cell_parts(const struct ddoq_stream *stream, size_t slices)
+{
+    size_t parts = 1;
+    while (parts * slices < stream->run.n_threads && parts < stream->k)
+        parts *= 2;
+    return parts;
+}
+
+static size_t feature_slices(const struct ddoq_stream *stream)
+{
+    return (stream->x.d + PART_FEATURES - 1) / PART_FEATURES;
+}
+
+/* Adds the samples of a segment to the sums of the cells that are part modulo parts, a power of two. */
+static void update_segment(struct ddoq_stream *stream, size_t begin, size_t rows, size_t first, size_t part,
+                           size_t parts)
+{
+    const struct ddoq_rows *x = &stream->x;
+    size_t d = x->d, depth = ddoq_smaller(PART_FEATURES, d - first), bytes = depth * x->kernels->item;
+    for (size_t m = 0; m < rows; m++) {
+        size_t i = stream->rebuild ? begin + m : (size_t)stream->moved[begin + m];
+        size_t from = (size_t)stream->cell[i], to = (size_t)stream->label[i];
+        if (m + AHEAD < rows) {
+            size_t next = stream->rebuild ? i + AHEAD : (size_t)stream->moved[begin + m + AHEAD];
+            const char *row = ddoq_row(x, next) + first * x->kernels->item;
+            for (size_t byte = 0; byte < bytes; byte += DDOQ_CACHE_LINE)
+                __builtin_prefetch(row + byte, 0, 2);
+        }
+        const char *row = ddoq_row(x, i) + first * x->kernels->item;
+        if (!stream->rebuild && (from & (parts - 1)) == part)
+            x->kernels->axpy(depth, -stream->w[i], row, stream->sums + from * d + first);
+        if ((to & (parts - 1)) == part)
+            x->kernels->axpy(depth, stream->w[i], row, stream->sums + to * d + first);
+    }
+}
+
+static enum ddoq_status update_task(void *context, size_t task, struct ddoq_crew *crew)
+{
+    struct ddoq_stream *stream = context;
+    size_t slices = feature_slices(stream), parts = cell_parts(stream, slices), part = task / slices;
+    size_t first = task % slices * PART_FEATURES, d = stream->x.d, depth = ddoq_smaller(PART_FEATURES, d - first);
+    for (size_t j = part; j < stream->k && stream->rebuild; j += parts)
+        memset(stream->sums + j * d + first, 0, depth * sizeof *stream->sums);
+    for (size_t segment = 0; segment < stream->n_tasks; segment++) {
+        size_t begin = segment * stream->task_blocks * DDOQ_STREAM_ROWS, rows = stream->n_moved[segment];
+        if (stream->rebuild)
+            rows = ddoq_smaller(stream->task_blocks * DDOQ_STREAM_ROWS, stream->x.n - begin);
+        if (ddoq_stopped(crew))
+            return DDOQ_INTERRUPTED;
+        update_segment(stream, begin, rows, first, part, parts);
+    }
+    return DDOQ_OK;
+}
+
+static enum ddoq_status distance_task(void *context, size_t task, struct ddoq_crew *crew)
+{
+    struct ddoq_stream *stream = context;
+    const struct ddoq_rows *x = &stream->x;
+    size_t rows = stream->task_blocks * DDOQ_STREAM_ROWS, bytes = x->d * x->kernels->item;
+    for (size_t i = task * rows; i < ddoq_smaller((task + 1) * rows, x->n); i++) {
+        if (i % DDOQ_STREAM_ROWS == 0 && ddoq_stopped(crew))
+            return DDOQ_INTERRUPTED;
+        const char *point = stream->points + (size_t)stream->label[i] * bytes;
+        stream->dist2[i] = x->kernels->dist2(x->d, ddoq_row(x, i), point);
+    }
+    return DDOQ_OK;
+}
+
+static void relabel(struct ddoq_stream *stream, size_t i, int64_t to)
+{
+    size_t rows = stream->task_blocks * DDOQ_STREAM_ROWS, task = i / rows;
+    stream->count[stream->label[i]]--;
+    stream->count[to]++;
+    if (stream->label[i] == stream->cell[i])
+        stream->moved[task * rows + stream->n_moved[task]++] = (int64_t)i;
+    stream->label[i] = to;
+    stream->dist2[i] = 0;
+}
+
+/* Empty cells take the farthest samples (lowest index on ties) that are away from their points and not alone in their
+ * cells, as scikit-learn's _relocate_empty_clusters_dense does. */
+static enum ddoq_status fill_empty_cells(struct ddoq_stream *stream)
+{
+    bool known = false;
+    for (size_t j = 0; j < stream->k; j++) {
+        if (stream->count[j] > 0)
+            continue;
+        enum ddoq_status status = known ? DDOQ_OK : ddoq_stream_phase(stream, stream->n_tasks, distance_task);
+        size_t found = stream->x.n;
+        double most = 0;
+        for (size_t i = 0; i < stream->x.n && status == DDOQ_OK; i++) {
+            if (stream->dist2[i] > most && stream->count[stream->label[i]] > 1) {
+                most = stream->dist2[i];
+                found = i;
+            }
+        }
+        if (status != DDOQ_OK || found == stream->x.n)
+            return status;
+        known = true;
+        relabel(stream, found, (int64_t)j);
+    }
+    return DDOQ_OK;
+}
+
+/* The sums become those of label's cells, and cell = label. */
+static enum ddoq_status move_samples(struct ddoq_stream *stream)
+{
+    size_t slices = feature_slices(stream);
+    enum ddoq_status status = ddoq_stream_phase(stream, slices * cell_parts(stream, slices), update_task);
+    if (status != DDOQ_OK)
+        return status;
+    memcpy(stream->cell, stream->label, stream->x.n * sizeof *stream->cell);
+    memset(stream->mass, 0, stream->k * sizeof *stream->mass);
+    for (size_t i = 0; i < stream->x.n; i++)
+        stream->mass[stream->cell[i]] += stream->w[i];
+    return DDOQ_OK;
+}
+
+/* points = the means of the cells; an empty cell keeps its point. Returns the squared shift. */
+static double move_points(struct ddoq_stream *stream, char *before)
+{
+    const struct ddoq_kernels *kernels = stream->x.kernels;
+    size_t d = stream->x.d, bytes = d * kernels->item;
+    double shift = 0;
+    for (size_t j = 0; j < stream->k; j++) {
+        if (stream->count[j] == 0)
+            continue;
+        memcpy(before, stream->points + j * bytes, bytes);
+        kernels->narrow(d, stream->sums + j * d, stream->mass[j], stream->points + j * bytes);
+        shift += kernels->dist2(d, before, stream->points + j * bytes);
+    }
+    return shift;
+}
+
+enum ddoq_status ddoq_stream_lloyd(struct ddoq_stream *stream, double tol, size_t max_iter, int64_t *n_iter)
+{
+    for (size_t i = 0; i < stream->x.n; i++)
+        stream->cell[i] = -1;
+    for (size_t j = 0; j < stream->k; j++)
+        stream->count[j] = 1;
+    for (*n_iter = 1;; ++*n_iter) {
+        pack_points(stream);
+        enum ddoq_status status = ddoq_stream_phase(stream, stream->n_tasks, assign_task);
+        size_t n_moved = 0;
+        for (size_t task = 0; task < stream->n_tasks; task++)
+            n_moved += stream->n_moved[task];
+        if (status != DDOQ_OK || n_moved == 0)
+            return status;
+        memset(stream->count, 0, stream->k * sizeof *stream->count);
+        for (size_t i = 0; i < stream->x.n; i++)
+            stream->count[stream->label[i]]++;
+        stream->rebuild = n_moved > stream->x.n / 2;
+        status = fill_empty_cells(stream);
+        if (status == DDOQ_OK)
+            status = move_samples(stream);
+        if (status != DDOQ_OK || move_points(stream, stream->before) <= tol * stream->variance ||
+            (size_t)*n_iter == max_iter)
+            return status;
+    }
+}

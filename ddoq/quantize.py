@@ -25,6 +25,8 @@ from ddoq._check import (
     check_number_of_points,
     check_sample_weight,
     count_distinct,
+    real_type,
+    widened,
 )
 from ddoq._start import Init, RandomState, starts, streams
 from ddoq.budget import convex_curve, grid, share
@@ -157,8 +159,9 @@ def quantize(
     Parameters
     ----------
     X
-        (n, d) samples. C-ordered float32 and float64, memory-mapped too, are not copied; other layouts are.
-        float16, torch's bfloat16 and integers become float32.
+        (n, d) samples. C-ordered float16, float32, float64 and torch's bfloat16, memory-mapped too, are not copied;
+        other layouts are, and integers, which become float32. Points of halves are float32, and the result has the
+        bits that the samples in float32 would give.
     k
         Number of points, at most the number of distinct rows.
     method
@@ -207,7 +210,7 @@ def quantize(
     >>> q.distortion * 32
     11.0
     """
-    samples = as_samples(X)
+    samples = as_samples(X, halves=True)
     result = _quantize(
         samples,
         np.zeros(len(samples), dtype=np.int64),
@@ -285,7 +288,7 @@ def quantize_classes(
     >>> ddoq.quantize_classes(X, ["b", "b", "b", "a", "a"], budget=3, random_state=0).offsets.tolist()
     [0, 1, 3]
     """
-    samples = as_samples(X)
+    samples = as_samples(X, halves=True)
     classes, class_index = as_classes(y, len(samples))
     seeds = streams(random_state, len(classes))
     if (k is None) == (budget is None):
@@ -367,7 +370,8 @@ def _quantize(
     sizes = np.bincount(class_index[rows], minlength=len(own_classes))
     check_number_of_points(X, rows, _offsets(sizes), own_k, own_classes)
     if method == "lloyd":
-        check_memory(sizes, own_k, X.shape[1], X.dtype, threads, own_classes)
+        sketched = _moves(refine, sizes, own_k, X.shape[1]) == 2
+        check_memory(sizes, own_k, X.shape[1], real_type(X.dtype), threads, own_classes, sketched)
     if repeats is not None:
         own = np.split(rows, np.cumsum(sizes)[:-1])
         rows = np.concatenate([part for part, repeat in zip(own, repeats, strict=True) for _ in range(repeat)])
@@ -484,7 +488,7 @@ def _empty_result(
     return ClassQuantization(
         classes=classes,
         class_index=class_index,
-        points=np.empty((n_points, X.shape[1]), dtype=X.dtype),
+        points=np.empty((n_points, X.shape[1]), dtype=real_type(X.dtype)),
         weights=np.empty(n_points, dtype=np.float64),
         counts=np.empty(n_points, dtype=np.int64),
         offsets=offsets,
@@ -511,7 +515,7 @@ def _one_pass(
 
     for c, seed in enumerate(seeds):
         rows, part = np.flatnonzero(result.class_index == c), slice(result.offsets[c], result.offsets[c + 1])
-        rng, k, samples = np.random.Generator(np.random.PCG64(seed)), part.stop - part.start, X[rows]
+        rng, k, samples = np.random.Generator(np.random.PCG64(seed)), part.stop - part.start, widened(X[rows])
         if method == "clvq":
             stream = OnlineQuantizer(int(k), step=step, clock=clock)
             stream.update(samples[rng.permutation(len(rows))])

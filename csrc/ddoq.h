@@ -17,7 +17,8 @@ enum ddoq_status {
     DDOQ_BAD_ROW,     /* of the loss: an index, a weight or a probability out of range */
 };
 
-enum ddoq_type { DDOQ_FLOAT32, DDOQ_FLOAT64, DDOQ_BFLOAT16 /* of the loss alone, which widens it to float */ };
+/* Halves, of the samples and of the loss, are widened to float row by row; what is computed from them is float. */
+enum ddoq_type { DDOQ_FLOAT32, DDOQ_FLOAT64, DDOQ_BFLOAT16, DDOQ_FLOAT16 };
 
 /* Called on the calling thread about every 50 ms with the number of finished tasks; anything but 0 stops the work. */
 struct ddoq_poll {
@@ -41,6 +42,10 @@ const char *ddoq_isa_name(const struct ddoq_isa *isa);
 /* out (n, n) = X X^T, X (n, d). */
 enum ddoq_status ddoq_gram(const struct ddoq_run *run, enum ddoq_type type, const void *X, size_t n, size_t d,
                            void *out);
+
+/* *largest = the greatest |x|, NaN where there is one; NaN above infinity. */
+enum ddoq_status ddoq_largest(const struct ddoq_run *run, enum ddoq_type type, const void *X, size_t n, size_t d,
+                              double *largest);
 
 /* labels (n), dist2 (n): index of the nearest of k points (lowest on ties) and the squared distance to it. */
 enum ddoq_status ddoq_assign(const struct ddoq_run *run, enum ddoq_type type, const void *X, size_t n,

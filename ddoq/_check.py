@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from ddoq import _backend
 from ddoq._limits import available_memory
 
+GRAM, GRAM_MOVES, SKETCH, STREAMING = range(4)  # enum ddoq_form
 LARGEST = 2**63 - 1  # integer of an array
 BLOCK_ROWS = 1024  # rows looked at together when a bad one is searched
+FEW_FEATURES = 64  # which mostly tell rows apart
+# Of the core: most rows of a panel, features packed together, features of a sketch, rows assigned together.
+PANEL, PANEL_FEATURES, SKETCH_FEATURES, ASSIGNED_ROWS = 48, 128, 2048, 192
 
 
 def of_class(classes: NDArray[Any], c: int) -> str:
@@ -22,9 +27,17 @@ def of_class(classes: NDArray[Any], c: int) -> str:
     return "" if name is None else f" of class {name!r}"
 
 
-def as_samples(X: ArrayLike, name: str = "X") -> NDArray[Any]:
-    """Samples as a C-ordered (n, d) array of float32 or float64, not copied where it is one already."""
-    array = np.asarray(_widened(X))
+def as_samples(X: ArrayLike, name: str = "X", *, halves: bool = False) -> NDArray[Any]:
+    """Samples as a C-ordered (n, d) array of float32 or float64, not copied where it is one already.
+
+    With halves, float16 stays what it is and torch's bfloat16 becomes a view of its bits in uint16, which stands for
+    nothing else: the core widens both.
+    """
+    bits = _bfloat16_bits(X)
+    array = np.asarray(X) if bits is None else bits
+    is_half = bits is not None or array.dtype == np.float16
+    if is_half and not halves:
+        array = widened(array)
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         kinds = "float16, torch's bfloat16, float32, float64 or integers"
         raise TypeError(f"{name} must hold real numbers ({kinds}), not {array.dtype}")
@@ -32,16 +45,31 @@ def as_samples(X: ArrayLike, name: str = "X") -> NDArray[Any]:
         raise ValueError(f"{name} must have the shape (samples, features), but its shape is {array.shape}: reshape it")
     if 0 in array.shape:
         raise ValueError(f"{name} is empty: its shape is {array.shape}")
-    dtype = np.float64 if array.dtype.kind == "f" and array.dtype.itemsize == 8 else np.float32
+    dtype = np.dtype(np.float64 if array.dtype.kind == "f" and array.dtype.itemsize == 8 else np.float32)
+    if is_half and halves:
+        dtype = array.dtype.newbyteorder("=")
     return np.require(array, dtype=dtype, requirements=["C_CONTIGUOUS", "ALIGNED"])
 
 
-def _widened(X: ArrayLike) -> ArrayLike:
-    """X, or its float32 where it is a tensor of bfloat16, which NumPy does not have."""
+def _bfloat16_bits(X: ArrayLike) -> NDArray[np.uint16] | None:
+    """The bits of a tensor of bfloat16, which NumPy does not have, as a view; None for anything else."""
     torch = sys.modules.get("torch")  # no tensor without it, and never imported for this
-    if torch is not None and isinstance(X, torch.Tensor) and X.dtype == torch.bfloat16:
-        return X.float()  # type: ignore[no-any-return]
-    return X
+    if torch is None or not isinstance(X, torch.Tensor) or X.dtype != torch.bfloat16:
+        return None
+    bits: NDArray[np.uint16] = X.detach().view(torch.int16).numpy().view(np.uint16)
+    return bits
+
+
+def real_type(dtype: DTypeLike) -> np.dtype[Any]:
+    """float64 for float64 samples, float32 for all others: the type of the points and of the arithmetic."""
+    return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
+
+
+def widened(X: NDArray[Any]) -> NDArray[Any]:
+    """Samples from `as_samples` in their real type, copied only where they are halves."""
+    if X.dtype == np.uint16:
+        return (X.astype(np.uint32) << 16).view(np.float32)
+    return X.astype(np.float32) if X.dtype == np.float16 else X
 
 
 def as_classes(y: ArrayLike, n: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -78,21 +106,24 @@ def check_tolerance(value: object) -> float:
 
 def check_finite(X: NDArray[Any], class_index: NDArray[np.int64], classes: NDArray[Any], name: str = "X") -> None:
     """Refuse NaN, infinity, and values whose squared distances overflow the data's type."""
-    largest = max(-float(X.min()), float(X.max()))  # NaN propagates
+    largest = _backend.core.largest(X, _backend.n_threads(None), _backend.isa())
     if np.isfinite(largest):
-        limit = float(np.sqrt(np.finfo(X.dtype).max / (4 * X.shape[1])))
+        dtype = real_type(X.dtype)
+        limit = float(np.sqrt(np.finfo(dtype).max / (4 * X.shape[1])))
         if largest > limit:
             raise ValueError(
-                f"{name} has values up to {largest:.3g}, whose squared distances overflow {X.dtype} "
+                f"{name} has values up to {largest:.3g}, whose squared distances overflow {dtype} "
                 f"(limit {limit:.3g} for {X.shape[1]} features): scale the data"
             )
         return
     for start in range(0, len(X), BLOCK_ROWS):
-        bad = np.argwhere(~np.isfinite(X[start : start + BLOCK_ROWS]))
+        block = widened(X[start : start + BLOCK_ROWS])
+        bad = np.argwhere(~np.isfinite(block))
         if len(bad):
             row, column = start + int(bad[0, 0]), int(bad[0, 1])
             where = of_class(classes, int(class_index[row]))
-            raise ValueError(f"{name}[{row}, {column}]{where} is {X[row, column]}: every value must be finite")
+            value = block[row - start, column]
+            raise ValueError(f"{name}[{row}, {column}]{where} is {value}: every value must be finite")
 
 
 def check_sample_weight(sample_weight: ArrayLike | None, n: int, name: str = "sample_weight") -> NDArray[np.float64]:
@@ -130,13 +161,27 @@ def check_number_of_points(
 
 def count_distinct(X: NDArray[Any], rows: NDArray[np.int64], enough: int) -> int:
     """Count the distinct rows, and stop as soon as there are enough."""
-    seen: set[bytes] = set()
-    for row in rows:
-        # adding zero makes -0.0 and 0.0, which are equal, the same bytes
-        seen.add(hashlib.blake2b((X[row] + X.dtype.type(0)).tobytes(), digest_size=16).digest())
-        if len(seen) == enough:
-            break
+    step = -(-X.shape[1] // FEW_FEATURES)
+    for features in (slice(None, None, step), slice(None)) if step > 1 else (slice(None),):
+        seen: set[bytes] = set()
+        for row in rows:
+            # adding zero makes -0.0 and 0.0, which are equal, the same bytes
+            values = widened(X[row, features]) + np.float32(0)
+            seen.add(hashlib.blake2b(values.tobytes(), digest_size=16).digest())
+            if len(seen) == enough:
+                return enough
     return len(seen)
+
+
+def fit_bytes(
+    sizes: NDArray[np.int64], k: NDArray[np.int64], d: int, itemsize: int, sketched: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Bytes that the core takes for each class: of n samples and k points, d features, reals of itemsize bytes."""
+    n, k = sizes.astype(np.float64), k.astype(np.float64)
+    gram_and_panels = (n * n + (n + PANEL) * min(d, PANEL_FEATURES)) * itemsize
+    sums_and_vectors = 8 * (k * n + 12 * n + 6 * k) + (8 + 2 * itemsize) * d
+    sketch_and_assignment = (n * SKETCH_FEATURES + (k + PANEL + 3) * d + ASSIGNED_ROWS * (k + 2 * PANEL)) * itemsize
+    return gram_and_panels + sums_and_vectors + np.where(sketched, sketch_and_assignment, 0)
 
 
 def check_memory(
@@ -146,16 +191,16 @@ def check_memory(
     dtype: DTypeLike,
     n_threads: int,
     classes: NDArray[Any],
-    streaming: NDArray[np.bool_],
+    forms: NDArray[np.uint8],
 ) -> None:
     """Refuse work that does not fit into the memory that is free.
 
-    That of a class is, in Gram form, its Gram matrix, centred copy and cell sums, as many classes side by side as there
-    are threads; in streaming form the panels of its samples and what seeding keeps of each, one class at a time.
+    Classes in Gram form (`fit_bytes`) run side by side, as many as there are threads; one in streaming form takes the
+    panels of its samples and what seeding keeps of each, one class at a time.
     """
-    item = np.dtype(dtype).itemsize
+    item, streaming = np.dtype(dtype).itemsize, forms == STREAMING
     n, in_gram = sizes.astype(np.float64), np.flatnonzero(~streaming)
-    gram = n * ((n + d) * item + 8 * k)
+    gram = fit_bytes(sizes, k, d, item, forms == SKETCH)
     stream = n * (d * item + 8 * (10 + np.log(k))) + k * d * (8 + 2 * item)
     side_by_side = in_gram[np.argsort(-gram[in_gram], kind="stable")][:n_threads]
     total, free = float(gram[side_by_side].sum()), available_memory()

@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Real: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+_Samples: TypeAlias = _Real | NDArray[np.float16] | NDArray[np.uint16]  # uint16 holds bfloat16; both widen to float32
 
 def isas() -> tuple[str, ...]:
     """Names of the instruction sets this machine can run, worst to best."""
 
 def quantize_classes(
-    X: _Real,  # (n, d)
+    X: _Samples,  # (n, d)
     sample_weight: NDArray[np.float64],  # (n,), > 0 for the rows used
     rows: NDArray[np.int64],  # (m,) rows of X, class by class
     row_offsets: NDArray[np.int64],  # (C + 1,) into rows
@@ -26,7 +27,7 @@ def quantize_classes(
     forms: NDArray[np.uint8],  # (C,) 0: Gram; 1: with single-point moves; 2: both in a sketch; 3: streaming
     n_threads: int,
     isa: str,
-    points: _Real,  # out (K, d), dtype of X
+    points: _Real,  # out (K, d), dtype of X, float32 for halves
     weights: NDArray[np.float64],  # out (K,), sums to 1 in each class
     counts: NDArray[np.int64],  # out (K,)
     labels: NDArray[np.int64],  # out (m,) index within the class of the nearest point
@@ -40,9 +41,12 @@ def quantize_classes(
     ValueError or TypeError for bad arguments, MemoryError, or what progress or a signal handler raises.
     """
 
+def largest(X: _Samples, n_threads: int, isa: str, /) -> float:
+    """Give the greatest absolute value; NaN where there is one."""
+
 def assign(
-    X: _Real,  # (n, d)
-    points: _Real,  # (k, d), dtype of X
+    X: _Samples,  # (n, d)
+    points: _Real,  # (k, d), dtype of X, float32 for halves
     labels: NDArray[np.int64],  # out (n,) nearest point, the lowest index on ties
     dist2: NDArray[np.float64],  # out (n,) squared distance to it, accumulated in float64
     n_threads: int,
@@ -68,7 +72,7 @@ def clvq(
 ) -> None:
     """Take a step of size (1 + i / b)^-power for each sample; points, weights, wins and sums are the whole state."""
 
-def gram(X: _Real, out: _Real, isa: str, /) -> None:
+def gram(X: _Samples, out: _Real, isa: str, /) -> None:
     """Write X X^T (n, n) to out, one thread; for the tests of the product."""
 
 def weighted_loss(

@@ -17,6 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ddoq import _backend
 from ddoq._check import (
+    GRAM,
+    GRAM_MOVES,
+    SKETCH,
+    STREAMING,
     as_classes,
     as_samples,
     check_finite,
@@ -26,6 +30,8 @@ from ddoq._check import (
     check_sample_weight,
     check_tolerance,
     count_distinct,
+    real_type,
+    widened,
 )
 from ddoq._start import Init, RandomState, starts, streams
 from ddoq.budget import convex_curve, grid, share
@@ -44,9 +50,6 @@ REFINE_FROM_SAMPLES_PER_POINT = 15
 # latents of ImageNette (d 6,272, mean of 10 classes x 4 seeds) the distortion was 0.08 % above that of the fit in all
 # features at k 10 and 0.20 % at k 50; at k 200 a prototype lost 1 %.
 SKETCH_FROM_FEATURES, SKETCH_FROM_SAMPLES, SKETCH_TO_POINTS = 4096, 512, 64
-
-# Codes of the core's enum ddoq_form.
-GRAM, GRAM_MOVES, SKETCH, STREAMING = range(4)
 
 # Gram or streaming, one class on 2 threads (Zen 4, AVX-512, float32 blobs): the Gram form with moves, seconds and
 # distortion against the streaming form's: n 4,000: d 128, k 10 to 256: 0.06 to 0.09 s against 0.01 to 0.05, 0.1, 0.5
@@ -172,8 +175,9 @@ def quantize(
     Parameters
     ----------
     X
-        (n, d) samples. C-ordered float32 and float64, memory-mapped too, are not copied; other layouts are.
-        float16, torch's bfloat16 and integers become float32.
+        (n, d) samples. C-ordered float16, float32, float64 and torch's bfloat16, memory-mapped too, are not copied;
+        other layouts are, and integers, which become float32. Points of halves are float32, and the result has the
+        bits that the samples in float32 would give.
     k
         Number of points, at most the number of distinct rows.
     method
@@ -230,7 +234,7 @@ def quantize(
     >>> q.distortion * 32
     11.0
     """
-    samples = as_samples(X)
+    samples = as_samples(X, halves=True)
     result = _quantize(
         samples,
         np.zeros(len(samples), dtype=np.int64),
@@ -315,7 +319,7 @@ def quantize_classes(
     >>> ddoq.quantize_classes(X, ["b", "b", "b", "a", "a"], budget=3, random_state=0).offsets.tolist()
     [0, 1, 3]
     """
-    samples = as_samples(X)
+    samples = as_samples(X, halves=True)
     classes, class_index = as_classes(y, len(samples))
     seeds = streams(random_state, len(classes))
     if (k is None) == (budget is None):
@@ -413,10 +417,8 @@ def _quantize(
     check_number_of_points(X, rows, _offsets(sizes), own_k, own_classes)
     forms = _forms(form, refine, sizes if repeats is None else np.repeat(sizes, repeats), k, X.shape[1])
     if method == "lloyd":
-        streaming = forms == STREAMING
-        if repeats is not None:
-            streaming = np.logical_and.reduceat(streaming, first)
-        check_memory(sizes, own_k, X.shape[1], X.dtype, threads, own_classes, streaming)
+        own_forms = forms if repeats is None else np.minimum.reduceat(forms, first)
+        check_memory(sizes, own_k, X.shape[1], real_type(X.dtype), threads, own_classes, own_forms)
     if repeats is not None:
         own = np.split(rows, np.cumsum(sizes)[:-1])
         rows = np.concatenate([part for part, repeat in zip(own, repeats, strict=True) for _ in range(repeat)])
@@ -539,7 +541,7 @@ def _empty_result(
     return ClassQuantization(
         classes=classes,
         class_index=class_index,
-        points=np.empty((n_points, X.shape[1]), dtype=X.dtype),
+        points=np.empty((n_points, X.shape[1]), dtype=real_type(X.dtype)),
         weights=np.empty(n_points, dtype=np.float64),
         counts=np.empty(n_points, dtype=np.int64),
         offsets=offsets,
@@ -567,7 +569,7 @@ def _one_pass(
 
     for c, seed in enumerate(seeds):
         rows, part = np.flatnonzero(result.class_index == c), slice(result.offsets[c], result.offsets[c + 1])
-        rng, k, samples = np.random.Generator(np.random.PCG64(seed)), part.stop - part.start, X[rows]
+        rng, k, samples = np.random.Generator(np.random.PCG64(seed)), part.stop - part.start, widened(X[rows])
         if method == "clvq":
             stream = OnlineQuantizer(int(k), step=step, clock=clock, average=average, n_threads=n_threads)
             stream.update(samples[rng.permutation(len(rows))])

@@ -112,7 +112,7 @@ def rate_distortion(
     >>> curve.classes.tolist(), curve.distortion.tolist()
     (['a', 'b'], [[1.0, 0.0], [4.0, 0.0]])
     """
-    samples = as_samples(X)
+    samples = as_samples(X, halves=True)
     if not isinstance(k, Sequence | np.ndarray) or isinstance(k, str) or len(k) == 0:
         raise TypeError(f"k must be a sequence of at least one number of points, not {k!r}")
     if not isinstance(init, str):

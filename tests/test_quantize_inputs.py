@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from ddoq import _check
+from ddoq._backend import core
 from ddoq._check import as_samples
 from ddoq.quantize import quantize, quantize_classes
 
@@ -51,21 +54,100 @@ def test_memory_mapped(tmp_path: Path, dtype: str) -> None:
     assert_identical(quantize(mapped, 4, random_state=0), quantize(X, 4, random_state=0))
 
 
-def test_torch_bfloat16_becomes_float32() -> None:
-    torch = pytest.importorskip("torch")
-    X = torch.from_numpy(normal(60, 8)).bfloat16()
-    q = quantize(X, 3, random_state=0)
-    assert q.points.dtype == np.float32
-    assert_identical(q, quantize(X.float().numpy(), 3, random_state=0))
-    assert_identical(quantize(X.T.contiguous().T, 3, random_state=0), q)
+@pytest.mark.parametrize("isa", core.isas())
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "options",
+    [{"k": 7}, {"k": 7, "refine": "hartigan"}, {"k": 7, "max_iter": 1}, {"k": 600}, {"k": 3, "method": "clvq"}],
+    ids=str,
+)
+def test_halves_give_the_bits_of_float32(
+    isa: str, kind: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DDOQ_ISA", isa)
+    wide = np.hstack([normal(600, 4095, "float32"), np.float32(2.0**-24) * np.arange(600, dtype=np.float32)[:, None]])
+    if kind == "float16":
+        halves = wide.astype(np.float16)
+        full = halves.astype(np.float32)
+    else:
+        torch = pytest.importorskip("torch")
+        halves = torch.from_numpy(wide).bfloat16()
+        full = halves.float().numpy()
+    for d in (4096, 45):  # in a sketch, and not
+        if d == 45:
+            halves, full = halves[:, -45:], full[:, -45:]
+        weight = None if "method" in options else np.arange(600) % 3 + (1 if options["k"] == 600 else 0)
+        q = quantize(halves, **options, sample_weight=weight, random_state=0)
+        assert q.points.dtype == np.float32
+        assert_identical(q, quantize(full, **options, sample_weight=weight, random_state=0))
 
 
+@pytest.mark.parametrize("isa", core.isas())
+def test_every_half_widens_to_its_float32(isa: str) -> None:
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    zero, labels, dist2 = np.zeros((1, 1), np.float32), np.empty(len(bits), np.int64), np.empty(len(bits))
+    for halves, full in (
+        (bits.view(np.float16), bits.view(np.float16).astype(np.float32)),
+        (bits, (bits.astype(np.uint32) << 16).view(np.float32)),
+    ):
+        core.assign(halves[:, None], zero, labels, dist2, 1, isa)
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            assert_array_equal(dist2, full.astype(np.float64) ** 2)
+        assert np.isnan(core.largest(halves[:, None], 2, isa))
+        for largest in (65504.0, np.inf):
+            few = bits[np.abs(full) <= largest]
+            found = core.largest(few.view(halves.dtype)[:, None], 2, isa)
+            assert found == np.abs(full[np.abs(full) <= largest]).max()
+
+
+@pytest.mark.parametrize("isa", core.isas())
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_largest(isa: str, dtype: str) -> None:
+    X = normal(700, 97, dtype)
+    for i, value in ((3, 9.5), (600, -11.0), (0, -np.inf), (699, np.nan)):
+        X[i, i % 97] = value
+        assert_array_equal(core.largest(X, 3, isa), abs(value))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_input_is_not_copied(tmp_path: Path, dtype: str) -> None:
     X = normal(40, 6, dtype)
     np.save(tmp_path / "X.npy", X)
     for same in (X, np.load(tmp_path / "X.npy", mmap_mode="r")):
-        assert np.shares_memory(as_samples(same), same)
+        assert np.shares_memory(as_samples(same, halves=True), same)
+
+
+def test_bfloat16_is_not_copied() -> None:
+    torch = pytest.importorskip("torch")
+    X = torch.from_numpy(normal(40, 6)).bfloat16()
+    assert as_samples(X, halves=True).ctypes.data == X.data_ptr()
+    assert_identical(quantize(X.T.contiguous().T, 3, random_state=0), quantize(X, 3, random_state=0))
+    with pytest.raises(ValueError, match=r"X\[1, 0\] is inf"):
+        quantize(torch.tensor([[0.0], [torch.inf]], dtype=torch.bfloat16), 1)
+    with pytest.raises(ValueError, match="values up to 1e\\+30, whose squared distances overflow float32"):
+        quantize(torch.tensor([[0.0], [1e30]], dtype=torch.bfloat16), 1)
+
+
+def test_halves_are_never_copied_whole(tmp_path: Path) -> None:
+    X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float16, (400, 20_000))
+    for row in X:
+        row[:] = np.random.default_rng().normal(size=X.shape[1])
+    program = (
+        "import re, sys, numpy as np, ddoq\n"
+        "def peak():\n"
+        "    return int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) * 1024\n"
+        "X = np.load(sys.argv[1], mmap_mode='r')\n"
+        "ddoq.quantize(X[:50, :50], 2)\n"  # imports what is imported late
+        "X.max()\n"  # its pages are in memory now
+        "before = peak()\n"
+        "ddoq.quantize(X, 40, random_state=0, n_threads=1)\n"
+        "print(peak() - before, X.nbytes)\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "X.npy"], check=True, capture_output=True, text=True
+    )
+    grown, size = map(int, answer.stdout.split())
+    assert grown < size / 2  # points 3.2 MB, a Gram matrix of 0.6 MB; X is 16 MB, and would be 32 MB in float32
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -182,7 +264,10 @@ def test_memory_is_known_before_and_the_advice_helps(
     dtype: str, itemsize: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     X, y = normal(90, 5, dtype), np.repeat([0, 1, 2], [40, 20, 30])
-    largest, next_largest = (n * ((n + 5) * itemsize + 8 * 2) for n in (40, 30))  # Gram matrix, centred copy, cell sums
+    # Gram matrix, panels, cell sums, vectors of each sample, point and feature
+    largest, next_largest = (
+        (n * n + (n + 48) * 5) * itemsize + 8 * (2 * n + 12 * n + 6 * 2) + (8 + 2 * itemsize) * 5 for n in (40, 30)
+    )
 
     monkeypatch.setattr(_check, "available_memory", lambda: largest + next_largest)
     quantize_classes(X, y, 2, n_threads=2)
@@ -200,3 +285,24 @@ def test_memory_is_known_before_and_the_advice_helps(
         quantize_classes(X, y, 2, n_threads=1)
     with pytest.raises(MemoryError, match=f"40 samples of class 0 takes .* are free: use {last}"):
         quantize_classes(X, y, 2, form="streaming")
+
+
+@pytest.mark.parametrize(("n", "d", "k", "refine"), [(4000, 50, 400, "none"), (1500, 6000, 60, "auto")])
+def test_memory_taken_is_the_memory_foretold(n: int, d: int, k: int, refine: str) -> None:
+    program = (
+        "import re, sys, numpy as np, ddoq\n"
+        "n, d, k, refine = *map(int, sys.argv[1:4]), sys.argv[4]\n"
+        "X = np.random.default_rng(0).random(size=(n, d), dtype='float32')\n"
+        "ddoq.quantize(X[:50, :50], 2)\n"  # imports what is imported late
+        "def peak(field):\n"
+        "    return int(re.search(field + r':\\s+(\\d+)', open('/proc/self/status').read())[1]) * 1024\n"
+        "before = peak('VmRSS')\n"
+        "q = ddoq.quantize(X, k, refine=refine, random_state=0, n_threads=1)\n"
+        "print(peak('VmHWM') - before - q.points.nbytes)\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program, *map(str, (n, d, k)), refine], check=True, capture_output=True, text=True
+    )
+    sizes, points = np.array([n]), np.array([k])
+    foretold = _check.fit_bytes(sizes, points, d, 4, np.array([refine == "auto"]))[0]
+    assert 0.9 * foretold < int(answer.stdout) < 1.1 * foretold

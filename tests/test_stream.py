@@ -16,7 +16,8 @@ from sklearn.cluster import KMeans
 from tolerances import DISTORTION, HAND, POINTS, SKLEARN_INERTIA, WEIGHTS
 
 from ddoq import OptimalQuantizer, _backend, rate_distortion, reference
-from ddoq.quantize import GRAM, GRAM_MOVES, SKETCH, STREAMING, Quantization, _forms, quantize, quantize_classes
+from ddoq._check import GRAM, GRAM_MOVES, SKETCH, STREAMING
+from ddoq.quantize import Quantization, _forms, quantize, quantize_classes
 
 # Round a lane, a panel (6, 12, 24 and 48 samples) and a block (96), and more than one task of an update.
 LENGTHS = (1, 2, 3, 7, 8, 9, 15, 17, 23, 24, 25, 47, 48, 49, 95, 96, 97, 193, 400)

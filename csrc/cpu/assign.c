@@ -67,7 +67,7 @@ static enum ddoq_status multiply(const struct assignment *m, const struct ddoq_r
 
 /* Labels and distances of the rows in x, of which the first is row begin of all. */
 static enum ddoq_status assign_by_product(const struct assignment *m, const struct ddoq_rows *x, size_t begin,
-                                          struct ddoq_crew *crew)
+                                          void *widened, struct ddoq_crew *crew)
 {
     const struct ddoq_kernels *kernels = x->kernels;
     size_t d = x->d, stride = ddoq_padded(kernels, m->k);
@@ -78,7 +78,7 @@ static enum ddoq_status assign_by_product(const struct assignment *m, const stru
         status = multiply(m, x, packed, product, crew);
     for (size_t i = 0; i < x->n && status == DDOQ_OK; i++) {
         double two[2];
-        const char *row = ddoq_row(x, i);
+        const char *row = ddoq_features(x, i, 0, d, widened);
         size_t j = kernels->two_least(m->k, product + i * stride * kernels->item, m->norms, two);
         double dist2 = kernels->dist2(d, row, m->points + j * d * kernels->item);
         double radius = sqrt(dist2) + sqrt(m->norms[j]); /* at least |x - shift| */
@@ -101,14 +101,18 @@ static enum ddoq_status assign_block(void *context, size_t block, struct ddoq_cr
     const struct assignment *m = context;
     size_t begin = block * BLOCK_ROWS;
     const struct ddoq_rows x = ddoq_part(&m->x, begin, ddoq_smaller(BLOCK_ROWS, m->x.n - begin));
-    if (m->panels)
-        return assign_by_product(m, &x, begin, crew);
-    for (size_t i = 0; i < x.n; i++) {
+    float *widened = x.widen ? ddoq_allocate(x.d, 1, sizeof *widened) : NULL;
+    enum ddoq_status status = x.widen && !widened ? DDOQ_NO_MEMORY : DDOQ_OK;
+    if (status == DDOQ_OK && m->panels)
+        status = assign_by_product(m, &x, begin, widened, crew);
+    for (size_t i = 0; i < x.n && status == DDOQ_OK && !m->panels; i++) {
+        const char *row = ddoq_features(&x, i, 0, x.d, widened);
+        m->dist2[begin + i] = nearest_point(x.kernels, x.d, row, m->points, m->k, &m->labels[begin + i]);
         if (ddoq_stopped(crew))
-            return DDOQ_INTERRUPTED;
-        m->dist2[begin + i] = nearest_point(x.kernels, x.d, ddoq_row(&x, i), m->points, m->k, &m->labels[begin + i]);
+            status = DDOQ_INTERRUPTED;
     }
-    return DDOQ_OK;
+    free(widened);
+    return status;
 }
 
 /* Shift, panels and norms of the points, where the product pays. */
@@ -184,6 +188,6 @@ enum ddoq_status ddoq_assign_run(const struct ddoq_run *run, const struct ddoq_r
 enum ddoq_status ddoq_assign(const struct ddoq_run *run, enum ddoq_type type, const void *X, size_t n,
                              const void *points, size_t k, size_t d, int64_t *labels, double *dist2)
 {
-    const struct ddoq_rows x = {.kernels = &run->isa->real[type], .data = X, .n = n, .d = d};
+    const struct ddoq_rows x = ddoq_rows_of(run->isa, type, X, n, d);
     return ddoq_assign_run(run, &x, points, k, labels, dist2);
 }

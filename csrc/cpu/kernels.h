@@ -14,8 +14,8 @@
 #define DDOQ_CACHE_LINE 64
 
 struct ddoq_kernels {
-    size_t item; /* bytes of one real */
-    size_t tile_rows, tile_cols;
+    size_t item;                        /* bytes of one real */
+    size_t tile_rows, tile_cols, lanes; /* a tile's columns are three vectors of lanes */
 
     /* panel (depth, width) = rows[r][p] - shift[p], rows from count on are zero. Panels are aligned to their vectors.
      */
@@ -69,6 +69,11 @@ struct ddoq_kernels {
     void (*scale_add)(size_t n, double a, double b, void *x);
     /* x = a x - b f */
     void (*difference)(size_t n, double a, double b, const void *f, void *x);
+    /* Bits of the greatest |x|, of NaN where there is one; of reals and of halves. */
+    uint64_t (*magnitude)(size_t n, const void *x);
+    uint64_t (*half_magnitude)(size_t n, const void *x);
+
+    void (*from_float16)(size_t n, const uint16_t *x, float *out);
     void (*from_bfloat16)(size_t n, const uint16_t *x, float *out);
     void (*to_bfloat16)(size_t n, const float *x, uint16_t *out);
 };

@@ -55,6 +55,19 @@ static inline vreal_f64 log_vector_f64(vreal_f64 x)
     return x;
 }
 
+/* By integers: not every machine has the instruction, and a thread may flush floats below the least normal one. */
+static void from_float16(size_t n, const uint16_t *x, float *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t magnitude = x[i] & 0x7fff, bits, small_bits;
+        float small = (float)(int32_t)magnitude * 0x1p-24f; /* below the least normal half */
+        memcpy(&small_bits, &small, sizeof small_bits);
+        bits = (magnitude << 13) + ((uint32_t)(magnitude < 0x7c00 ? 127 - 15 : 2 * (127 - 15)) << 23);
+        bits = (magnitude < 0x400 ? small_bits : bits) | (uint32_t)(x[i] & 0x8000) << 16;
+        memcpy(out + i, &bits, sizeof bits);
+    }
+}
+
 static void from_bfloat16(size_t n, const uint16_t *x, float *out)
 {
     for (size_t i = 0; i < n; i++) {

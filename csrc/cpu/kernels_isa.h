@@ -79,6 +79,17 @@ static void nearest(size_t n, size_t k, const double *sums, const double *scale,
     }
 }
 
+static uint64_t half_magnitude(size_t n, const void *x_)
+{
+    const uint16_t *x = x_;
+    uint16_t most = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint16_t magnitude = x[i] & 0x7fff;
+        most = magnitude > most ? magnitude : most;
+    }
+    return most;
+}
+
 /* Transposes in place a square of as many rows as a row holds reals: 16 bytes, so that every instruction set has it. */
 typedef float quad_f32 __attribute__((vector_size(16), may_alias));
 typedef double quad_f64 __attribute__((vector_size(16), may_alias));
@@ -104,19 +115,23 @@ static inline void transpose_f64(quad_f64 x[2])
 
 #define REAL float
 #define INTEGER int32_t
+#define BITS uint32_t
 #define FN(verb) verb##_f32
 #include "cpu/kernels_real.h"
 #include "cpu/kernels_stream.h"
 #undef REAL
 #undef INTEGER
+#undef BITS
 #undef FN
 #define REAL double
 #define INTEGER int64_t
+#define BITS uint64_t
 #define FN(verb) verb##_f64
 #include "cpu/kernels_real.h"
 #include "cpu/kernels_stream.h"
 #undef REAL
 #undef INTEGER
+#undef BITS
 #undef FN
 
 #define LOSS_CHUNK 1024
@@ -137,6 +152,7 @@ static inline void transpose_f64(quad_f64 x[2])
         .item = sizeof(real),                                                                                          \
         .tile_rows = TILE_ROWS,                                                                                        \
         .tile_cols = TILE_VECTORS * VECTOR_BYTES / sizeof(real),                                                       \
+        .lanes = VECTOR_BYTES / sizeof(real),                                                                          \
         .pack = pack_##suffix,                                                                                         \
         .tile = tile_##suffix,                                                                                         \
         .fold = fold_##suffix,                                                                                         \
@@ -159,6 +175,9 @@ static inline void transpose_f64(quad_f64 x[2])
         .cross_probs = cross_probs_##suffix,                                                                           \
         .scale_add = scale_add_##suffix,                                                                               \
         .difference = difference_##suffix,                                                                             \
+        .magnitude = magnitude_##suffix,                                                                               \
+        .half_magnitude = half_magnitude,                                                                              \
+        .from_float16 = from_float16,                                                                                  \
         .from_bfloat16 = from_bfloat16,                                                                                \
         .to_bfloat16 = to_bfloat16,                                                                                    \
     }

@@ -48,6 +48,9 @@ static inline __attribute__((always_inline)) void FN(tile_of)(size_t vectors, si
     enum { LANES = VECTOR_BYTES / sizeof(REAL), COLS = TILE_VECTORS * LANES };
     _Static_assert(COLS % TILE_ROWS == 0 && COLS <= DDOQ_MAX_PANEL_WIDTH, "a tile's rows lie in one panel");
     FN(vreal) sum[TILE_ROWS][TILE_VECTORS] = {{{0}}};
+    for (size_t r = 0; r < rows; r++) /* c lies in L3: ask for it now, it is needed at the end */
+        for (size_t q = 0; q < cols; q += DDOQ_CACHE_LINE / sizeof(REAL))
+            __builtin_prefetch(c + r * stride + q, 1);
     for (size_t p = 0; p < depth; p++, a += COLS, b += TILE_VECTORS) {
 #pragma GCC unroll 16
         for (size_t r = 0; r < TILE_ROWS; r++) {
@@ -143,6 +146,19 @@ static void FN(mirror)(size_t n, size_t begin, size_t end, void *c_)
             for (size_t i = j < i0 ? i0 : j + 1; i < i1; i++)
                 c[j * n + i] = c[i * n + j];
     }
+}
+
+/* Without the sign, bits rise with the magnitude, and NaN's are the greatest. */
+static uint64_t FN(magnitude)(size_t n, const void *x_)
+{
+    typedef BITS __attribute__((may_alias)) bits;
+    const bits *x = x_;
+    BITS most = 0;
+    for (size_t i = 0; i < n; i++) {
+        BITS magnitude = x[i] & ~((BITS)1 << (8 * sizeof(BITS) - 1));
+        most = magnitude > most ? magnitude : most;
+    }
+    return most;
 }
 
 static void FN(axpy)(size_t n, double w, const void *x_, double *restrict y)

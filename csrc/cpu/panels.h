@@ -5,18 +5,49 @@
 
 #include "cpu/kernels.h"
 
-/* n rows of the matrix data (., d): data[index[i]], or data[i] where index is NULL. */
+/* n rows of the matrix data (., d): data[index[i]], or data[i] where index is NULL. Of the kernels' reals, or of
+ * halves, which widen makes floats. */
 struct ddoq_rows {
     const struct ddoq_kernels *kernels;
     const void *data;
     const int64_t *index;
     size_t n, d;
+    void (*widen)(size_t n, const uint16_t *x, float *out); /* NULL: nothing to widen */
 };
 
+static inline struct ddoq_rows ddoq_rows_of(const struct ddoq_isa *isa, enum ddoq_type type, const void *data, size_t n,
+                                            size_t d)
+{
+    const struct ddoq_kernels *kernels = &isa->real[type == DDOQ_FLOAT64 ? DDOQ_FLOAT64 : DDOQ_FLOAT32];
+    struct ddoq_rows x = {.kernels = kernels, .data = data, .n = n, .d = d};
+    if (type == DDOQ_FLOAT16)
+        x.widen = kernels->from_float16;
+    else if (type == DDOQ_BFLOAT16)
+        x.widen = kernels->from_bfloat16;
+    return x;
+}
+
+/* Bytes of one number of the matrix. */
+static inline size_t ddoq_item(const struct ddoq_rows *x)
+{
+    return x->widen ? sizeof(uint16_t) : x->kernels->item;
+}
+
+/* Row i as it is stored. */
 static inline const char *ddoq_row(const struct ddoq_rows *x, size_t i)
 {
     size_t row = x->index ? (size_t)x->index[i] : i;
-    return (const char *)x->data + row * x->d * x->kernels->item;
+    return (const char *)x->data + row * x->d * ddoq_item(x);
+}
+
+/* Features first..first+depth of row i as reals: in place, or widened into scratch (depth). */
+static inline const char *ddoq_features(const struct ddoq_rows *x, size_t i, size_t first, size_t depth, void *scratch)
+{
+    const char *stored = ddoq_row(x, i) + first * ddoq_item(x);
+    if (!x->widen)
+        return stored;
+    x->widen(depth, (const uint16_t *)(const void *)stored, scratch);
+    return scratch;
 }
 
 /* Rows begin..begin+n of x. */
@@ -27,7 +58,7 @@ static inline struct ddoq_rows ddoq_part(const struct ddoq_rows *x, size_t begin
     if (x->index)
         part.index = x->index + begin;
     else
-        part.data = (const char *)x->data + begin * x->d * x->kernels->item;
+        part.data = (const char *)x->data + begin * x->d * ddoq_item(x);
     return part;
 }
 
@@ -42,16 +73,17 @@ static inline size_t ddoq_padded(const struct ddoq_kernels *kernels, size_t n)
     return (n / kernels->tile_cols + (n % kernels->tile_cols != 0)) * kernels->tile_cols;
 }
 
-/* panels (padded n, depth) = features first..first+depth of x, less the shift (d). */
+/* panels (padded n, depth <= DDOQ_DEPTH) = features first..first+depth of x, less the shift (d). */
 static inline void ddoq_pack(const struct ddoq_rows *x, const void *shift, size_t first, size_t depth, char *panels)
 {
     const struct ddoq_kernels *kernels = x->kernels;
     const void *rows[DDOQ_MAX_PANEL_WIDTH];
+    float widened[DDOQ_MAX_PANEL_WIDTH * DDOQ_DEPTH];
     size_t width = kernels->tile_cols, item = kernels->item;
     for (size_t i = 0; i < x->n; i += width) {
         size_t count = ddoq_smaller(width, x->n - i);
         for (size_t r = 0; r < count; r++)
-            rows[r] = ddoq_row(x, i + r) + first * item;
+            rows[r] = ddoq_features(x, i + r, first, depth, widened + r * depth);
         kernels->pack(rows, (const char *)shift + first * item, count, width, depth, panels + i * depth * item);
     }
 }

@@ -20,7 +20,7 @@
 
 struct job {
     const struct ddoq_quantize_args *args;
-    const struct ddoq_kernels *kernels;
+    const struct ddoq_isa *isa;
     size_t *order;    /* (n_tasks) first class of each run of classes with the same rows, biggest first */
     size_t *uniforms; /* (n_classes) where each class's numbers begin */
 };
@@ -81,6 +81,8 @@ static bool allocate(struct ddoq_task *task, size_t k)
     task->sum = ddoq_take(memory, d, 1, sizeof(double));
     task->shift = ddoq_take(memory, d, 1, item);
     task->gram = ddoq_take(memory, n, n, item);
+    if (task->x.widen)
+        task->widened = ddoq_take(memory, d, 1, item);
     if (in_a_sketch(task->args, task->class)) {
         task->sign = ddoq_take(memory, d, 1, item);
         task->sketch = ddoq_take(memory, n, DDOQ_SKETCH_FEATURES, item);
@@ -124,8 +126,8 @@ static enum ddoq_status sketch_gram(struct ddoq_task *task)
     for (size_t i = 0; i < task->x.n; i++) {
         if (ddoq_stopped(task->fit.crew))
             return DDOQ_INTERRUPTED;
-        kernels->fold(task->x.d, DDOQ_SKETCH_FEATURES, ddoq_row(&task->x, i), task->shift, task->sign,
-                      task->sketch + i * DDOQ_SKETCH_FEATURES * kernels->item);
+        kernels->fold(task->x.d, DDOQ_SKETCH_FEATURES, ddoq_features(&task->x, i, 0, task->x.d, task->widened),
+                      task->shift, task->sign, task->sketch + i * DDOQ_SKETCH_FEATURES * kernels->item);
     }
     memset(task->shift, 0, task->x.d * kernels->item); /* the rows are centred */
     return ddoq_gram_rows(&sketch, task->shift, task->gram, task->fit.crew);
@@ -245,12 +247,9 @@ static enum ddoq_status quantize_run(void *context, size_t at, struct ddoq_crew 
     for (size_t class = first; class < end; class++)
         most = class_points(args, class) > most ? class_points(args, class) : most;
     struct ddoq_task task = {.args = args, .class = first};
-    task.x = (struct ddoq_rows){.kernels = job->kernels,
-                                .data = args->X,
-                                .index = args->rows + args->row_offsets[first],
-                                .n = class_size(args, first),
-                                .d = args->d};
-    task.fit = (struct ddoq_fit){.kernels = job->kernels, .crew = crew, .n = task.x.n};
+    task.x = ddoq_rows_of(job->isa, args->type, args->X, class_size(args, first), args->d);
+    task.x.index = args->rows + args->row_offsets[first];
+    task.fit = (struct ddoq_fit){.kernels = task.x.kernels, .crew = crew, .n = task.x.n};
 
     enum ddoq_status status = allocate(&task, most) ? DDOQ_OK : DDOQ_NO_MEMORY;
     for (size_t class = first; class < end && status == DDOQ_OK; class++)
@@ -286,7 +285,7 @@ static int bigger_first(const void *a_, const void *b_)
 enum ddoq_status ddoq_quantize_classes(const struct ddoq_run *run, const struct ddoq_quantize_args *args,
                                        size_t *failed_class)
 {
-    struct job job = {.args = args, .kernels = &run->isa->real[args->type]};
+    struct job job = {.args = args, .isa = run->isa};
     struct size_of_class *sizes = NULL;
     enum ddoq_status status = DDOQ_NO_MEMORY;
     size_t failed = 0, next = 0, n_tasks = 0;

@@ -22,7 +22,7 @@ enum ddoq_status ddoq_write_mean(struct ddoq_task *task, const int64_t *cell, in
                 continue;
             if (ddoq_stopped(task->fit.crew))
                 return DDOQ_INTERRUPTED;
-            x->kernels->axpy(depth, task->w[i], ddoq_row(x, i) + first * item, task->sum);
+            x->kernels->axpy(depth, task->w[i], ddoq_features(x, i, first, depth, task->widened), task->sum);
         }
         x->kernels->narrow(depth, task->sum, mass, (char *)out + first * item);
     }
@@ -65,7 +65,8 @@ static size_t farthest_by_coordinates(struct ddoq_task *task)
     size_t found = task->x.n;
     double most = 0;
     for (size_t i = 0; i < task->x.n && !ddoq_stopped(task->fit.crew); i++) {
-        double value = task->x.kernels->dist2(task->x.d, ddoq_row(&task->x, i), point_of(task, i));
+        const char *row = ddoq_features(&task->x, i, 0, task->x.d, task->widened);
+        double value = task->x.kernels->dist2(task->x.d, row, point_of(task, i));
         if (value > most && task->fit.count[task->kept_cell[i]] > 1) {
             most = value;
             found = i;
@@ -120,7 +121,8 @@ static enum ddoq_status write_assignment(struct ddoq_task *task)
         weights[j] += task->w[i];
         counts[j]++;
         total += task->w[i];
-        distortion += task->w[i] * kernels->dist2(task->x.d, ddoq_row(&task->x, i), points + j * bytes);
+        const char *row = ddoq_features(&task->x, i, 0, task->x.d, task->widened);
+        distortion += task->w[i] * kernels->dist2(task->x.d, row, points + j * bytes);
     }
     for (size_t j = 0; j < k; j++)
         weights[j] /= total;

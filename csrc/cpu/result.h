@@ -17,6 +17,7 @@ struct ddoq_task {
     double *w, *diagonal, *sum;      /* (n), (n), (d) */
     char *shift, *gram;              /* (d), (n, n) real */
     bool sketched;                   /* G is that of the sketch */
+    void *widened;                   /* (d) real: a row of halves; NULL without them */
     char *sketch, *sign;             /* (n, DDOQ_SKETCH_FEATURES), (d) real; NULL without a sketch */
     int64_t *kept_cell, *kept_label; /* (n) of the best restart so far */
 };

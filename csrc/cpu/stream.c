@@ -58,20 +58,23 @@ static enum ddoq_status sum_task(void *context, size_t chunk, struct ddoq_crew *
     struct ddoq_stream *stream = context;
     const struct ddoq_rows *x = &stream->x;
     double *sum = stream->chunk_sums + chunk * x->d;
+    float widened[DDOQ_DEPTH];
     size_t end = ddoq_smaller(chunk_begin(stream, chunk + 1) * DDOQ_STREAM_ROWS, x->n);
     memset(sum, 0, x->d * sizeof *sum);
     for (size_t i = chunk_begin(stream, chunk) * DDOQ_STREAM_ROWS; i < end; i++) {
         if (i % DDOQ_STREAM_ROWS == 0 && ddoq_stopped(crew))
             return DDOQ_INTERRUPTED;
-        x->kernels->axpy(x->d, 1, ddoq_row(x, i), sum);
+        for (size_t first = 0; first < x->d; first += DDOQ_DEPTH) {
+            size_t depth = ddoq_smaller(DDOQ_DEPTH, x->d - first);
+            x->kernels->axpy(depth, 1, ddoq_features(x, i, first, depth, widened), sum + first);
+        }
     }
     return DDOQ_OK;
 }
 
 /* Packs the chunk's rows; chunk_squares = sums of their squared distances to the mean, plain and weighted. */
-static enum ddoq_status pack_task(void *context, size_t chunk, struct ddoq_crew *crew)
+static enum ddoq_status pack_rows(struct ddoq_stream *stream, size_t chunk, void *widened, struct ddoq_crew *crew)
 {
-    struct ddoq_stream *stream = context;
     const struct ddoq_rows *x = &stream->x;
     double *squares = stream->chunk_squares + 2 * chunk;
     squares[0] = squares[1] = 0;
@@ -84,7 +87,7 @@ static enum ddoq_status pack_task(void *context, size_t chunk, struct ddoq_crew 
             ddoq_pack(&rows, stream->shift, first, ddoq_smaller(DDOQ_DEPTH, x->d - first),
                       ddoq_stream_chunk(stream, block, first));
         for (size_t i = 0; i < rows.n; i++) {
-            double square = x->kernels->dist2(x->d, ddoq_row(&rows, i), stream->shift);
+            double square = x->kernels->dist2(x->d, ddoq_features(&rows, i, 0, x->d, widened), stream->shift);
             if (!(square <= (x->kernels->item == sizeof(float) ? FLT_MAX : DBL_MAX) / 4))
                 return DDOQ_NOT_FINITE;
             squares[0] += square;
@@ -92,6 +95,17 @@ static enum ddoq_status pack_task(void *context, size_t chunk, struct ddoq_crew 
         }
     }
     return DDOQ_OK;
+}
+
+static enum ddoq_status pack_task(void *context, size_t chunk, struct ddoq_crew *crew)
+{
+    struct ddoq_stream *stream = context;
+    float *widened = ddoq_row_of_halves(&stream->x);
+    enum ddoq_status status = DDOQ_NO_MEMORY;
+    if (widened || !stream->x.widen)
+        status = pack_rows(stream, chunk, widened, crew);
+    free(widened);
+    return status;
 }
 
 static enum ddoq_status prepare(struct ddoq_stream *stream)
@@ -172,7 +186,8 @@ static enum ddoq_status start(struct ddoq_stream *stream, const double *uniforms
             return status;
     }
     for (size_t j = 0; j < k; j++)
-        memcpy(stream->points + j * bytes, ddoq_row(&stream->x, (size_t)rows[j]), bytes);
+        memmove(stream->points + j * bytes, /* a row of halves is widened where it is to be */
+                ddoq_features(&stream->x, (size_t)rows[j], 0, stream->x.d, stream->points + j * bytes), bytes);
     return DDOQ_OK;
 }
 
@@ -231,11 +246,8 @@ enum ddoq_status ddoq_stream_class(const struct ddoq_run *run, const struct ddoq
     struct ddoq_stream stream = {.caller = run, .run = *run, .args = args};
     stream.run.poll = (struct ddoq_poll){.call = poll_caller, .context = &stream};
     clock_gettime(CLOCK_MONOTONIC, &stream.last_poll);
-    stream.x = (struct ddoq_rows){.kernels = &run->isa->real[args->type],
-                                  .data = args->X,
-                                  .index = args->rows + args->row_offsets[class],
-                                  .n = n,
-                                  .d = args->d};
+    stream.x = ddoq_rows_of(run->isa, args->type, args->X, n, args->d);
+    stream.x.index = args->rows + args->row_offsets[class];
     stream.k = (size_t)(args->point_offsets[class + 1] - args->point_offsets[class]);
     stream.n_trials = ddoq_seed_trials(stream.k);
     stream.n_blocks = (n + DDOQ_STREAM_ROWS - 1) / DDOQ_STREAM_ROWS;

@@ -66,6 +66,12 @@ static inline char *ddoq_stream_chunk(const struct ddoq_stream *stream, size_t b
     return stream->panels + (block * stream->x.d + first) * DDOQ_STREAM_ROWS * stream->x.kernels->item;
 }
 
+/* Scratch for a widened row (d), to be freed; NULL where the rows are not halves, too. */
+static inline float *ddoq_row_of_halves(const struct ddoq_rows *x)
+{
+    return x->widen ? ddoq_allocate(x->d, 1, sizeof(float)) : NULL;
+}
+
 /* panels (padded x->n, d) = x less the shift, DDOQ_DEPTH features after DDOQ_DEPTH features. */
 void ddoq_pack_depths(const struct ddoq_rows *x, const void *shift, char *panels);
 

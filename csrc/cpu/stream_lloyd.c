@@ -112,17 +112,18 @@ static void update_segment(struct ddoq_stream *stream, size_t begin, size_t rows
                            size_t parts)
 {
     const struct ddoq_rows *x = &stream->x;
-    size_t d = x->d, depth = ddoq_smaller(PART_FEATURES, d - first), bytes = depth * x->kernels->item;
+    size_t d = x->d, depth = ddoq_smaller(PART_FEATURES, d - first), bytes = depth * ddoq_item(x);
+    float widened[PART_FEATURES];
     for (size_t m = 0; m < rows; m++) {
         size_t i = stream->rebuild ? begin + m : (size_t)stream->moved[begin + m];
         size_t from = (size_t)stream->cell[i], to = (size_t)stream->label[i];
         if (m + AHEAD < rows) {
             size_t next = stream->rebuild ? i + AHEAD : (size_t)stream->moved[begin + m + AHEAD];
-            const char *row = ddoq_row(x, next) + first * x->kernels->item;
+            const char *row = ddoq_row(x, next) + first * ddoq_item(x);
             for (size_t byte = 0; byte < bytes; byte += DDOQ_CACHE_LINE)
                 __builtin_prefetch(row + byte, 0, 2);
         }
-        const char *row = ddoq_row(x, i) + first * x->kernels->item;
+        const char *row = ddoq_features(x, i, first, depth, widened);
         if (!stream->rebuild && (from & (parts - 1)) == part)
             x->kernels->axpy(depth, -stream->w[i], row, stream->sums + from * d + first);
         if ((to & (parts - 1)) == part)
@@ -153,13 +154,16 @@ static enum ddoq_status distance_task(void *context, size_t task, struct ddoq_cr
     struct ddoq_stream *stream = context;
     const struct ddoq_rows *x = &stream->x;
     size_t rows = stream->task_blocks * DDOQ_STREAM_ROWS, bytes = x->d * x->kernels->item;
-    for (size_t i = task * rows; i < ddoq_smaller((task + 1) * rows, x->n); i++) {
+    float *widened = ddoq_row_of_halves(x);
+    enum ddoq_status status = widened || !x->widen ? DDOQ_OK : DDOQ_NO_MEMORY;
+    for (size_t i = task * rows; i < ddoq_smaller((task + 1) * rows, x->n) && status == DDOQ_OK; i++) {
         if (i % DDOQ_STREAM_ROWS == 0 && ddoq_stopped(crew))
-            return DDOQ_INTERRUPTED;
+            status = DDOQ_INTERRUPTED;
         const char *point = stream->points + (size_t)stream->label[i] * bytes;
-        stream->dist2[i] = x->kernels->dist2(x->d, ddoq_row(x, i), point);
+        stream->dist2[i] = x->kernels->dist2(x->d, ddoq_features(x, i, 0, x->d, widened), point);
     }
-    return DDOQ_OK;
+    free(widened);
+    return status;
 }
 
 static void relabel(struct ddoq_stream *stream, size_t i, int64_t to)

@@ -21,6 +21,8 @@ static const char *type_name(int type)
         return "int64";
     case NPY_UINT16:
         return "uint16";
+    case NPY_HALF:
+        return "float16";
     default:
         return "uint8";
     }
@@ -67,6 +69,18 @@ int ddoq_read_matrix(PyObject *object, const char *name, struct array *array)
         }
     }
     return ddoq_read_array(object, name, type, 2, 0, array);
+}
+
+int ddoq_read_samples(PyObject *object, struct array *array)
+{
+    int type = PyArray_Check(object) ? PyArray_TYPE((PyArrayObject *)object) : NPY_FLOAT32;
+    if (type != NPY_HALF && type != NPY_UINT16)
+        return ddoq_read_matrix(object, "X", array);
+    if (ddoq_read_array(object, "X", type, 2, 0, array))
+        return -1;
+    array->real = type == NPY_HALF ? DDOQ_FLOAT16 : DDOQ_BFLOAT16;
+    array->type = NPY_FLOAT32;
+    return 0;
 }
 
 int ddoq_check_size(const struct array *array, int axis, size_t wanted)

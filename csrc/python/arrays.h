@@ -18,7 +18,7 @@
 struct array {
     const char *name;
     void *data;
-    int type;            /* NumPy's type number */
+    int type;            /* NumPy's type number; of samples that are halves, the one that they widen to */
     enum ddoq_type real; /* of a matrix */
     int output;
     size_t shape[2], bytes;
@@ -29,6 +29,8 @@ int ddoq_import_numpy(void);
 int ddoq_read_array(PyObject *object, const char *name, int type, int ndim, int output, struct array *array);
 /* An input, two-dimensional, float32 or float64. */
 int ddoq_read_matrix(PyObject *object, const char *name, struct array *array);
+/* X: as a matrix, or float16, or bfloat16 in uint16. */
+int ddoq_read_samples(PyObject *object, struct array *array);
 
 int ddoq_check_size(const struct array *array, int axis, size_t wanted);
 /* No output shares memory with any other argument. */

@@ -117,7 +117,7 @@ static PyObject *core_gram(PyObject *Py_UNUSED(module), PyObject *const *args, P
     struct caller caller = {0};
     struct ddoq_run run = {.n_threads = 1, .poll = {.call = poll_python, .context = &caller}};
 
-    if (check_arguments("gram", n_args, 3) || ddoq_read_matrix(args[0], "X", X) ||
+    if (check_arguments("gram", n_args, 3) || ddoq_read_samples(args[0], X) ||
         ddoq_read_array(args[1], "out", X->type, 2, 1, out) || read_isa(args[2], &run.isa))
         return NULL;
     if (ddoq_check_size(out, 0, X->shape[0]) || ddoq_check_size(out, 1, X->shape[0]) || ddoq_check_apart(arrays, 2))
@@ -129,6 +129,22 @@ static PyObject *core_gram(PyObject *Py_UNUSED(module), PyObject *const *args, P
     return result_of(status, "");
 }
 
+static PyObject *core_largest(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args)
+{
+    struct array X;
+    struct caller caller = {0};
+    struct ddoq_run run = {.poll = {.call = poll_python, .context = &caller}};
+    double largest = 0;
+
+    if (check_arguments("largest", n_args, 3) || ddoq_read_samples(args[0], &X) ||
+        read_count(args[1], "n_threads", &run.n_threads) || read_isa(args[2], &run.isa))
+        return NULL;
+    caller.state = PyEval_SaveThread();
+    enum ddoq_status status = ddoq_largest(&run, X.real, X.data, X.shape[0], X.shape[1], &largest);
+    PyEval_RestoreThread(caller.state);
+    return status == DDOQ_OK ? PyFloat_FromDouble(largest) : result_of(status, "");
+}
+
 static PyObject *core_assign(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args)
 {
     struct array arrays[4];
@@ -136,7 +152,7 @@ static PyObject *core_assign(PyObject *Py_UNUSED(module), PyObject *const *args,
     struct caller caller = {0};
     struct ddoq_run run = {.poll = {.call = poll_python, .context = &caller}};
 
-    if (check_arguments("assign", n_args, 6) || ddoq_read_matrix(args[0], "X", X) ||
+    if (check_arguments("assign", n_args, 6) || ddoq_read_samples(args[0], X) ||
         ddoq_read_array(args[1], "points", X->type, 2, 0, points) ||
         ddoq_read_array(args[2], "labels", NPY_INT64, 1, 1, labels) ||
         ddoq_read_array(args[3], "dist2", NPY_FLOAT64, 1, 1, dist2) ||
@@ -249,7 +265,7 @@ enum {
 /* Reads every array argument into a[position]; those that are None stay empty. */
 static int read_arrays(PyObject *const *args, struct array *a)
 {
-    if (ddoq_read_matrix(args[A_X], "X", &a[A_X]))
+    if (ddoq_read_samples(args[A_X], &a[A_X]))
         return -1;
     const struct {
         int at;
@@ -368,6 +384,8 @@ static PyObject *core_quantize_classes(PyObject *Py_UNUSED(module), PyObject *co
 static PyMethodDef methods[] = {
     {"isas", core_isas, METH_NOARGS, PyDoc_STR("Names of the instruction sets this machine can run, worst to best.")},
     {"gram", (PyCFunction)(void (*)(void))core_gram, METH_FASTCALL, PyDoc_STR("gram(X, out, isa): out = X X^T.")},
+    {"largest", (PyCFunction)(void (*)(void))core_largest, METH_FASTCALL,
+     PyDoc_STR("largest(X, n_threads, isa): the greatest absolute value; NaN where there is one.")},
     {"assign", (PyCFunction)(void (*)(void))core_assign, METH_FASTCALL,
      PyDoc_STR("assign(X, points, labels, dist2, n_threads, isa): nearest point and squared distance.")},
     {"clvq", (PyCFunction)(void (*)(void))core_clvq, METH_FASTCALL, PyDoc_STR("clvq(...): see _core.pyi.")},

@@ -7,7 +7,7 @@
 
 #include "ddoq.h"
 
-enum { MAX_OUTPUTS = 6, MAX_INPUTS = 16 };
+enum { MAX_OUTPUTS = 7, MAX_INPUTS = 16 };
 
 struct call {
     char name[96];

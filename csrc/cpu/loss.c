@@ -9,8 +9,8 @@
 #include "cpu/parallel.h"
 
 #define TASK_ENTRIES ((size_t)1 << 15)
-/* Below this many entries a second thread costs more than it saves: it takes some 20 us to start one. */
-#define ALONE_ENTRIES ((size_t)1 << 17)
+/* Up to this many entries a second thread costs more than it saves: starting and joining one takes some 50 us. */
+#define ALONE_ENTRIES ((size_t)1 << 18)
 #define SUM_TOLERANCE 1e-2 /* of a row's probabilities: rows stored as float16 or bfloat16 */
 
 struct pass {

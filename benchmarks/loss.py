@@ -130,7 +130,8 @@ def main() -> None:
                 print(
                     f"{row['dtype']:9s}{kind:7s}{n:5d} x {classes}  {ours['median_us']:9.1f} "
                     f"{theirs['median_us']:9.1f} us  ratio {row['ratio_of_medians']:6.2f}"
-                    f" ({row['ratio_of_mins']:.2f} of minima)  error {ours['gradient_error']:.1e} {theirs['gradient_error']:.1e}  {row['fastest_torch']}",
+                    f" ({row['ratio_of_mins']:.2f} of minima)  error {ours['gradient_error']:.1e} "
+                    f"{theirs['gradient_error']:.1e}  {row['fastest_torch']}",
                     flush=True,
                 )
     save_result("loss", result)

@@ -94,7 +94,10 @@ class WeightedLoss(nn.Module):
         self._check(logits, soft, indices, weight)
         options = (self.target, self.temperature, self.label_smoothing)
         if logits.shape[1] > 0 and logits.dtype in _IN_C and _fits_c(logits, soft, indices, weight):
-            loss: Tensor = _weighted_loss(logits, soft, indices, weight, *options)[0]
+            if torch.is_grad_enabled() and logits.requires_grad:
+                loss: Tensor = _Step.apply(logits, soft, indices, weight, *options)[0]  # type: ignore[no-untyped-call]
+            else:
+                loss = _operator(logits, soft, indices, weight, *options)[0]
             return loss
         _check_values(logits, soft, indices, weight, self.target)
         return _composed(logits, soft, indices, weight, *options)
@@ -148,7 +151,6 @@ def _fits_c(logits: Tensor, *others: Tensor | None) -> bool:
     return not needs and all(tensor.device.type == "cpu" for tensor in (logits, *given))
 
 
-@torch.library.custom_op("ddoq::weighted_loss", mutates_args=(), device_types="cpu")
 def _weighted_loss(
     logits: Tensor,
     soft: Tensor | None,
@@ -181,32 +183,50 @@ def _weighted_loss(
     return torch.tensor(loss, dtype=wide), gradient
 
 
-@_weighted_loss.register_fake
-def _(logits: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+def _shapes(logits: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    """What the operator gives, without values."""
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
     gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
     return logits.new_empty((), dtype=wide), gradient
 
 
-def _keep_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[1])
+torch.library.define(
+    "ddoq::weighted_loss",
+    "(Tensor logits, Tensor? soft, Tensor? indices, Tensor weight, str target, float temperature,"
+    " float label_smoothing) -> (Tensor, Tensor)",
+)
+torch.library.impl("ddoq::weighted_loss", "cpu", _weighted_loss)
+torch.library.register_fake("ddoq::weighted_loss", _shapes)
+_operator = torch.ops.ddoq.weighted_loss.default
 
 
-def _backward(ctx: Any, by_loss: Tensor | None, by_gradient: Tensor | None) -> tuple[Tensor | None, ...]:
-    if by_gradient is not None:
-        raise RuntimeError(
-            "WeightedLoss has no second derivative on the CPU: give float16 logits or write the loss in torch"
-        )
-    (gradient,) = ctx.saved_tensors
-    # An eager step's factor is 1: then the stored gradient is the answer, without another pass over it.
-    plain = type(by_loss) is Tensor and not by_loss.requires_grad
-    if by_loss is not None and not (plain and by_loss.item() == 1):
-        gradient = gradient * by_loss
-    return (None if by_loss is None else gradient, *[None] * 6)
+class _Step(torch.autograd.Function):
+    """The operator with its gradient.
 
+    The operator itself has none: torch.library's own way to give it one takes longer than the loss of a small batch.
+    """
 
-_weighted_loss.register_autograd(_backward, setup_context=_keep_gradient)
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Any:
+        loss, gradient = _operator(*arguments)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(gradient)
+        return loss, gradient
+
+    @staticmethod
+    def backward(ctx: Any, by_loss: Tensor | None, by_gradient: Tensor | None) -> Any:
+        # A compiled step gives zeros where an eager one gives None, and refuses second derivatives itself.
+        eager = not torch.compiler.is_compiling()
+        if eager and by_gradient is not None:
+            raise RuntimeError(
+                "WeightedLoss has no second derivative on the CPU: give float16 logits or write the loss in torch"
+            )
+        (gradient,) = ctx.saved_tensors
+        # An eager step's factor is 1: then the stored gradient is the answer, without another pass over it.
+        plain = eager and type(by_loss) is Tensor and not by_loss.requires_grad
+        if by_loss is not None and not (plain and by_loss.item() == 1):
+            gradient = gradient * by_loss
+        return (None if by_loss is None else gradient, *[None] * 6)
 
 
 def _array(tensor: Tensor) -> Any:

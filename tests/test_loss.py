@@ -326,6 +326,8 @@ def test_operator(kind: str) -> None:
     assert torch.autograd.gradcheck(lambda s: loss(s, target, weight), (logits.requires_grad_(),))
 
 
+# torch.compile itself makes an instance of every autograd.Function that it traces
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiled(kind: str) -> None:
     loss, logits, target, weight = case(kind, 5, 7, torch.float32)

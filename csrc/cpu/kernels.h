@@ -13,6 +13,12 @@
 #define DDOQ_MAX_PANEL_WIDTH 48
 #define DDOQ_CACHE_LINE 64
 
+/* Sums over one row of the loss, of the target and of its products with the logarithms. */
+struct ddoq_cross {
+    double sum, cross;
+    int is_negative; /* one of the target's probabilities is */
+};
+
 struct ddoq_kernels {
     size_t item;                        /* bytes of one real */
     size_t tile_rows, tile_cols, lanes; /* a tile's columns are three vectors of lanes */
@@ -55,20 +61,23 @@ struct ddoq_kernels {
 
     /* Of the loss, over one row of n classes. */
     double (*largest)(size_t n, const void *x);
-    double (*smallest)(size_t n, const void *x);
     /* Sum of x - shift. */
     double (*total)(size_t n, const void *x, double shift);
     /* out = exp(scale (x - shift)), for exponents <= 0; returns the sum. */
     double (*exponentials)(size_t n, const void *x, double shift, double scale, void *out);
-    /* Sum over f != 0 of scale f ((t - t_shift) - (s - s_shift)). */
-    double (*cross_logits)(size_t n, const void *s, double s_shift, const void *t, double t_shift, double scale,
-                           const void *f);
-    /* Sum over f != 0 of f (log f - scale (s - s_shift)). */
-    double (*cross_probs)(size_t n, const void *s, double s_shift, double scale, const void *f);
+    /* out = e = exp(scale (t - t_shift)); its sum, and the sum over e != 0 of scale e ((t - t_shift) - (s - s_shift)).
+     */
+    struct ddoq_cross (*cross_logits)(size_t n, const void *s, double s_shift, const void *t, double t_shift,
+                                      double scale, void *out);
+    /* Sum of t, and the sum over t != 0 of t (log t - scale (s - s_shift)). */
+    struct ddoq_cross (*cross_probs)(size_t n, const void *s, double s_shift, double scale, const void *t);
+    /* out = the k values at their places, what they leave of 1 spread evenly over the others; -1 where a value is
+     * negative or not a number, a place is out of range or taken twice, or the sum is above 1 + tolerance. */
+    int (*spread)(size_t n, size_t k, const void *values, const int64_t *index, double tolerance, void *out);
     /* x = a x + b */
     void (*scale_add)(size_t n, double a, double b, void *x);
     /* x = a x - b f */
-    void (*difference)(size_t n, double a, double b, const void *f, void *x);
+    void (*difference)(size_t n, double a, double b, const void *restrict f, void *restrict x);
     /* Bits of the greatest |x|, of NaN where there is one; of reals and of halves. */
     uint64_t (*magnitude)(size_t n, const void *x);
     uint64_t (*half_magnitude)(size_t n, const void *x);

@@ -168,11 +168,11 @@ static inline void transpose_f64(quad_f64 x[2])
         .copy_labels = copy_labels_##suffix,                                                                           \
         .squares = squares_##suffix,                                                                                   \
         .largest = largest_##suffix,                                                                                   \
-        .smallest = smallest_##suffix,                                                                                 \
         .total = total_##suffix,                                                                                       \
         .exponentials = exponentials_##suffix,                                                                         \
         .cross_logits = cross_logits_##suffix,                                                                         \
         .cross_probs = cross_probs_##suffix,                                                                           \
+        .spread = spread_##suffix,                                                                                     \
         .scale_add = scale_add_##suffix,                                                                               \
         .difference = difference_##suffix,                                                                             \
         .magnitude = magnitude_##suffix,                                                                               \

@@ -1,7 +1,8 @@
 /* Kernels of the loss for one element type: included by kernels_isa.h after kernels_real.h, with its REAL and FN, once
  * exp and log of a vector (FN(exp_vector), FN(log_vector)) exist. Rows are read in blocks of VIRTUAL_LANES entries and
  * sums run over the virtual lanes, which are emptied into a double every LOSS_CHUNK entries: the error does not grow
- * with the number of classes. */
+ * with the number of classes. Each loop's body is a function of the number of entries left, so that whole blocks are
+ * compiled without the branches of the last one. */
 
 typedef struct {
     FN(vreal) v[VIRTUAL_LANES * sizeof(REAL) / VECTOR_BYTES];
@@ -9,33 +10,35 @@ typedef struct {
 
 enum { FN(BLOCK_VECTORS) = VIRTUAL_LANES * sizeof(REAL) / VECTOR_BYTES };
 
-/* x[i..i+16) of n, pad from n on. */
-static inline FN(block) FN(load_block)(const REAL *x, size_t i, size_t n, REAL pad)
+#define BODY static inline __attribute__((always_inline))
+
+/* x[0..16), pad from left on. */
+BODY FN(block) FN(load_block)(const REAL *x, size_t left, REAL pad)
 {
     FN(block) block;
-    REAL padded[VIRTUAL_LANES];
-    if (n - i < VIRTUAL_LANES) {
+    if (left < VIRTUAL_LANES) {
+        REAL padded[VIRTUAL_LANES];
         for (size_t lane = 0; lane < VIRTUAL_LANES; lane++)
-            padded[lane] = i + lane < n ? x[i + lane] : pad;
+            padded[lane] = lane < left ? x[lane] : pad;
         memcpy(&block, padded, sizeof block);
     } else {
         for (size_t v = 0; v < FN(BLOCK_VECTORS); v++)
-            block.v[v] = ((const FN(vreal_unaligned) *)(x + i))[v];
+            block.v[v] = ((const FN(vreal_unaligned) *)x)[v];
     }
     return block;
 }
 
-static inline void FN(store_block)(REAL *x, size_t i, size_t n, FN(block) block)
+BODY void FN(store_block)(REAL *x, size_t left, FN(block) block)
 {
-    if (n - i < VIRTUAL_LANES) {
-        memcpy(x + i, &block, (n - i) * sizeof *x);
+    if (left < VIRTUAL_LANES) {
+        memcpy(x, &block, left * sizeof *x);
     } else {
         for (size_t v = 0; v < FN(BLOCK_VECTORS); v++)
-            ((FN(vreal_unaligned) *)(x + i))[v] = block.v[v];
+            ((FN(vreal_unaligned) *)x)[v] = block.v[v];
     }
 }
 
-static inline double FN(sum_block)(FN(block) block)
+BODY double FN(sum_block)(FN(block) block)
 {
     REAL lane[VIRTUAL_LANES];
     memcpy(lane, &block, sizeof lane);
@@ -45,38 +48,45 @@ static inline double FN(sum_block)(FN(block) block)
     return (double)lane[0];
 }
 
-/* The largest of sign * x; four chains of comparisons, since one waits for each. */
-static inline __attribute__((always_inline)) double FN(extreme)(size_t n, const REAL *x, REAL sign)
+BODY FN(block) FN(larger)(FN(block) a, FN(block) b)
 {
-    enum { CHAINS = 4 };
+    for (size_t v = 0; v < FN(BLOCK_VECTORS); v++)
+        a.v[v] = FN(select)(b.v[v] > a.v[v], b.v[v], a.v[v]);
+    return a;
+}
+
+/* Four chains of comparisons, since each comparison waits for the one before it in its chain. */
+static double FN(largest)(size_t n, const void *x_)
+{
+    enum { CHAINS = 4, STEP = CHAINS * VIRTUAL_LANES };
+    const REAL *x = x_;
     FN(block) most[CHAINS];
     for (size_t chain = 0; chain < CHAINS; chain++)
         for (size_t v = 0; v < FN(BLOCK_VECTORS); v++)
             most[chain].v[v] = (FN(vreal)){0} - (REAL)INFINITY;
-    for (size_t begin = 0; begin < n; begin += CHAINS * VIRTUAL_LANES) {
-        for (size_t chain = 0, i = begin; chain < CHAINS && i < n; chain++, i += VIRTUAL_LANES) {
-            FN(block) block = FN(load_block)(x, i, n, -sign * (REAL)INFINITY);
-            for (size_t v = 0; v < FN(BLOCK_VECTORS); v++) {
-                block.v[v] *= sign;
-                most[chain].v[v] = FN(select)(block.v[v] > most[chain].v[v], block.v[v], most[chain].v[v]);
-            }
-        }
+    size_t i = 0;
+    for (; i + STEP <= n; i += STEP)
+        for (size_t chain = 0; chain < CHAINS; chain++)
+            most[chain] = FN(larger)(most[chain], FN(load_block)(x + i + chain * VIRTUAL_LANES, VIRTUAL_LANES, 0));
+    for (; i < n; i += VIRTUAL_LANES)
+        most[0] = FN(larger)(most[0], FN(load_block)(x + i, n - i, -(REAL)INFINITY));
+    FN(block) all = FN(larger)(FN(larger)(most[0], most[1]), FN(larger)(most[2], most[3]));
+    REAL lane[VIRTUAL_LANES];
+    memcpy(lane, &all, sizeof lane);
+    for (size_t half = VIRTUAL_LANES / 2; half > 0; half /= 2)
+        for (size_t j = 0; j < half; j++)
+            lane[j] = lane[j + half] > lane[j] ? lane[j + half] : lane[j];
+    return (double)lane[0];
+}
+
+BODY void FN(exp_block)(const REAL *x, size_t left, REAL shift, REAL scale, REAL *out, FN(block) * total)
+{
+    FN(block) block = FN(load_block)(x, left, -(REAL)INFINITY);
+    for (size_t v = 0; v < FN(BLOCK_VECTORS); v++) {
+        block.v[v] = FN(exp_vector)((block.v[v] - shift) * scale);
+        total->v[v] += block.v[v];
     }
-    REAL lane[CHAINS * VIRTUAL_LANES], value = -(REAL)INFINITY;
-    memcpy(lane, most, sizeof lane);
-    for (size_t i = 0; i < CHAINS * VIRTUAL_LANES; i++)
-        value = lane[i] > value ? lane[i] : value;
-    return (double)value;
-}
-
-static double FN(largest)(size_t n, const void *x)
-{
-    return FN(extreme)(n, x, 1);
-}
-
-static double FN(smallest)(size_t n, const void *x)
-{
-    return -FN(extreme)(n, x, -1);
+    FN(store_block)(out, left, block);
 }
 
 static double FN(exponentials)(size_t n, const void *x_, double shift, double scale, void *out_)
@@ -84,17 +94,13 @@ static double FN(exponentials)(size_t n, const void *x_, double shift, double sc
     const REAL *x = x_;
     REAL *out = out_;
     double sum = 0;
-    for (size_t begin = 0; begin < n; begin += LOSS_CHUNK) {
-        size_t end = n - begin < LOSS_CHUNK ? n : begin + LOSS_CHUNK;
+    for (size_t i = 0, end; i < n; i = end) {
         FN(block) total = {{{0}}};
-        for (size_t i = begin; i < end; i += VIRTUAL_LANES) {
-            FN(block) block = FN(load_block)(x, i, end, -(REAL)INFINITY);
-            for (size_t v = 0; v < FN(BLOCK_VECTORS); v++) {
-                block.v[v] = FN(exp_vector)((block.v[v] - (REAL)shift) * (REAL)scale);
-                total.v[v] += block.v[v];
-            }
-            FN(store_block)(out, i, end, block);
-        }
+        end = n - i < LOSS_CHUNK ? n : i + LOSS_CHUNK;
+        for (; i + VIRTUAL_LANES <= end; i += VIRTUAL_LANES)
+            FN(exp_block)(x + i, VIRTUAL_LANES, (REAL)shift, (REAL)scale, out + i, &total);
+        if (i < end)
+            FN(exp_block)(x + i, end - i, (REAL)shift, (REAL)scale, out + i, &total);
         sum += FN(sum_block)(total);
     }
     return sum;
@@ -104,11 +110,11 @@ static double FN(total)(size_t n, const void *x_, double shift)
 {
     const REAL *x = x_;
     double sum = 0;
-    for (size_t begin = 0; begin < n; begin += LOSS_CHUNK) {
-        size_t end = n - begin < LOSS_CHUNK ? n : begin + LOSS_CHUNK;
+    for (size_t i = 0, end; i < n; i = end) {
         FN(block) total = {{{0}}};
-        for (size_t i = begin; i < end; i += VIRTUAL_LANES) {
-            FN(block) block = FN(load_block)(x, i, end, (REAL)shift);
+        end = n - i < LOSS_CHUNK ? n : i + LOSS_CHUNK;
+        for (; i < end; i += VIRTUAL_LANES) {
+            FN(block) block = FN(load_block)(x + i, end - i, (REAL)shift);
             for (size_t v = 0; v < FN(BLOCK_VECTORS); v++)
                 total.v[v] += block.v[v] - (REAL)shift;
         }
@@ -117,43 +123,97 @@ static double FN(total)(size_t n, const void *x_, double shift)
     return sum;
 }
 
-/* With teacher: sum of f (scale (t - t_shift) - scale (s - s_shift)); without: t is f, and its logarithm stands in. */
-static inline __attribute__((always_inline)) double FN(cross)(size_t n, const REAL *s, double s_shift, const REAL *t,
-                                                              double t_shift, double scale, const REAL *f, int teacher)
+/* One block of the teacher's logits: their exponentials, the sum of these and of their products with the differences
+ * of the logarithms. Classes of probability 0 add 0, whatever their logits. */
+BODY void FN(teacher_block)(const REAL *s, REAL s_shift, const REAL *t, REAL t_shift, size_t left, REAL scale,
+                            REAL *out, FN(block) * total, FN(block) * cross)
 {
-    double sum = 0;
-    for (size_t begin = 0; begin < n; begin += LOSS_CHUNK) {
-        size_t end = n - begin < LOSS_CHUNK ? n : begin + LOSS_CHUNK;
-        FN(block) total = {{{0}}};
-        for (size_t i = begin; i < end; i += VIRTUAL_LANES) {
-            FN(block) student = FN(load_block)(s, i, end, 0), weight = FN(load_block)(f, i, end, 0), target = weight;
-            if (teacher)
-                target = FN(load_block)(t, i, end, 0);
-            for (size_t v = 0; v < FN(BLOCK_VECTORS); v++) {
-                FN(vreal) log_t;
-                if (teacher)
-                    log_t = (target.v[v] - (REAL)t_shift) * (REAL)scale;
-                else
-                    log_t = FN(log_vector)(target.v[v]);
-                FN(vreal) term = weight.v[v] * (log_t - (student.v[v] - (REAL)s_shift) * (REAL)scale);
-                /* classes of probability 0 add 0, whatever their logits */
-                total.v[v] += FN(select)(weight.v[v] != 0, term, (FN(vreal)){0});
-            }
-        }
-        sum += FN(sum_block)(total);
+    FN(block) student = FN(load_block)(s, left, 0), target = FN(load_block)(t, left, -(REAL)INFINITY);
+    for (size_t v = 0; v < FN(BLOCK_VECTORS); v++) {
+        FN(vreal) log_t = (target.v[v] - t_shift) * scale, log_s = (student.v[v] - s_shift) * scale;
+        FN(vreal) e = FN(exp_vector)(log_t);
+        target.v[v] = e;
+        total->v[v] += e;
+        cross->v[v] += FN(select)(e != 0, e * (log_t - log_s), (FN(vreal)){0});
     }
-    return sum;
+    FN(store_block)(out, left, target);
 }
 
-static double FN(cross_logits)(size_t n, const void *s, double s_shift, const void *t, double t_shift, double scale,
-                               const void *f)
+static struct ddoq_cross FN(cross_logits)(size_t n, const void *s_, double s_shift, const void *t_, double t_shift,
+                                          double scale, void *out_)
 {
-    return FN(cross)(n, s, s_shift, t, t_shift, scale, f, 1);
+    const REAL *s = s_, *t = t_;
+    REAL *out = out_, ss = (REAL)s_shift, ts = (REAL)t_shift, sc = (REAL)scale;
+    struct ddoq_cross result = {0};
+    for (size_t i = 0, end; i < n; i = end) {
+        FN(block) total = {{{0}}}, cross = {{{0}}};
+        end = n - i < LOSS_CHUNK ? n : i + LOSS_CHUNK;
+        for (; i + VIRTUAL_LANES <= end; i += VIRTUAL_LANES)
+            FN(teacher_block)(s + i, ss, t + i, ts, VIRTUAL_LANES, sc, out + i, &total, &cross);
+        if (i < end)
+            FN(teacher_block)(s + i, ss, t + i, ts, end - i, sc, out + i, &total, &cross);
+        result.sum += FN(sum_block)(total);
+        result.cross += FN(sum_block)(cross);
+    }
+    return result;
 }
 
-static double FN(cross_probs)(size_t n, const void *s, double s_shift, double scale, const void *f)
+BODY void FN(probs_block)(const REAL *s, REAL shift, const REAL *t, size_t left, REAL scale, FN(block) * total,
+                          FN(block) * cross, FN(block) * least)
 {
-    return FN(cross)(n, s, s_shift, NULL, 0, scale, f, 0);
+    FN(block) student = FN(load_block)(s, left, 0), target = FN(load_block)(t, left, 0);
+    for (size_t v = 0; v < FN(BLOCK_VECTORS); v++) {
+        FN(vreal) p = target.v[v], term = p * (FN(log_vector)(p) - (student.v[v] - shift) * scale);
+        total->v[v] += p;
+        cross->v[v] += FN(select)(p != 0, term, (FN(vreal)){0});
+        least->v[v] = FN(select)(p < least->v[v], p, least->v[v]);
+    }
+}
+
+static struct ddoq_cross FN(cross_probs)(size_t n, const void *s_, double shift, double scale, const void *t_)
+{
+    const REAL *s = s_, *t = t_;
+    struct ddoq_cross result = {0};
+    FN(block) least = {{{0}}};
+    for (size_t i = 0, end; i < n; i = end) {
+        FN(block) total = {{{0}}}, cross = {{{0}}};
+        end = n - i < LOSS_CHUNK ? n : i + LOSS_CHUNK;
+        for (; i + VIRTUAL_LANES <= end; i += VIRTUAL_LANES)
+            FN(probs_block)(s + i, (REAL)shift, t + i, VIRTUAL_LANES, (REAL)scale, &total, &cross, &least);
+        if (i < end)
+            FN(probs_block)(s + i, (REAL)shift, t + i, end - i, (REAL)scale, &total, &cross, &least);
+        result.sum += FN(sum_block)(total);
+        result.cross += FN(sum_block)(cross);
+    }
+    result.is_negative = FN(sum_block)(least) < 0;
+    return result;
+}
+
+/* Every value is checked before its place is known to be in range, and a place that is taken twice is found by the
+ * mark that its first value leaves. */
+static int FN(spread)(size_t n, size_t k, const void *values_, const int64_t *index, double tolerance, void *out_)
+{
+    const REAL *values = values_;
+    REAL *out = out_;
+    double sum = 0;
+    for (size_t j = 0; j < k; j++) {
+        if (index[j] < 0 || (uint64_t)index[j] >= n || !(values[j] >= 0))
+            return -1;
+        sum += (double)values[j];
+    }
+    if (!(sum <= 1 + tolerance))
+        return -1;
+    REAL rest = k < n && sum < 1 ? (REAL)((1 - sum) / (double)(n - k)) : 0;
+    for (size_t i = 0; i < n; i++)
+        out[i] = rest;
+    for (size_t j = 0; j < k; j++) {
+        if (out[index[j]] < 0)
+            return -1;
+        out[index[j]] = -1;
+    }
+    for (size_t j = 0; j < k; j++)
+        out[index[j]] = values[j];
+    return 0;
 }
 
 static void FN(scale_add)(size_t n, double a, double b, void *x_)
@@ -163,10 +223,12 @@ static void FN(scale_add)(size_t n, double a, double b, void *x_)
         x[i] = x[i] * scale + add;
 }
 
-static void FN(difference)(size_t n, double a, double b, const void *f_, void *x_)
+static void FN(difference)(size_t n, double a, double b, const void *restrict f_, void *restrict x_)
 {
     const REAL *f = f_;
     REAL *x = x_;
     for (size_t i = 0; i < n; i++)
         x[i] = x[i] * (REAL)a - f[i] * (REAL)b;
 }
+
+#undef BODY

@@ -9,8 +9,8 @@
 #include "cpu/parallel.h"
 
 #define TASK_ENTRIES ((size_t)1 << 15)
-/* Below this many entries a second thread costs more than it saves: it takes some 20 us to start one. */
-#define ALONE_ENTRIES ((size_t)1 << 17)
+/* Up to this many entries a second thread costs more than it saves: starting and joining one takes some 50 us. */
+#define ALONE_ENTRIES ((size_t)1 << 18)
 #define SUM_TOLERANCE 1e-2 /* of a row's probabilities: rows stored as float16 or bfloat16 */
 
 struct pass {
@@ -48,32 +48,6 @@ static void set(const struct pass *p, void *row, size_t j, double value)
         ((float *)row)[j] = (float)value;
 }
 
-/* target = the k given probabilities, what they leave spread evenly over the other classes; -1 where a rule breaks. */
-static int spread_topk(const struct pass *p, size_t i, void *scratch, void *target)
-{
-    const struct ddoq_loss_args *a = p->args;
-    const int64_t *index = a->indices + i * a->k;
-    const void *values = read_row(p, a->target_type, a->soft, i, a->k, scratch);
-    double sum = 0;
-    for (size_t c = 0; c < a->n_classes; c++)
-        set(p, target, c, -1);
-    for (size_t j = 0; j < a->k; j++) {
-        double value = get(p, values, j);
-        if (index[j] < 0 || (uint64_t)index[j] >= a->n_classes || get(p, target, (size_t)index[j]) != -1 ||
-            !(value >= 0))
-            return -1;
-        set(p, target, (size_t)index[j], value);
-        sum += value;
-    }
-    if (!(sum <= 1 + SUM_TOLERANCE))
-        return -1;
-    double rest = a->k < a->n_classes && sum < 1 ? (1 - sum) / (double)(a->n_classes - a->k) : 0;
-    for (size_t c = 0; c < a->n_classes; c++)
-        if (get(p, target, c) == -1)
-            set(p, target, c, rest);
-    return 0;
-}
-
 /* Loss of row i without its weight, its gradient times factor; e: the row of the gradient. */
 static int index_row(const struct pass *p, size_t i, const void *s, double factor, void *e, double *loss)
 {
@@ -100,26 +74,28 @@ static int soft_row(const struct pass *p, size_t i, const void *s, double factor
     const struct ddoq_loss_args *a = p->args;
     const struct ddoq_kernels *kernels = p->kernels;
     size_t n = a->n_classes;
-    const void *t = scratch->target;
-    if (a->target != DDOQ_TOPK)
-        t = read_row(p, a->target_type, a->soft, i, n, scratch->target);
-    else if (spread_topk(p, i, scratch->teacher, scratch->target))
-        return -1;
-
     double scale = 1 / a->temperature, most = kernels->largest(n, s);
     double sum = kernels->exponentials(n, s, most, scale, e);
+    const void *t = scratch->target;
+    if (a->target == DDOQ_TOPK) {
+        const void *values = read_row(p, a->target_type, a->soft, i, a->k, scratch->teacher);
+        if (kernels->spread(n, a->k, values, a->indices + i * a->k, SUM_TOLERANCE, scratch->target))
+            return -1;
+    } else {
+        t = read_row(p, a->target_type, a->soft, i, n, scratch->target);
+    }
     if (a->target == DDOQ_LOGITS) {
         double t_most = kernels->largest(n, t);
-        double t_sum = kernels->exponentials(n, t, t_most, scale, scratch->teacher);
-        *loss = kernels->cross_logits(n, s, most, t, t_most, scale, scratch->teacher) / t_sum - log(t_sum) + log(sum);
-        kernels->difference(n, factor * scale / sum, factor * scale / t_sum, scratch->teacher, e);
+        struct ddoq_cross teacher = kernels->cross_logits(n, s, most, t, t_most, scale, scratch->teacher);
+        *loss = teacher.cross / teacher.sum - log(teacher.sum) + log(sum);
+        kernels->difference(n, factor * scale / sum, factor * scale / teacher.sum, scratch->teacher, e);
         return 0;
     }
-    double t_sum = kernels->total(n, t, 0);
-    if (!(kernels->smallest(n, t) >= 0) || !(fabs(t_sum - 1) <= SUM_TOLERANCE))
+    struct ddoq_cross probs = kernels->cross_probs(n, s, most, scale, t);
+    if (probs.is_negative || !(fabs(probs.sum - 1) <= SUM_TOLERANCE))
         return -1;
-    *loss = kernels->cross_probs(n, s, most, scale, t) + t_sum * log(sum);
-    kernels->difference(n, factor * scale * t_sum / sum, factor * scale, t, e);
+    *loss = probs.cross + probs.sum * log(sum);
+    kernels->difference(n, factor * scale * probs.sum / sum, factor * scale, t, e);
     return 0;
 }
 
@@ -141,8 +117,10 @@ static int one_row(const struct pass *p, size_t i, const struct scratch *scratch
     return bad;
 }
 
+/* A task is too short to ask whether it should stop: the crew asks between tasks. */
 static enum ddoq_status loss_task(void *context, size_t task, struct ddoq_crew *crew)
 {
+    (void)crew;
     const struct pass *p = context;
     size_t begin = task * p->task_rows, left = p->args->n_rows - begin;
     size_t end = begin + (left < p->task_rows ? left : p->task_rows), n = p->args->n_classes, item = p->kernels->item;
@@ -154,12 +132,9 @@ static enum ddoq_status loss_task(void *context, size_t task, struct ddoq_crew *
         .teacher = ddoq_take(&memory, n, 1, item),
     };
     enum ddoq_status status = memory.is_short ? DDOQ_NO_MEMORY : DDOQ_OK;
-    for (size_t i = begin; i < end && status == DDOQ_OK; i++) {
-        if (ddoq_stopped(crew))
-            status = DDOQ_INTERRUPTED;
-        else if (one_row(p, i, &scratch))
+    for (size_t i = begin; i < end && status == DDOQ_OK; i++)
+        if (one_row(p, i, &scratch))
             status = DDOQ_BAD_ROW;
-    }
     ddoq_release(&memory);
     return status;
 }

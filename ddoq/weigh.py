@@ -128,6 +128,8 @@ def weigh(
         raise ValueError(f"{root} is not a finished run of ddoq.distill: give data, the full data set of its images")
     if class_prior not in ("balanced", "data"):
         raise ValueError(f"class_prior {class_prior!r} is not known: use 'balanced' or 'data'")
+    if isinstance(codec, str) and codec in ("auto", "fit"):
+        raise ValueError(f"codec {codec!r} is not for weigh, which fits none: give 'identity', a folder or an object")
     return _weigh_folder(root, data, codec, by_index, image_size, class_names, class_prior, place, progress)
 
 

@@ -219,6 +219,18 @@ def test_the_users_metadata_are_kept(tmp_path: Path) -> None:
         weighed(path, class_prior="data")
 
 
+@pytest.mark.filterwarnings("ignore")  # third-party loaders
+def test_hugging_face_reads_the_weights(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    path = folder(tmp_path / "images")
+    with_metadata(path)
+    weighed(path)
+    found = datasets.load_dataset("imagefolder", data_dir=str(path), split="train", cache_dir=str(tmp_path / "cache"))
+    assert found["weight"][:] == ddoq.load(path).weights.tolist()
+    assert found["caption"][2] == "a strange one"
+    assert [np.asarray(image)[0, 0] for image in found["image"][:]] == [2, 10, 200, 101, 150]
+
+
 @pytest.mark.parametrize("theirs", [True, False])
 def test_stopped_between_any_two_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: bool) -> None:
     import sys
@@ -312,6 +324,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
         ddoq.weigh(path, data({"bee": [1, 2], "zebra": [3, 4]}), **QUIET)
     with pytest.raises(ValueError, match="class_prior 'fair'"):
         weighed(path, class_prior="fair")
+    with pytest.raises(ValueError, match="codec 'fit' is not for weigh"):
+        weighed(path, codec="fit")
     with pytest.raises(ValueError, match="not one for each of the data's 3 classes"):
         ddoq.weigh(path, data({**DATA, "bee": [1]}), by_index=True, **QUIET)
     for name in ("metadata.csv", "metadata.parquet"):

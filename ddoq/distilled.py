@@ -182,7 +182,7 @@ def load(
     reencoded = [row.get("reencoded") for row in rows]
     facts = run.info("encode")
     dataset = DistilledDataset(
-        torch.from_numpy(np.stack([_pixels(file, config["image_size"], config["channels"]) for file in files])),
+        torch.from_numpy(np.stack([_pixels(file, config.get("given")) for file in files])),
         torch.tensor([row["label"] for row in rows]),
         torch.tensor([row["count"] for row in rows]),
         torch.tensor([row["weight"] for row in rows], dtype=torch.float64),
@@ -247,9 +247,13 @@ def class_weights(
     return np.asarray(shape * np.repeat(totals / np.add.reduceat(shape, offsets[:-1]), sizes))
 
 
-def _pixels(path: Path, size: int, channels: int) -> np.ndarray[Any, Any]:
+def _pixels(path: Path, given: dict[str, int] | None) -> np.ndarray[Any, Any]:
+    """An image that ddoq wrote as it is, one of a `given` folder at the size and channels that it was weighed at."""
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as image:
-            return to_pixels(image, size, channels)
+            if given is not None:
+                return to_pixels(image, given["image_size"], given["channels"])
+            pixels = np.asarray(image)
     except Exception as error:
         raise RunError(f"{path} cannot be read as an image: {error}") from error
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))

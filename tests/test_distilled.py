@@ -54,7 +54,6 @@ def made(path: Path, names: list[str], *, per_class: int = 3, channels: int = 3,
     counts = np.arange(1, n + 1)
     offsets = np.arange(len(names) + 1) * per_class
     config = {"synthesis": "decode", "weighting": "density", "class_prior": "balanced"}
-    config |= {"image_size": 8, "channels": channels}
     with Run.locked(path, config, names) as run:
         source = open_data((images.transpose(0, 2, 3, 1), labels), class_names=names, channels=channels)
         encode(run, source, IdentityCodec(), device="cpu", progress=False)

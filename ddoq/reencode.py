@@ -18,11 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from ddoq import _backend
 from ddoq.codecs import Codec
 from ddoq.encode import read_latents
 from ddoq.run import Run
+from ddoq.transport import w2
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -98,3 +102,20 @@ def _encoded(codec: Codec, images: NDArray[np.uint8], shape: tuple[int, ...], de
     if tuple(encoded.shape) != (len(images), *shape):
         raise ValueError(f"the codec encodes images to latents {tuple(encoded.shape[1:])}, and the data to {shape}")
     return encoded.to(torch.float16).cpu().numpy()
+
+
+def class_distances(
+    run: Run, name: str, points: NDArray[Any], offsets: NDArray[np.int64], masses: dict[str, Floats], progress: bool
+) -> dict[str, list[float]]:
+    """W2 of each class's real latents to its points, under several masses; those of the points' own cells, which make
+    it least, are called "reencoded" (of the set "points", "density").
+    """
+    found: dict[str, list[float]] = {weighting: [] for weighting in masses}
+    spans = list(pairwise(offsets))
+    for c, (begin, end) in enumerate(tqdm(spans, desc=f"W2 to {name}", unit="class", disable=not progress)):
+        real = read_latents(run, c)[0].astype(np.float32)
+        own = points[begin:end].reshape(end - begin, -1).astype(np.float32)
+        for weighting, mass in masses.items():
+            voronoi = weighting == "reencoded" or (name == "points" and weighting == "density")
+            found[weighting].append(w2(real, own, None if voronoi else mass[begin:end]))
+    return found

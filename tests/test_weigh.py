@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import ddoq
+from ddoq import reencode, weigh_folder
 from ddoq.codecs import open_codec
 from ddoq.run import Run, RunError
 
@@ -233,13 +234,10 @@ def test_hugging_face_reads_the_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("theirs", [True, False])
 def test_stopped_between_any_two_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: bool) -> None:
-    import sys
-
-    module = sys.modules["ddoq.weigh"]
     whole = folder(tmp_path / "whole")
     text = with_metadata(whole) if theirs else b""
     wanted = weighed(whole)
-    write, record = module.write_atomic, Run.record
+    write, record = weigh_folder.write_atomic, Run.record
     for stop in range(3 + theirs):
         path = folder(tmp_path / str(stop))
         if theirs:
@@ -258,7 +256,7 @@ def test_stopped_between_any_two_writes(tmp_path: Path, monkeypatch: pytest.Monk
             record(run, stage, *arguments, **more)
 
         with monkeypatch.context() as patch:
-            patch.setattr(module, "write_atomic", counted)
+            patch.setattr(weigh_folder, "write_atomic", counted)
             patch.setattr(Run, "record", recorded)
             with pytest.raises(KeyboardInterrupt):
                 weighed(path)
@@ -422,14 +420,12 @@ def test_own_cells_are_the_best_weights_of_every_class(run: Path) -> None:
 
 
 def test_distances_are_stored_once_and_checked(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     path = tmp_path / "run"
     shutil.copytree(run, path)
     table = ddoq.weigh(path, **QUIET)
     info = Run.open(path).info("weigh:decode")
     assert info == {row.weighting: pytest.approx(row.mean) for row in table.rows if row.set == "decode"}
-    monkeypatch.setattr(sys.modules["ddoq.weigh"], "w2", None)
+    monkeypatch.setattr(reencode, "w2", None)
     assert ddoq.weigh(path, **QUIET) == table
     with pytest.raises(ValueError, match="give no data"):
         ddoq.weigh(path, digits(), **QUIET)

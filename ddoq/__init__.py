@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ddoq.rate_distortion import RateDistortion, rate_distortion
     from ddoq.train import train
     from ddoq.transport import w2
+    from ddoq.weigh import weigh
 
 _HOME = {
     "ClassQuantization": "quantize",
@@ -44,6 +45,7 @@ _HOME = {
     "rate_distortion": "rate_distortion",
     "train": "train",
     "w2": "transport",
+    "weigh": "weigh",
 }
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "rate_distortion",
     "train",
     "w2",
+    "weigh",
 ]
 
 

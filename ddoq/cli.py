@@ -42,6 +42,7 @@ usage: ddoq COMMAND [OPTIONS]        (ddoq COMMAND --help explains every option)
   distill DATA OUT     make the small weighted data set, in the run folder OUT; run again, it resumes
   train RUN            train one student on a distilled set and give its accuracy on a test set
   evaluate RUN         table of accuracies: distilled sets and random subsets, weights on and off, several seeds
+  weigh FOLDER         W2 of a run to its data; with --data, the best weights for any folder of distilled images
   info                 version, instruction set, threads
   demo                 all of it on scikit-learn's digits, in under 3 minutes
 
@@ -242,6 +243,19 @@ def _evaluate(arguments: list[str]) -> None:
     print(ddoq.evaluate(test=test, data=data and read_data(data), **chosen))
 
 
+def _weigh(arguments: list[str]) -> None:
+    import ddoq
+
+    options = {
+        "folder": Option(Path, "FOLDER"),
+        "data": Option(str | None, help=f"{FOLDER_OR_NPZ} Its classes are matched by name. Of a run: none."),
+        "codec": Option(str),
+    }
+    chosen = _parse("weigh", arguments, [ddoq.weigh], options)
+    data = chosen.pop("data")
+    print(ddoq.weigh(data=data and read_data(data), **chosen))
+
+
 def _info(arguments: list[str]) -> None:
     import ddoq
 
@@ -268,6 +282,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "distill": _distill,
     "train": _train,
     "evaluate": _evaluate,
+    "weigh": _weigh,
     "info": _info,
     "demo": _demo,
 }

@@ -94,9 +94,11 @@ def distill(
         Further syntheses of the same points, written to `controls/<name>/` for comparison. Adding one later only
         adds it.
     weighting, class_prior
-        What `metadata.jsonl` and the returned data set carry: "density" is each point's share of its class, "sqrt"
-        its square root, "uniform" none; the mean is 1. "balanced" gives every class the same total, "data" its
-        share of the images. `load(out, weighting=...)` gives the others.
+        What `metadata.jsonl` and the returned data set carry: "density" is each point's share of its class,
+        "reencoded" that of the cell of the image's own latent (the images are encoded again, since decoding and
+        diffusion have moved the points), "sqrt" the square root of the first, "uniform" none; the mean is 1.
+        "balanced" gives every class the same total, "data" its share of the images. `load(out, weighting=...)` gives
+        the others.
     image_size
         Side in pixels; default: the images' own if all are equal squares, else the median shorter side (see
         `open_data`).

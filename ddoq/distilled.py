@@ -1,9 +1,10 @@
 """The distilled data set: a torch Dataset of (image, target, weight), read back from a run folder and verified.
 
 Weights (C classes, M images in all; DESIGN of ddoq, after arXiv 2501.07681):
-    density  n_i / n_class x M / C     the mass of the Voronoi cell
-    sqrt     sqrt(n_i), rescaled to the same class totals
-    uniform  the class total shared evenly
+    density    n_i / n_class x M / C     the mass of the point's Voronoi cell
+    reencoded  the same of the cell of the image's own latent, which decoding and diffusion have moved (reencode.py)
+    sqrt       sqrt(n_i), rescaled to the same class totals
+    uniform    the class total shared evenly
 so that every class has the total M / C ("balanced") or M n_class / n ("data"), and the mean is 1. Never renormalised
 inside a batch.
 """
@@ -23,9 +24,10 @@ from torch.utils.data import Dataset
 from ddoq.files import RunError
 from ddoq.imagefolder import METADATA, class_names_of, read_rows
 from ddoq.imagefolder import write_images as write_images
+from ddoq.images import to_pixels
 from ddoq.run import Run
 
-Weighting = Literal["density", "sqrt", "uniform"]
+Weighting = Literal["density", "sqrt", "uniform", "reencoded"]
 ClassPrior = Literal["balanced", "data"]
 
 
@@ -38,6 +40,8 @@ class DistilledDataset(Dataset[tuple[torch.Tensor, int, float]]):
         uint8 (K, c, h, w).
     labels, counts
         int64 (K,): class index; images of the full set that the image stands for.
+    reencoded
+        int64 (K,): images of the full set in the cell of the image's own latent; None where nobody counted them.
     weights
         float64 (K,), mean 1: what the loss of each image is multiplied by.
     class_names
@@ -69,6 +73,7 @@ class DistilledDataset(Dataset[tuple[torch.Tensor, int, float]]):
         manifest: dict[str, Any],
         weighting: str,
         class_prior: str,
+        reencoded: torch.Tensor | None = None,
     ) -> None:
         self.images = images
         self.labels = labels
@@ -80,6 +85,7 @@ class DistilledDataset(Dataset[tuple[torch.Tensor, int, float]]):
         self.manifest = manifest
         self.weighting = weighting
         self.class_prior = class_prior
+        self.reencoded = reencoded
 
     def __len__(self) -> int:
         return len(self.images)
@@ -96,13 +102,19 @@ class DistilledDataset(Dataset[tuple[torch.Tensor, int, float]]):
         )
 
     def reweighted(self, weighting: Weighting, class_prior: ClassPrior | None = None) -> DistilledDataset:
-        """The same images with other weights made from the same counts; `class_prior` None keeps the present one."""
+        """The same images with other weights made from their counts; `class_prior` None keeps the present one.
+
+        ValueError for "reencoded" where the images were not encoded again: `ddoq.weigh` does that to any folder.
+        """
+        counts = self.reencoded if weighting == "reencoded" else self.counts
+        if counts is None:
+            raise ValueError("these images have no 'reencoded' weights: write them into a folder and use ddoq.weigh")
         prior = self.class_prior if class_prior is None else class_prior
         order = torch.argsort(self.labels, stable=True)
         sizes = torch.bincount(self.labels, minlength=len(self.class_names))
         offsets = np.concatenate([[0], np.cumsum(sizes.numpy())])
         weights = torch.empty(len(self), dtype=torch.float64)
-        weights[order] = torch.from_numpy(class_weights(self.counts[order].numpy(), offsets, weighting, prior))
+        weights[order] = torch.from_numpy(class_weights(counts[order].numpy(), offsets, weighting, prior))
         return DistilledDataset(
             self.images,
             self.labels,
@@ -114,6 +126,7 @@ class DistilledDataset(Dataset[tuple[torch.Tensor, int, float]]):
             manifest=self.manifest,
             weighting=weighting,
             class_prior=prior,
+            reencoded=self.reencoded,
         )
 
 
@@ -129,11 +142,12 @@ def load(
     Parameters
     ----------
     path
-        A run folder made by `ddoq.distill`.
+        A run folder made by `ddoq.distill`, or an image folder to which `ddoq.weigh` gave weights.
     synthesis
         None: the run's main images. A name such as "decode" or "nearest": those of that control.
     weighting, class_prior
-        None: what the run was made with. Otherwise the weights are made again from the counts.
+        None: what the run was made with. Otherwise the weights are made again from the counts: nothing is computed
+        for it, "reencoded" was counted when the images were made.
 
     Raises
     ------
@@ -151,12 +165,7 @@ def load(
     """
     run = Run.open(path)
     config = run.manifest["config"]
-    main = synthesis in (None, config.get("synthesis"))
-    stage, folder = (
-        ("synthesize", run.path / "images")
-        if main
-        else (f"synthesize:{synthesis}", run.path / "controls" / str(synthesis))
-    )
+    stage = "synthesize" if synthesis in (None, config.get("synthesis")) else f"synthesize:{synthesis}"
     made = [
         name.partition(":")[2] or config.get("synthesis")
         for name in run.manifest["stages"]
@@ -165,13 +174,15 @@ def load(
     if stage not in run.manifest["stages"]:
         raise RunError(f"{run.path} has no images of synthesis {synthesis!r}, only {made}: finish it with ddoq.distill")
     run.verify([stage])
-    files, rows = zip(*read_rows(folder / METADATA), strict=True)
-    names = class_names_of(folder / METADATA, rows)
+    (metadata,) = (run.path / name for name in run.manifest["stages"][stage]["outputs"] if name.endswith(METADATA))
+    files, rows = zip(*read_rows(metadata), strict=True)
+    names = class_names_of(metadata, rows)
     if list(names) != run.manifest["class_names"]:
-        raise RunError(f"{folder / METADATA} and {run.path / 'run.json'} disagree about the class names")
+        raise RunError(f"{metadata} and {run.path / 'run.json'} disagree about the class names")
+    reencoded = [row.get("reencoded") for row in rows]
     facts = run.info("encode")
     dataset = DistilledDataset(
-        torch.from_numpy(np.stack([_pixels(file) for file in files])),
+        torch.from_numpy(np.stack([_pixels(file, config.get("given")) for file in files])),
         torch.tensor([row["label"] for row in rows]),
         torch.tensor([row["count"] for row in rows]),
         torch.tensor([row["weight"] for row in rows], dtype=torch.float64),
@@ -181,6 +192,7 @@ def load(
         manifest=run.manifest,
         weighting=config.get("weighting", "density"),
         class_prior=config.get("class_prior", "balanced"),
+        reencoded=None if None in reencoded else torch.tensor(reencoded),
     )
     if weighting is None and class_prior is None:
         return dataset
@@ -199,7 +211,8 @@ def class_weights(
     class_offsets
         (C + 1,): class c has the points class_offsets[c] to class_offsets[c + 1].
     weighting
-        "density": in proportion to the counts; "sqrt": to their square roots; "uniform": all the same within a class.
+        "density", "reencoded": in proportion to the counts (of the points' cells, or of the images' own); "sqrt": to
+        their square roots; "uniform": all the same within a class.
     class_prior
         "balanced": every class has the total K / C; "data": K times its share of the full set.
 
@@ -220,22 +233,26 @@ def class_weights(
         raise ValueError(f"class_offsets {offsets} do not cut {len(counts)} points into classes of at least one")
     if class_prior not in ("balanced", "data"):
         raise ValueError(f"class_prior {class_prior!r} is not known: use 'balanced' or 'data'")
-    if weighting not in ("density", "sqrt", "uniform"):
-        raise ValueError(f"weighting {weighting!r} is not known: use 'density', 'sqrt' or 'uniform'")
+    powers = {"density": 1.0, "reencoded": 1.0, "sqrt": 0.5, "uniform": 0.0}
+    if weighting not in powers:
+        raise ValueError(f"weighting {weighting!r} is not known: use 'density', 'reencoded', 'sqrt' or 'uniform'")
     full = np.add.reduceat(counts, offsets[:-1])
     if (counts < 0).any() or (full <= 0).any():
         raise ValueError(
             f"counts must not be negative, and no class empty: classes {np.flatnonzero(full <= 0)} have none"
         )
-    shape = counts ** {"density": 1.0, "sqrt": 0.5, "uniform": 0.0}[weighting]
+    shape = counts ** powers[weighting]
     n_points, n_classes = len(counts), len(sizes)
     totals = np.full(n_classes, n_points / n_classes) if class_prior == "balanced" else full / full.sum() * n_points
     return np.asarray(shape * np.repeat(totals / np.add.reduceat(shape, offsets[:-1]), sizes))
 
 
-def _pixels(path: Path) -> np.ndarray[Any, Any]:
+def _pixels(path: Path, given: dict[str, int] | None) -> np.ndarray[Any, Any]:
+    """An image that ddoq wrote as it is, one of a `given` folder at the size and channels that it was weighed at."""
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as image:
+            if given is not None:
+                return to_pixels(image, given["image_size"], given["channels"])
             pixels = np.asarray(image)
     except Exception as error:
         raise RunError(f"{path} cannot be read as an image: {error}") from error

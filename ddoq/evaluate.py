@@ -1,7 +1,8 @@
 """Train students on every set with every weighting under one protocol, several seeds, and tabulate the last epochs.
 
     sets        random subsets, fresh for each seed; the run's images, by synthesis; all images of the full data set
-    weightings  "uniform", "density", "sqrt"; where they are the same numbers (one image per class), once, as "any"
+    weightings  "uniform", "density", "sqrt", "reencoded"; where they are the same numbers (one image per class), once,
+                as "any"
 
 One log per training, `<run>/train/<set>-<weighting>-<student>-seed<k>.jsonl`; a log that is whole and was made with
 the same settings (the data's hashes, versions, device and threads among them) is read instead of training again.
@@ -32,7 +33,7 @@ from ddoq.training_log import logged_accuracy
 from ddoq.training_set import HeldOut, TrainingSet, matched_labels, open_test
 
 RANDOM, FULL, ANY = "random subset", "full data", "any"
-ORDER = ("nearest", "decode", "diffuse")  # of the rows
+ORDER = ("given", "nearest", "decode", "diffuse")  # of the rows; "given": a folder that ddoq.weigh gave weights
 
 
 def evaluate(
@@ -71,7 +72,7 @@ def evaluate(
     students
         "convnet3" or names of timm models.
     weightings
-        "uniform", "density", "sqrt": a row each. Where they give the same weights, one row, called "any".
+        "uniform", "density", "sqrt", "reencoded": a row each. Where they give the same weights, one row, called "any".
     seeds
         Trainings per row, with seeds 0, 1, ...
     epochs
@@ -119,7 +120,7 @@ def evaluate(
     place = torch_device(device)
     sets = dict(run) if isinstance(run, Mapping) else _sets(run)
     if logs is None and not isinstance(run, Mapping):
-        logs = Path(run) / "train"
+        logs = Path(run) / (".train" if "given" in sets else "train")  # beside class folders, none of them
     first = _alike(sets)
     for student in students:  # a wrong name is found now, not after hours
         with torch.random.fork_rng([]):

@@ -32,6 +32,7 @@ from ddoq.diffusion import Diffusion, check_sampling
 from ddoq.distilled import class_weights, write_images
 from ddoq.encode import read_latents
 from ddoq.files import digest, write_atomic
+from ddoq.reencode import reencode
 from ddoq.run import Run, RunError, seed_sequence
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ def synthesize(
 ) -> None:
     """Make the images of a run's points and write them with their weights; skipped where done, resumed where begun.
 
-    Stage "synthesize" for the run's main images, "synthesize:<name of the folder>" for controls.
+    Stage "synthesize" for the run's main images, "synthesize:<name of the folder>" for controls. The images are encoded
+    again and the data counted in their own cells (column `reencoded`); their latents and these counts go to a file
+    beside the folder, such as images.safetensors.
 
     Parameters
     ----------
@@ -107,12 +110,10 @@ def synthesize(
         "synthesis": synthesis,
         "weighting": [weighting, prior],
         "batch_size": batch_size,
+        "data": [run.output("encode"), data.fingerprint, data.image_size, data.channels],
+        "codec": fingerprint(codec),
     }
     info: dict[str, Any] = {"synthesis": synthesis, "batch_size": batch_size}
-    if synthesis == "nearest":
-        inputs["data"] = [run.output("encode"), data.fingerprint, data.image_size, data.channels]
-    else:
-        inputs["codec"] = fingerprint(codec)
     if synthesis == "diffuse":
         if diffusion is None:
             raise ValueError("synthesis 'diffuse' needs a diffusion model")
@@ -144,16 +145,21 @@ def synthesize(
             return _pixels(codec.decode(latents), data, points, batch, names)
 
     images = _in_batches(make, len(points.classes), batch_size, work, digest(inputs), synthesis, progress)
+    again = reencode(run, codec, images, points.offsets, device=device, batch_size=batch_size)
+    counts = again.counts if weighting == "reencoded" else points.counts
     outputs = write_images(
         folder,
         images,
         points.classes,
-        class_weights(points.counts, points.offsets, weighting, prior),
+        class_weights(counts, points.offsets, weighting, prior),
         points.counts,
         run.manifest["class_names"],
-        extra,
+        [{"reencoded": int(count), **row} for count, row in zip(again.counts, extra, strict=True)],
     )
-    run.record(stage, inputs, outputs, seconds=time.monotonic() - start, info={"images": len(images), **info})
+    latents = folder.with_suffix(".safetensors")
+    write_atomic(latents, safetensors.numpy.save(again.arrays()))
+    info.update(images=len(images), w2=float(np.sqrt(again.distortion).mean()))
+    run.record(stage, inputs, [*outputs, latents], seconds=time.monotonic() - start, info=info)
     _remove(work)
 
 

@@ -1,10 +1,10 @@
-"""The table of an evaluation: rows of accuracies, as aligned text and as JSON."""
+"""Tables, as aligned text and as JSON: accuracies of an evaluation, distances of distilled sets."""
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -72,17 +72,7 @@ class Evaluation:
             )
             for row in self.rows
         ]
-        widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
-        rule = tuple("-" * width for width in widths)
-        right = {3, 5}  # numbers
-
-        def line(cells: Sequence[str]) -> str:
-            padded = (
-                c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
-            )
-            return "  ".join(padded).rstrip()
-
-        return "\n".join([*(line(cells) for cells in [head, rule, *lines]), *self.notes])
+        return "\n".join([*aligned(head, lines, {3, 5}), *self.notes])
 
     def to_json(self) -> dict[str, Any]:
         """The table as plain lists, dictionaries, strings and numbers, every accuracy included."""
@@ -95,3 +85,52 @@ class Evaluation:
     def save(self, path: str | PathLike[str]) -> None:
         """Write `to_json()` to a file, whole or not at all."""
         write_atomic(Path(path), (json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n").encode())
+
+
+@dataclass(frozen=True)
+class Distance:
+    """W2 of each class's real latents to a set's weighted latents, in the latents' unit."""
+
+    set: str
+    weighting: str
+    per_class: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the classes."""
+        return statistics.fmean(self.per_class)
+
+
+@dataclass(frozen=True)
+class Distances:
+    """W2 of distilled sets to the data under several weights; `str` gives an aligned table.
+
+    Examples
+    --------
+    >>> print(Distances((Distance("decode", "uniform", (1.0, 1.5)), Distance("decode", "reencoded", (1.0, 1.25)))))
+    set     weights    W2 to the data
+    ------  ---------  --------------
+    decode  uniform             1.250
+    decode  reencoded           1.125
+    """
+
+    rows: tuple[Distance, ...]
+
+    def __str__(self) -> str:
+        lines = [(row.set, row.weighting, f"{row.mean:#.4g}") for row in self.rows]
+        return "\n".join(aligned(("set", "weights", "W2 to the data"), lines, {2}))
+
+    def to_json(self) -> dict[str, Any]:
+        """The table as plain lists, dictionaries, strings and numbers, the distance of every class included."""
+        return {"rows": [{**asdict(row), "per_class": list(row.per_class), "mean": row.mean} for row in self.rows]}
+
+
+def aligned(head: Sequence[str], lines: Sequence[Sequence[str]], right: Collection[int]) -> list[str]:
+    """Lines of a table with a rule under its head; the columns numbered in `right` are set to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        pairs = enumerate(zip(cells, widths, strict=True))
+        return "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in pairs).rstrip()
+
+    return [line(cells) for cells in [head, ["-" * width for width in widths], *lines]]

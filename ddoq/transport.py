@@ -1,4 +1,4 @@
-"""The 2-Wasserstein distance between samples and a weighted set of points."""
+"""The 2-Wasserstein distance between samples and a weighted set of points; the nearest points of equal weight."""
 
 from __future__ import annotations
 
@@ -67,6 +67,60 @@ def w2(
     return math.sqrt(_transport_cost(mass, _shares(weights, len(support), "weights"), samples, support))
 
 
+def barycentre(
+    X: ArrayLike, start: ArrayLike, *, sample_weight: ArrayLike | None = None, max_iter: int = 200
+) -> NDArray[np.float64]:
+    """Points of equal weight near the samples in W2: a free-support Wasserstein barycentre of the one measure.
+
+    The problem of the optimal quantiser with the weights fixed at 1/k, so that its W2 is no less at the optimum. Each
+    point moves to the mean of what an optimal transport plan brings it, until none moves: a local optimum, as Lloyd's
+    is. POT's `free_support_barycenter` does the steps.
+
+    Parameters
+    ----------
+    X
+        (n, d) samples.
+    start
+        (k, d) first points, such as those of `ddoq.quantize`.
+    sample_weight
+        (n,) masses of the samples, not negative, in any unit; None: all equal.
+    max_iter
+        Steps at most; each solves one transport problem of n times k.
+
+    Returns
+    -------
+    (k, d) float64
+
+    Raises
+    ------
+    ValueError, TypeError, ImportError
+        As `w2`.
+
+    Examples
+    --------
+    >>> barycentre([[0.0], [1.0], [5.0]], [[0.0], [5.0]]).round(6)  # each takes a sample and half of the middle one
+    array([[0.333333],
+           [3.666667]])
+
+    References
+    ----------
+    Cuturi and Doucet, Fast computation of Wasserstein barycenters, ICML 2014, algorithm 2.
+    """
+    samples, support = as_samples(X).astype(np.float64), as_samples(start, "start").astype(np.float64)
+    if samples.shape[1] != support.shape[1]:
+        raise ValueError(f"X has {samples.shape[1]} features and start has {support.shape[1]}: they must match")
+    for array, name in ((samples, "X"), (support, "start")):
+        check_finite(array, np.zeros(len(array), dtype=np.int64), np.array([None]), name)
+    mass = _shares(sample_weight, len(samples), "sample_weight")
+    ot = _pot("barycentre")
+    centre = mass @ samples
+    scale = float(np.sqrt(mass @ ((samples - centre) ** 2).sum(axis=1))) or 1.0
+    points: NDArray[np.float64] = ot.lp.free_support_barycenter(
+        [(samples - centre) / scale], [mass], (support - centre) / scale, numItermax=max_iter, stopThr=1e-12
+    )
+    return points * scale + centre
+
+
 def _shares(masses: ArrayLike | None, n: int, name: str) -> NDArray[np.float64]:
     """Masses that sum to one."""
     w = check_sample_weight(masses, n, name)
@@ -87,10 +141,7 @@ def _nearest(X: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
 
 def _transport_cost(a: NDArray[np.float64], b: NDArray[np.float64], X: NDArray[Any], points: NDArray[Any]) -> float:
     """Least mean squared distance over which the samples' masses a can be carried to the points' masses b."""
-    try:
-        import ot
-    except ImportError as error:
-        raise ImportError("w2 with given weights needs POT: pip install ddoq[metrics]") from error
+    ot = _pot("w2 with given weights")
     costs = np.stack([_nearest(X, points[j : j + 1]) for j in range(len(points))], axis=1)
     cost, log = ot.emd2(a, b, costs, numItermax=MAX_PIVOTS, log=True)
     if log["warning"] is not None:
@@ -98,3 +149,11 @@ def _transport_cost(a: NDArray[np.float64], b: NDArray[np.float64], X: NDArray[A
             f"optimal transport between {len(X)} samples and {len(points)} points failed: {log['warning']}"
         )
     return max(float(cost), 0.0)
+
+
+def _pot(what: str) -> Any:
+    try:
+        import ot
+    except ImportError as error:
+        raise ImportError(f"{what} needs POT: pip install ddoq[metrics]") from error
+    return ot

@@ -60,7 +60,7 @@ def valid_clvq(rng: np.random.Generator) -> list[Any]:
     wins, winners = rng.integers(0, 9, size=k), np.empty(n, dtype=np.int64)
     average = bool(rng.integers(2))
     sums = rng.normal(size=(k, d)) if average else None
-    summed = np.array(wins if weights is None else np.full(k, wins.sum()))
+    summed = np.array(wins if weights is None else np.full(k, wins.sum())) if average else None
     weight_sums = rng.random(k) if average and weights is not None else None
     step = [float(rng.uniform(0.1, 9)), float(rng.random())]
     return [X, points, weights, wins, winners, *step, sums, summed, weight_sums, int(rng.integers(1, 4)), isa_of(rng)]

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from ddoq import cli
 from ddoq.demo import demo, digits
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {"distill": ddoq.distill, "train": ddoq.train, "evaluate": ddoq.evaluate, "demo": demo}
+COMMANDS = {"distill": ddoq.distill, "train": ddoq.train, "evaluate": ddoq.evaluate, "weigh": ddoq.weigh, "demo": demo}
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -143,6 +144,26 @@ def test_distill_train_evaluate(capsys: pytest.CaptureFixture[str], data: Path, 
     status, out, _ = call(capsys, *line)
     assert status == 0
     assert all(word in out for word in ("random", "decode", "uniform", "density"))
+
+
+def test_weigh(capsys: pytest.CaptureFixture[str], data: Path, run: Path, tmp_path: Path) -> None:
+    status, out, _ = call(capsys, "weigh", run, "--no-progress")
+    assert status == 0
+    assert [line.split()[:2] for line in out.splitlines()[2:]] == [
+        ["points", "density"], ["points", "uniform"], ["decode", "reencoded"], ["decode", "density"],
+        ["decode", "uniform"],
+    ]  # fmt: skip
+    images = tmp_path / "images"
+    for name in ("zero", "one", "two"):
+        (images / name).mkdir(parents=True)
+        shutil.copy(data / name / "3.png", images / name)
+    status, out, _ = call(capsys, "weigh", images, "--data", data, "--no-progress")
+    assert status == 0
+    assert [line.split()[:2] for line in out.splitlines()[2:]] == [["given", "reencoded"], ["given", "uniform"]]
+    assert ddoq.load(images).weights.tolist() == [1, 1, 1]
+    status, out, _ = call(capsys, "train", images, "--test", data, "--epochs", 1, "--no-progress")
+    assert status == 0
+    assert "data" in one_line_error(call(capsys, "weigh", data))
 
 
 def test_npz(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

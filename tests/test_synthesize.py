@@ -95,9 +95,64 @@ def test_decode_writes_each_point_with_its_class_and_weight(tmp_path: Path) -> N
         assert [row["class_name"] for row in rows(folder)] == ["zebra"] * 3 + ["ant"] * 2
         assert [row["count"] for row in rows(folder)] == COUNTS.tolist()
         assert [row["weight"] for row in rows(folder)] == pytest.approx(class_weights(COUNTS, OFFSETS, "density"))
-        assert run.info("synthesize") == {"images": 5, "synthesis": "decode", "batch_size": 2}
+        # W2 to the images of shades 1, 1, 8 and 103, 104, by the nearest of each of the ten shades of a class
+        w2 = (np.sqrt(16 * 3.0) + np.sqrt(16 * 6.9)) / 2 / 255
+        info = {"images": 5, "synthesis": "decode", "batch_size": 2, "w2": pytest.approx(w2, rel=1e-2)}  # float16
+        assert run.info("synthesize") == info
         assert not (run.path / "work").exists()
         run.verify()
+
+
+def test_images_are_counted_in_the_cells_of_their_own_latents(tmp_path: Path) -> None:
+    with prepared(tmp_path) as run:
+        folder = make(run, "decode")
+        # decoding rounds the points 1 and 1.2 to one shade: the first of the two equal images takes the whole cell
+        assert [row["reencoded"] for row in rows(folder)] == [5, 0, 5, 4, 6]
+        kept = safetensors.numpy.load_file(run.path / "images.safetensors")
+        assert kept["counts"].tolist() == [5, 0, 5, 4, 6]
+        assert (kept["latents"].dtype, kept["latents"].shape) == (np.float16, (5, 1, 4, 4))
+        assert kept["latents"][:, 0, 0, 0] * 255 == pytest.approx([1, 1, 8, 103, 104], rel=1e-3)
+        assert kept["distortion"] * 255**2 / 16 == pytest.approx([3, 6.9], rel=1e-2)
+        (run.path / "images.safetensors").unlink()
+        make(run, "decode")  # made again, the same
+        assert safetensors.numpy.load_file(run.path / "images.safetensors")["counts"].tolist() == [5, 0, 5, 4, 6]
+
+
+def test_weighting_reencoded_is_what_the_metadata_carries(tmp_path: Path) -> None:
+    with prepared(tmp_path) as run:
+        run.manifest["config"]["weighting"] = "reencoded"
+        folder = make(run, "decode")
+        assert [row["weight"] for row in rows(folder)] == pytest.approx([1.25, 0, 1.25, 1, 1.5])
+        assert [row["count"] for row in rows(folder)] == COUNTS.tolist()
+        # real images lie in their own cells: the class's ten shades go to the nearest of 1, 2, 8 and of 103, 104
+        assert [row["reencoded"] for row in rows(make(run, "nearest", control=True))] == [2, 4, 4, 4, 6]
+
+
+class Unlike:
+    """Decodes as it should, and encodes the images it decoded to something else."""
+
+    def __init__(self, encoded: Callable[[Tensor], Tensor]) -> None:
+        self.encoded = encoded
+
+    fingerprint = "unlike"
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.encoded(images)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents
+
+
+@pytest.mark.parametrize(
+    ("encoded", "message"),
+    [
+        (lambda images: images.flatten(1), r"to latents \(16,\), and the data to \(1, 4, 4\)"),
+        (lambda images: torch.where(images > 0.4, torch.nan, images), "image 0 of class 'ant' to latents that are NaN"),
+    ],
+)
+def test_images_that_cannot_be_encoded_again(tmp_path: Path, encoded: Callable[[Tensor], Tensor], message: str) -> None:
+    with prepared(tmp_path) as run, pytest.raises(ValueError, match=message):
+        make(run, "decode", Unlike(encoded))
 
 
 def test_nearest_takes_distinct_real_images_with_the_least_total_distance(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tolerances import HAND, TRANSPORT
 
 from ddoq import transport
 from ddoq.quantize import quantize
-from ddoq.transport import w2
+from ddoq.transport import barycentre, w2
 
 LINE, POINTS = np.array([[0.0], [2.0], [4.0], [6.0]]), np.array([[1.0], [5.0]])
 
@@ -100,3 +100,46 @@ def test_a_transport_that_is_not_optimal_is_an_error(monkeypatch: pytest.MonkeyP
     rng = np.random.default_rng(0)
     with pytest.raises(RuntimeError, match="between 50 samples and 9 points failed"):
         w2(rng.normal(size=(50, 3)), rng.normal(size=(9, 3)), np.ones(9))
+
+
+# ---- the barycentre --------------------------------------------------------------------------------------------------
+
+
+def test_barycentre_by_hand() -> None:
+    assert_allclose(barycentre(LINE, [[0.5], [2.5]]), [[1.0], [5.0]], rtol=HAND)
+    # masses 3 1 1 1: half of all lies at 0, and the other point gets the mean of the rest
+    assert_allclose(barycentre(LINE, [[0.5], [2.5]], sample_weight=[3, 1, 1, 1]), [[0.0], [4.0]], atol=HAND)
+
+
+def test_barycentre_is_a_fixed_point_of_equal_masses_and_keeps_the_mean() -> None:
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(200, 2)) ** 3 + 7
+    points = barycentre(X, X[:8])
+    assert_allclose(points.mean(axis=0), X.mean(axis=0), rtol=1e-9)
+    assert_allclose(barycentre(X, points), points, rtol=1e-5)
+    uniform = np.ones(8)
+    assert w2(X, points, uniform) < w2(X, X[:8], uniform)
+
+
+def test_barycentre_is_equivariant() -> None:
+    X = np.random.default_rng(4).normal(size=(60, 3))
+    assert_allclose(barycentre(100 * X + 5, 100 * X[:4] + 5), 100 * barycentre(X, X[:4]) + 5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("k", [2, 5, 7])  # a tenth of the samples lies apart, which is no multiple of 1 / k
+def test_the_quantiser_is_nearer_than_the_barycentre(k: int) -> None:
+    """Figure 3 of the talk: fixed weights cost something, most where the masses differ."""
+    rng = np.random.default_rng(5)
+    X = np.concatenate([rng.normal(size=(270, 2)), rng.normal(size=(30, 2)) / 5 + 6])
+    q = quantize(X, k, n_init=5, random_state=0)
+    uniform = np.ones(k)
+    between = w2(X, barycentre(X, q.points), uniform)
+    assert w2(X, q.points) < 0.9 * between
+    assert between <= w2(X, q.points, uniform) * (1 + TRANSPORT)
+
+
+def test_bad_barycentre() -> None:
+    with pytest.raises(ValueError, match="start has 2: they must match"):
+        barycentre(LINE, [[1.0, 2.0]])
+    with pytest.raises(ValueError, match=r"start\[0, 0\] is nan"):
+        barycentre(LINE, [[np.nan]])

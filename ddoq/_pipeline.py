@@ -34,8 +34,8 @@ class Parts(Protocol):
         """Settings of a part."""
         ...
 
-    def load(self, part: str, kind: Any) -> Any:
-        """The part itself, as an object of the class `kind`."""
+    def load(self, part: str, kind: Any, dtype: torch.dtype | None = None) -> Any:
+        """The part itself, as an object of the class `kind`; a diffusers model in a type."""
         ...
 
     def facts(self, file: str = "model_index.json") -> dict[str, Any]:
@@ -82,8 +82,8 @@ class PipelineFiles:
         path = self._file(self._path(part))
         return {} if path is None else read_config(path)
 
-    def load(self, part: str, kind: Any) -> Any:
-        options: dict[str, Any] = {"local_files_only": self.local}
+    def load(self, part: str, kind: Any, dtype: torch.dtype | None = None) -> Any:
+        options: dict[str, Any] = {"local_files_only": self.local, **({"torch_dtype": dtype} if dtype else {})}
         if isinstance(kind, type) and issubclass(kind, torch.nn.Module):
             options["use_safetensors"] = True if self.local else None
         try:
@@ -145,11 +145,17 @@ class PipelineObject:
     def config(self, part: str) -> dict[str, Any]:
         return dict(getattr(self.pipeline, part).config)
 
-    def load(self, part: str, kind: Any) -> Any:
+    def load(self, part: str, kind: Any, dtype: torch.dtype | None = None) -> Any:
         return getattr(self.pipeline, part)
 
     def facts(self, file: str = "model_index.json") -> dict[str, Any]:
-        return dict(getattr(self.pipeline, "config", {})) if file == "model_index.json" else {}
+        if file != "model_index.json":
+            return {}
+        found = dict(self.pipeline.config)
+        labels: dict[int, str] = {}
+        for name, label in getattr(self.pipeline, "labels", {}).items():  # DiTPipeline's own form of id2label
+            labels[label] = f"{labels[label]}, {name}" if label in labels else name
+        return {"id2label": labels, **found}
 
     def dtype(self, precision: Precision, device: torch.device) -> torch.dtype | None:
         return None if precision == "auto" else as_dtype(precision)
@@ -179,7 +185,7 @@ def as_dtype(precision: str) -> torch.dtype:
 
 def settle_module(model: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
     """A model on its device, in its precision and in evaluation mode; on a GPU in the layout that convolutions want."""
-    model = model.to(device=device, dtype=dtype or model.dtype)
+    model = model.to(device) if dtype in (None, model.dtype) else model.to(device=device, dtype=dtype)
     if device.type == "cuda":
         model = model.to(memory_format=torch.channels_last)
     return model.eval()

@@ -90,8 +90,8 @@ class AutoencoderCodec:
         ensure_importable()
         import diffusers
 
-        model = parts.load(part, getattr(diffusers, str(parts.kind(part))))
         dtype = parts.dtype(precision, torch.device(device))
+        model = parts.load(part, getattr(diffusers, str(parts.kind(part))), dtype)
         return cls(model, device, posterior=posterior, dtype=dtype)
 
     @property

@@ -108,12 +108,15 @@ class PipelineFiles:
         if self.local:
             path = Path(self.name) / name
             return path if path.is_file() else None
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 
         try:
             return Path(hf_hub_download(self.name, name))
-        except LocalEntryNotFoundError as error:
+        except LocalEntryNotFoundError as error:  # no network: what was downloaded before is all there is
+            wholes = ("model_index.json", "config.json")
+            if any(isinstance(try_to_load_from_cache(self.name, whole), str) for whole in wholes):
+                return None
             raise self._unreachable(error) from error
         except EntryNotFoundError:
             return None
@@ -155,7 +158,7 @@ class PipelineObject:
         labels: dict[int, str] = {}
         for name, label in getattr(self.pipeline, "labels", {}).items():  # DiTPipeline's own form of id2label
             labels[label] = f"{labels[label]}, {name}" if label in labels else name
-        return {"id2label": labels, **found}
+        return {**found, "id2label": found.get("id2label") or labels}
 
     def dtype(self, precision: Precision, device: torch.device) -> torch.dtype | None:
         return None if precision == "auto" else as_dtype(precision)

@@ -98,14 +98,14 @@ def distill(
         AutoencoderKL or AutoencoderTiny, or of a pipeline that has one, such an object, or any object with
         `encode(images)` and `decode(latents)` (float32 images (b, c, h, w) in [0, 1]).
     diffusion
-        "auto": the preset's, otherwise as "fit"; "fit": a small class-conditional DiT trained on the latents (only when a
-        synthesis needs one); a local folder or hub id of a diffusers pipeline, or such an object: Stable Diffusion 1.x,
-        2.x or XL, which are given prompts, or DiT, whose labels are matched by name; a folder written by such a fit; or
-        any object with the `sample` method of `ddoq.diffusion.Diffusion`. A hub is contacted only for an id given here,
-        as `codec` or by a preset.
+        "auto": the preset's, otherwise as "fit"; "fit": a small class-conditional DiT trained on the latents (only when
+        a synthesis needs one); a local folder or hub id of a diffusers pipeline, or such an object: Stable Diffusion
+        1.x, 2.x or XL, which are given prompts, or DiT, whose labels are matched by name; a folder written by such a
+        fit; or any object with the `sample` method of `ddoq.diffusion.Diffusion`. A hub is contacted only for an id
+        given here, as `codec` or by a preset.
     preset
-        Other defaults. "d4m": Stable Diffusion 1.5 at 512 pixels written at 224, D4M's prompts, strength 0.7, guidance 8,
-        50 steps, sampled posterior and minibatch points (weighting="uniform" makes it D4M). "dit": DiT-XL/2 at 256
+        Other defaults. "d4m": Stable Diffusion 1.5 at 512 pixels written at 224, D4M's prompts, strength 0.7, guidance
+        8, 50 steps, sampled posterior and minibatch points (weighting="uniform" makes it D4M). "dit": DiT-XL/2 at 256
         pixels, guidance 4, 50 steps; a reconstruction, since the paper's settings are not published. What is given
         counts more; all is written to run.json.
     synthesis
@@ -128,8 +128,8 @@ def distill(
         Names of the classes of an (array, labels) pair, by label.
     strength
         Share of the noise schedule that "diffuse" runs through: 0 keeps the point, 1 ignores it. Default: the one whose
-        share kept of the point, sqrt(alpha_bar), is nearest to 0.29 among the times of `steps` steps; D4M's strength 0.7
-        keeps 0.29 under Stable Diffusion's schedule of 1,000 steps. run.json has both.
+        share kept of the point (sqrt(alpha_bar), or 1 - sigma for flows) is nearest to 0.29 among the times of `steps`
+        steps; D4M's strength 0.7 keeps 0.29 under Stable Diffusion's schedule of 1,000 steps. run.json has both.
     steps
         Denoising steps of the whole schedule, of which `strength * steps` are run; default: 25.
     guidance
@@ -223,8 +223,10 @@ def distill(
     wanted = _wanted(synthesis, controls)
     models = open_models(data, codec, settings, class_names=class_names, precision=precision, device=place)
     source, opened, model = models.data, models.codec, models.diffusion
-    if (prompt or negative_prompt) is not None and not hasattr(model, "prompts"):
-        raise ValueError("prompt and negative_prompt are for Stable Diffusion: give its pipeline, folder or id as diffusion")
+    if not (prompt is None and negative_prompt is None) and not hasattr(model, "prompts"):
+        raise ValueError(
+            "prompt and negative_prompt are for Stable Diffusion: give its pipeline, folder or id as diffusion"
+        )
     _check_ipc(source, ipc)
     batch = batch_size or max(1, min(64, BATCH_PIXELS // source.image_size**2))
     config = {

@@ -110,7 +110,13 @@ def encode(
                 bar.update(len(indices))
                 bar.initial = bar.n  # so that the rate is that of this process
             facts.append(kept)
-    run.record("encode", inputs, paths, seconds=time.monotonic() - start, info={**_info(facts, data, shard_size), **limit.facts})
+    run.record(
+        "encode",
+        inputs,
+        paths,
+        seconds=time.monotonic() - start,
+        info={**_info(facts, data, shard_size), **limit.facts},
+    )
 
 
 def read_latents(run: Run, class_index: int) -> tuple[Array, Array]:
@@ -178,7 +184,9 @@ def _encode_shard(
         tensor = torch.from_numpy(images)
         streams = [seed_sequence(seed, "encode", index) for index in batch] if sampled else []
 
-        def make(part: slice, tensor: torch.Tensor = tensor, streams: list[Any] = streams, batch: Array = batch) -> Array:
+        def make(
+            part: slice, tensor: torch.Tensor = tensor, streams: list[Any] = streams, batch: Array = batch
+        ) -> Array:
             drawn = [torch.Generator().manual_seed(torch_seed(stream)) for stream in streams[part]]
             encoded = codec.encode(tensor[part].to(device).float() / 255, *([drawn] if sampled else []))
             return _checked(encoded, batch[part], data)

@@ -1,9 +1,9 @@
 """Settings of published methods, under one name each.
 
-    d4m    suduo94/D4M's own: Stable Diffusion 1.5 at 512 pixels, its MiniBatchKMeans, samples of the posterior, prompt and
-           negative prompt, written at 224 pixels. With weighting="uniform" it is D4M, with "density" DDOQ on its points.
-    dit    a reconstruction of the paper's DiT variant, whose settings are not published: those of MGD3, which samples
-           the same model.
+d4m    suduo94/D4M's own: Stable Diffusion 1.5 at 512 pixels, its MiniBatchKMeans, samples of the posterior, prompt and
+negative prompt, written at 224 pixels. With weighting="uniform" it is D4M, with "density" DDOQ on its points.
+dit    a reconstruction of the paper's DiT variant, whose settings are not published: those of MGD3, which samples
+the same model.
 """
 
 from __future__ import annotations

@@ -159,8 +159,11 @@ def synthesize(
         points.counts,
         run.manifest["class_names"],
         extra,
+        f"ddoq with preset {config['preset']}" if config.get("preset") else "ddoq",
     )
-    run.record(stage, inputs, outputs, seconds=time.monotonic() - start, info={"images": len(images), **info, **limit.facts})
+    run.record(
+        stage, inputs, outputs, seconds=time.monotonic() - start, info={"images": len(images), **info, **limit.facts}
+    )
     _remove(work)
 
 

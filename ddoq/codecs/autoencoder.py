@@ -82,7 +82,9 @@ class AutoencoderCodec:
         part = autoencoder_part(parts)
         if part is None:
             if kind := parts.kind(""):
-                raise ValueError(f"config.json in {parts.name} describes {kind!r}: a codec is {' or '.join(AUTOENCODERS)}")
+                raise ValueError(
+                    f"config.json in {parts.name} describes {kind!r}: a codec is {' or '.join(AUTOENCODERS)}"
+                )
             raise FileNotFoundError(
                 f"no config.json and no vae/config.json of an autoencoder in {parts.name}: a codec is what a diffusers "
                 "autoencoder's, or a pipeline's, save_pretrained writes"

@@ -21,8 +21,8 @@ class Diffusion(Protocol):
     `classes` are indices into the class names that it was opened with; how they become labels or prompts is its own
     affair. It may also have `default_strength(steps) -> float`, used and recorded where the user gives no strength,
     and `keep(strength, steps) -> float`, the share of the point that a strength keeps (sqrt(alpha_bar) at the start),
-    which is recorded, as is what a dictionary `facts` says of it; and `latent_side`, the side of the latents that it was
-    made for.
+    which is recorded, as is what a dictionary `facts` says of it; and `latent_side`, the side of the latents that it
+    was made for.
     """
 
     def sample(
@@ -57,8 +57,8 @@ def open_diffusion(
     Parameters
     ----------
     diffusion
-        A local folder or hub id with a diffusers pipeline, or such a pipeline, known by its parts: Stable Diffusion 1.x,
-        2.x and XL (`unet`, `scheduler`, text encoders and tokenizers), DiT (`transformer`, `scheduler`); what
+        A local folder or hub id with a diffusers pipeline, or such a pipeline, known by its parts: Stable Diffusion
+        1.x, 2.x and XL (`unet`, `scheduler`, text encoders and tokenizers), DiT (`transformer`, `scheduler`); what
         `fit_diffusion` wrote; a pair (transformer, scheduler); or any object with `sample`, returned as it is.
     class_names
         Of the data set, in order. A DiT's labels are matched by name where it has names (see `match_labels`), otherwise
@@ -96,8 +96,14 @@ def open_diffusion(
     if unet == "UNet2DConditionModel":
         from ddoq.diffusion.stable import PROMPT, StableDiffusion
 
-        texts = {"prompt": PROMPT if prompt is None else prompt, "negative_prompt": negative_prompt}
-        return StableDiffusion.of_parts(parts, class_names, device, precision=precision, **texts)
+        return StableDiffusion.of_parts(
+            parts,
+            class_names,
+            device,
+            prompt=PROMPT if prompt is None else prompt,
+            negative_prompt=negative_prompt,
+            precision=precision,
+        )
     # facebook's DiT is of the class that diffusers once had for all transformers
     if transformer == "DiTTransformer2DModel" or (
         transformer == "Transformer2DModel" and parts.config("transformer").get("norm_type") == "ada_norm_zero"
@@ -105,8 +111,8 @@ def open_diffusion(
         return DiTDiffusion.of_parts(parts, class_names, device, precision=precision)
     if unet is None and transformer is None:
         raise FileNotFoundError(
-            f"no unet/config.json and no transformer/config.json in {parts.name}: a diffusion model is what a diffusers "
-            "pipeline's save_pretrained writes"
+            f"no unet/config.json and no transformer/config.json in {parts.name}: a diffusion model is what a "
+            "diffusers pipeline's save_pretrained writes"
         )
     raise ValueError(
         f"{parts.name} is a pipeline of a {unet or transformer}: ddoq knows Stable Diffusion 1.x, 2.x and XL "

@@ -20,8 +20,8 @@ def imagenet() -> dict[str, str]:
     ('n01440764', 'tench, Tinca tinca')
     """
     text = (Path(__file__).parent / "imagenet.txt").read_text(encoding="utf-8")
-    pairs = (line.split("\t") for line in text.splitlines() if not line.startswith("#"))
-    return {wnid: words for wnid, words in pairs}
+    rows = (line.partition("\t") for line in text.splitlines() if not line.startswith("#"))
+    return {wnid: words for wnid, _, words in rows}
 
 
 def spoken(class_name: str) -> str:

@@ -157,4 +157,3 @@ class DiTDiffusion(Scheduled):
         x = (points.to(self.device).float() - self.mean) / self.std
         x = denoise(self.scheduler, predict, x, generators, strength=strength, steps=steps, guidance=guidance)
         return x * self.std + self.mean
-

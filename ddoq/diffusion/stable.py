@@ -61,7 +61,9 @@ class StableDiffusion(Scheduled):
         super().__init__(scheduler)
         self.device = torch.device(device)
         self.unet = settle_module(unet, self.device, dtype)
-        self.latent_side: int | None = unet.config["sample_size"] if isinstance(unet.config["sample_size"], int) else None
+        self.latent_side: int | None = (
+            unet.config["sample_size"] if isinstance(unet.config["sample_size"], int) else None
+        )
         self.texts = texts
         self.prompts = prompts(prompt, class_names)
         self.negative_prompt = negative_prompt
@@ -139,7 +141,7 @@ class StableDiffusion(Scheduled):
         steps: int = 25,
         guidance: float = 1.0,
     ) -> Tensor:
-        """Noise points (b, channels, h, w) and denoise them under the prompts of classes (b,); see `Diffusion.sample`."""
+        """Noise points (b, channels, h, w) and denoise them under the prompts of classes (b,): `Diffusion.sample`."""
         channels = self.unet.config["in_channels"]
         if points.ndim != 4 or points.shape[1] != channels:
             raise ValueError(
@@ -149,7 +151,7 @@ class StableDiffusion(Scheduled):
         if strength == 0:
             return points.clone()
         under = self._conditions(classes.cpu(), points)
-        free = self._conditions(torch.full_like(classes.cpu(), -1), points) if guidance != 1 else None
+        free = self._conditions(torch.full_like(classes.cpu(), -1), points) if guidance != 1 else {}
 
         def predict(x: Tensor, t: Tensor, conditional: bool) -> Tensor:
             prediction: Tensor = self.unet(x.to(self.unet.dtype), t, **(under if conditional else free)).sample
@@ -166,7 +168,10 @@ class StableDiffusion(Scheduled):
         if pooled is not None:
             height, width = (side * self.factor for side in points.shape[2:])
             times = torch.tensor([[height, width, 0, 0, height, width]]).expand(len(points), -1)
-            conditions["added_cond_kwargs"] = {"text_embeds": pooled[classes].to(**there), "time_ids": times.to(**there)}
+            conditions["added_cond_kwargs"] = {
+                "text_embeds": pooled[classes].to(**there),
+                "time_ids": times.to(**there),
+            }
         return conditions
 
     @cached_property

@@ -1,7 +1,7 @@
 """CLIP text encoders as Stable Diffusion uses them: prompts to what its UNet is conditioned on.
 
-    1.x, 2.x   the encoder's last hidden state
-    XL         the last hidden state but one of each of two encoders, side by side, and the second's pooled embedding
+1.x, 2.x   the encoder's last hidden state
+XL         the last hidden state but one of each of two encoders, side by side, and the second's pooled embedding
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class TextEncoders:
         import transformers
 
         encoders = [parts.load(name, getattr(transformers, KINDS[name])) for name in names]
-        tokenizers = [parts.load(name.replace("text_encoder", "tokenizer"), transformers.CLIPTokenizer) for name in names]
+        tokenizers = [
+            parts.load(name.replace("text_encoder", "tokenizer"), transformers.CLIPTokenizer) for name in names
+        ]
         return cls(tokenizers, [encoder.to(dtype or encoder.dtype) for encoder in encoders], xl=xl)
 
     def tokens(self, prompts: Sequence[str]) -> list[Tensor]:
@@ -50,7 +52,9 @@ class TextEncoders:
             length = tokenizer.model_max_length
             for prompt, ids in zip(prompts, tokenizer(list(prompts)).input_ids, strict=True):
                 if len(ids) > length:
-                    raise ValueError(f"the prompt {prompt!r} has {len(ids)} tokens, the model reads {length}: shorten it")
+                    raise ValueError(
+                        f"the prompt {prompt!r} has {len(ids)} tokens, the model reads {length}: shorten it"
+                    )
             padded = tokenizer(list(prompts), padding="max_length", max_length=length, return_tensors="pt")
             numbers.append(padded.input_ids)
         return numbers
@@ -66,7 +70,7 @@ class TextEncoders:
         pooled = None
         for encoder, numbers in zip(self.encoders, tokens, strict=True):
             encoder.to(device)
-            outputs = [encoder(part.to(device), output_hidden_states=self.xl) for part in numbers.split(BATCH)]
+            outputs = [encoder(part.to(device), output_hidden_states=self.xl) for part in torch.split(numbers, BATCH)]
             states = [output.hidden_states[-2] if self.xl else output[0] for output in outputs]
             hidden.append(torch.cat(states).cpu())
             pooled = torch.cat([output[0] for output in outputs]).cpu() if self.xl else None

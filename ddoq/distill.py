@@ -244,7 +244,7 @@ def distill(
         "posterior": settings["posterior"],
         "quantizer": points,
         "batch_size": batch,
-        "precision": precision,
+        "precision": getattr(model, "facts", {}).get("precision", precision),  # "auto" depends on the machine
         "seed": seed,
     }
     with Run.locked(out, config, source.class_names) as run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -510,6 +511,17 @@ def test_settings_are_in_run_json(folders: dict[str, Path], tmp_path: Path) -> N
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
     assert manifest["config"]["sampling"]["prompt"] == "one {}"
     assert manifest["config"]["batch_size"] == 4
+    assert manifest["config"]["precision"] == "float32"
+    with pytest.raises(RunError, match="precision: 'float32' in the folder, 'bfloat16' now"):
+        distil(tmp_path / "run", str(folders["sd"]), prompt="one {}", batch_size=4, precision="bfloat16")
     info = manifest["stages"]["synthesize"]["info"]
     assert info["prompts"] == ["one cat", "one dog", "one fox"]
     assert info["scheduler"] == "PNDMScheduler"
+
+
+def test_bar_of_the_synthesis_shows_images_per_second(
+    folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    distil(tmp_path / "run", str(folders["dit"]), progress=True)
+    shown = capsys.readouterr().err
+    assert re.search(r"diffuse: 100%.*6/6 .*image/s", shown)

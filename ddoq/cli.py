@@ -28,6 +28,7 @@ EXTRAS = {  # module -> the extra of pyproject.toml that installs it
     "torch": "torch",
     "diffusers": "models",
     "accelerate": "models",
+    "transformers": "text",
     "timm": "train",
     "torchvision": "train",
     "datasets": "data",

@@ -19,14 +19,18 @@ from tqdm import tqdm
 
 from ddoq._device import torch_device
 from ddoq._fit import check_steps
+from ddoq._models import open_models
+from ddoq._pipeline import Precision, as_dtype
 from ddoq.codecs import fingerprint, open_codec
+from ddoq.codecs.autoencoder import Posterior
 from ddoq.codecs.fit import fit_codec
-from ddoq.data import ImageData, open_data
+from ddoq.data import ImageData
 from ddoq.diffusion import check_sampling, open_diffusion
 from ddoq.diffusion.fit import fit_diffusion
 from ddoq.distilled import DistilledDataset, Weighting, class_weights, load
 from ddoq.encode import encode, read_latents
 from ddoq.files import write_atomic
+from ddoq.presets import Preset, labelled, settle
 from ddoq.quantize import ClassQuantization, quantize_classes
 from ddoq.run import Run, seed_sequence
 from ddoq.synthesize import synthesize
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
 Synthesis = Literal["diffuse", "decode", "nearest"]
+BATCH_PIXELS = 2**22  # of a batch by default: 64 images of 256 x 256, 16 of 512 x 512
 
 
 def distill(
@@ -44,21 +49,29 @@ def distill(
     ipc: int = 10,
     codec: Any = "auto",
     diffusion: Any = "auto",
+    preset: Preset | None = None,
     synthesis: Synthesis = "diffuse",
     controls: Sequence[Synthesis] = (),
     weighting: Weighting = "density",
     class_prior: Literal["balanced", "data"] = "balanced",
     image_size: int | None = None,
+    output_size: int | None = None,
     class_names: Sequence[str] | None = None,
     strength: float | None = None,
-    steps: int = 25,
-    guidance: float = 2.0,
+    steps: int | None = None,
+    guidance: float | None = None,
+    prompt: str | None = None,
+    negative_prompt: str | None = None,
+    posterior: Posterior | None = None,
+    quantizer: Literal["lloyd", "clvq", "minibatch"] | None = None,
     init: Literal["k-means++", "random"] = "k-means++",
     n_init: int = 1,
     refine: Literal["auto", "hartigan", "none"] = "auto",
     max_iter: int = 300,
     codec_steps: int | None = None,
     diffusion_steps: int | None = None,
+    batch_size: int | None = None,
+    precision: Precision = "auto",
     seed: int = 0,
     n_threads: int | None = None,
     device: str = "auto",
@@ -80,12 +93,21 @@ def distill(
     ipc
         Images per class; at most the number of distinct images of the smallest class.
     codec
-        "auto" or "fit": a small autoencoder trained on the data; "identity": pixels are the latents; a local folder
-        of a diffusers AutoencoderKL or AutoencoderTiny, such an object, or any object with `encode(images)` and
-        `decode(latents)` (float32 images (b, c, h, w) in [0, 1]).
+        "auto": the autoencoder of the pipeline that is given as `diffusion`, otherwise as "fit"; "fit": a small
+        autoencoder trained on the data; "identity": pixels are the latents; a local folder or hub id of a diffusers
+        AutoencoderKL or AutoencoderTiny, or of a pipeline that has one, such an object, or any object with
+        `encode(images)` and `decode(latents)` (float32 images (b, c, h, w) in [0, 1]).
     diffusion
-        "auto" or "fit": a small class-conditional DiT trained on the latents (only when a synthesis needs one); a
-        folder written by such a fit; or any object with the `sample` method of `ddoq.diffusion.Diffusion`.
+        "auto": the preset's, otherwise as "fit"; "fit": a small class-conditional DiT trained on the latents (only when
+        a synthesis needs one); a local folder or hub id of a diffusers pipeline, or such an object: Stable Diffusion
+        1.x, 2.x or XL, which are given prompts, or DiT, whose labels are matched by name; a folder written by such a
+        fit; or any object with the `sample` method of `ddoq.diffusion.Diffusion`. A hub is contacted only for an id
+        given here, as `codec` or by a preset.
+    preset
+        Other defaults. "d4m": Stable Diffusion 1.5 at 512 pixels written at 224, D4M's prompts, strength 0.7, guidance
+        8, 50 steps, sampled posterior and minibatch points (weighting="uniform" makes it D4M). "dit": DiT-XL/2 at 256
+        pixels, guidance 4, 50 steps; a reconstruction, since the paper's settings are not published. What is given
+        counts more; all is written to run.json.
     synthesis
         How a point becomes an image. "diffuse": noised to time t and denoised under its class; "decode": decoded as
         it is (a blurred mean); "nearest": the nearest distinct real image (a strong, cheap control; it publishes
@@ -100,18 +122,30 @@ def distill(
         "balanced" gives every class the same total, "data" its share of the images. `load(out, weighting=...)` gives
         the others.
     image_size
-        Side in pixels; default: the images' own if all are equal squares, else the median shorter side (see
-        `open_data`).
+        Side in pixels. Default: what the diffusion model was made for, if it is given with its autoencoder; else the
+        images' own if all are equal squares, else the median shorter side (see `open_data`).
+    output_size
+        Side in pixels of the images that are written, which are resized to it; default: image_size.
     class_names
         Names of the classes of an (array, labels) pair, by label.
     strength
-        Share of the noise schedule that "diffuse" runs through: 0 keeps the point, 1 ignores it. Default of fitted
-        models: the one whose share kept of the point, sqrt(alpha_bar), is nearest to 0.29 among the times of `steps`
-        steps; D4M's strength 0.7 keeps 0.29 under Stable Diffusion's schedule of 1,000 steps.
+        Share of the noise schedule that "diffuse" runs through: 0 keeps the point, 1 ignores it. Default: the one whose
+        share kept of the point (sqrt(alpha_bar), or 1 - sigma for flows) is nearest to 0.29 among the times of `steps`
+        steps; D4M's strength 0.7 keeps 0.29 under Stable Diffusion's schedule of 1,000 steps. run.json has both.
     steps
-        Denoising steps of the whole schedule; `strength * steps` are run.
+        Denoising steps of the whole schedule, of which `strength * steps` are run; default: 25.
     guidance
-        Scale of classifier-free guidance; 1 is none.
+        Scale of classifier-free guidance, 1 is none; default: 2.
+    prompt
+        What Stable Diffusion is told that an image shows, with {} for the class's name; default: "a photo of a {}". A
+        WordNet identifier of ImageNet's (n02099601) is spoken as its first synonym (golden retriever).
+    negative_prompt
+        What guidance leads Stable Diffusion away from; default: the model's own, mostly the empty prompt.
+    posterior
+        What an image's latent is: the "mean" of its posterior (default), or a "sample" of it, the same for any batches.
+    quantizer
+        Method of `ddoq.quantize`: "lloyd" (default), "clvq" or "minibatch"; init, n_init, refine and max_iter are of
+        "lloyd" alone.
     init
         First points of the quantiser: "k-means++" (greedy, as scikit-learn's) or "random" samples.
     n_init
@@ -123,6 +157,12 @@ def distill(
         Lloyd iterations at most, per start.
     codec_steps, diffusion_steps
         Training steps of the fitted models; default: chosen from the data's size.
+    batch_size
+        Images at a time in codec and diffusion model; halved where memory runs out. Default: as many as have 4 million
+        pixels, at most 64.
+    precision
+        Of diffusers models: "float32", "bfloat16" or "float16". "auto": of objects their own, of fitted models float32,
+        of others bfloat16 on a GPU that has it and float32 elsewhere.
     seed
         One integer; every stage, class and image has its own stream spawned from it.
     n_threads
@@ -159,41 +199,65 @@ def distill(
     ----------
     Tan and Slade, Dataset Distillation as Optimal Quantisation, arXiv 2501.07681.
     """
-    quantizer: dict[str, Any] = {"init": init, "n_init": n_init, "refine": refine, "max_iter": max_iter}
-    _check_options(quantizer, weighting, class_prior, strength, steps, guidance, seed, n_threads)
+    settings = settle(
+        preset,
+        {
+            "diffusion": diffusion,
+            "image_size": image_size,
+            "output_size": output_size,
+            "strength": strength,
+            "steps": steps,
+            "guidance": guidance,
+            "prompt": prompt,
+            "negative_prompt": negative_prompt,
+            "posterior": posterior,
+            "quantizer": quantizer,
+        },
+    )
+    sampling = {name: settings[name] for name in ("strength", "steps", "guidance")}
+    points: dict[str, Any] = {"method": settings["quantizer"], "init": init, "n_init": n_init, "refine": refine}
+    points["max_iter"] = max_iter
+    _check_options(points, weighting, class_prior, sampling, precision, output_size, batch_size, seed, n_threads)
     check_steps("codec_steps", codec_steps)
     check_steps("diffusion_steps", diffusion_steps)
     place = torch_device(device)
+    fitted: Precision = "float32" if precision == "auto" else precision
     wanted = _wanted(synthesis, controls)
-    fit = isinstance(codec, str) and codec in ("auto", "fit")
-    opened = None if fit else open_codec(codec, device=place)
-    source = open_data(data, image_size=image_size, channels=getattr(opened, "channels", None), class_names=class_names)
+    models = open_models(data, codec, settings, class_names=class_names, precision=precision, device=place)
+    source, opened, model = models.data, models.codec, models.diffusion
+    if not (prompt is None and negative_prompt is None) and not hasattr(model, "prompts"):
+        raise ValueError(
+            "prompt and negative_prompt are for Stable Diffusion: give its pipeline, folder or id as diffusion"
+        )
     _check_ipc(source, ipc)
-    fit_model = isinstance(diffusion, str) and diffusion in ("auto", "fit")
-    model = None if fit_model else open_diffusion(diffusion, source.class_names, place)
+    batch = batch_size or max(1, min(64, BATCH_PIXELS // source.image_size**2))
     config = {
         "data": source.fingerprint,
         "image_size": source.image_size,
         "channels": source.channels,
         "ipc": ipc,
-        "codec": {"fit": codec_steps} if fit else {"given": fingerprint(opened)},
-        "diffusion": {"fit": diffusion_steps} if fit_model else {"given": fingerprint(model)},
+        "preset": labelled(preset),
+        "codec": {"fit": codec_steps} if opened is None else {"given": fingerprint(opened)},
+        "diffusion": {"fit": diffusion_steps} if model is None else {"given": fingerprint(model)},
         "synthesis": synthesis,
         "weighting": weighting,
         "class_prior": class_prior,
-        "sampling": {"strength": strength, "steps": steps, "guidance": guidance},
-        "quantizer": quantizer,
+        "sampling": {**sampling, **{name: settings[name] for name in ("prompt", "negative_prompt", "output_size")}},
+        "posterior": settings["posterior"],
+        "quantizer": points,
+        "batch_size": batch,
+        "precision": getattr(model, "facts", {}).get("precision", precision),  # "auto" depends on the machine
         "seed": seed,
     }
     with Run.locked(out, config, source.class_names) as run:
-        if fit:
+        if opened is None:
             inputs = {"data": source.fingerprint, "size": source.image_size, "steps": codec_steps, "seed": seed}
             train = partial(fit_codec, source, seed=seed, steps=codec_steps, device=place, progress=progress)
-            opened = open_codec(_fitted(run, "codec", inputs, train), device=place)
-        assert opened is not None
-        encode(run, source, opened, device=place, progress=progress)
-        _quantize(run, quantizer, ipc, seed, n_threads, progress)
-        if "diffuse" in wanted and fit_model:
+            folder = _fitted(run, "codec", inputs, train)
+            opened = open_codec(folder, device=place, posterior=settings["posterior"], precision=fitted)
+        encode(run, source, opened, device=place, seed=seed, batch_size=batch, progress=progress)
+        _quantize(run, points, ipc, seed, n_threads, progress)
+        if "diffuse" in wanted and model is None:
             inputs = {"latents": run.output("encode"), "steps": diffusion_steps, "seed": seed}
             folder = _fitted(
                 run,
@@ -210,7 +274,7 @@ def distill(
                     progress=progress,
                 ),
             )
-            model = open_diffusion(folder, source.class_names, place)
+            model = open_diffusion(folder, source.class_names, place, precision=fitted)
         for name in wanted:
             synthesize(
                 run,
@@ -220,9 +284,9 @@ def distill(
                 synthesis=name,
                 folder=run.path / ("images" if name == synthesis else f"controls/{name}"),
                 seed=seed,
-                strength=strength,
-                steps=steps,
-                guidance=guidance,
+                **sampling,
+                output_size=settings["output_size"],
+                batch_size=batch,
                 device=place,
                 progress=progress,
             )
@@ -233,16 +297,22 @@ def _check_options(
     quantizer: dict[str, Any],
     weighting: str,
     class_prior: str,
-    strength: float | None,
-    steps: int,
-    guidance: float,
+    sampling: dict[str, Any],
+    precision: str,
+    output_size: int | None,
+    batch_size: int | None,
     seed: int,
     n_threads: int | None,
 ) -> None:
     """Bad options are refused before work starts: by the functions that will use them, on one sample."""
     quantize_classes(np.zeros((1, 1), np.float32), [0], 1, **quantizer, random_state=0, n_threads=n_threads)
     class_weights(np.ones(1), np.array([0, 1]), weighting, class_prior)
-    check_sampling(strength, steps, guidance)
+    check_sampling(**sampling)
+    if precision != "auto":
+        as_dtype(precision)
+    for name, value in (("output_size", output_size), ("batch_size", batch_size)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} must be a positive integer, got {value!r}")
     seed_sequence(seed, "quantize")
 
 

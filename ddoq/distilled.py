@@ -96,9 +96,10 @@ class DistilledDataset(Dataset[tuple[torch.Tensor, int, float]]):
     def __repr__(self) -> str:
         c, h, w = self.images.shape[1:]
         low, high = float(self.weights.min()), float(self.weights.max())
+        preset = self.manifest.get("config", {}).get("preset")
         return (
             f"DistilledDataset({len(self)} images {c}x{h}x{w}, {len(self.class_names)} classes, "
-            f"{self.weighting} weights {low:.3g} to {high:.3g})"
+            f"{self.weighting} weights {low:.3g} to {high:.3g}{f', preset {preset}' if preset else ''})"
         )
 
     def reweighted(self, weighting: Weighting, class_prior: ClassPrior | None = None) -> DistilledDataset:

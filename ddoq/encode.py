@@ -22,10 +22,12 @@ import safetensors.numpy
 import torch
 from tqdm import tqdm
 
+from ddoq._fit import torch_seed
+from ddoq._memory import BatchSize
 from ddoq.codecs import Codec, fingerprint
 from ddoq.data import ImageData
 from ddoq.files import RunError, digest, write_atomic
-from ddoq.run import Run
+from ddoq.run import Run, seed_sequence
 
 Array = np.ndarray[Any, Any]
 
@@ -36,6 +38,7 @@ def encode(
     codec: Codec,
     *,
     device: torch.device | str,
+    seed: int = 0,
     batch_size: int = 64,
     shard_size: int = 1024,
     progress: bool = True,
@@ -48,8 +51,11 @@ def encode(
         Opened by `Run.locked`.
     codec
         Its `encode` takes float32 (b, c, h, w) in [0, 1].
+    seed
+        Of a codec that samples its posterior: each image has its own stream, by index.
     batch_size
-        Images per call of the codec; part of the result, since sums round differently at other sizes.
+        Images per call of the codec; part of the result, since sums round differently at other sizes. Halved where
+        memory runs out, which is warned of and recorded.
     shard_size
         Images per file, and what is lost at most when the process is killed.
 
@@ -80,6 +86,8 @@ def encode(
         "batch_size": batch_size,
         "shard_size": shard_size,
     }
+    if getattr(codec, "posterior", "mean") == "sample":
+        inputs["seed"] = seed
     if run.done("encode", inputs):
         return
     start = time.monotonic()
@@ -91,17 +99,24 @@ def encode(
     for stale in set(folder.glob("shard-*.safetensors")) - set(paths):
         stale.unlink()
     facts = []
+    limit = BatchSize(batch_size)
     with tqdm(total=len(order), desc="encode", unit="image", disable=not progress) as bar:
         for path, indices in zip(paths, parts, strict=True):
             made_from = digest([inputs, indices])
             kept = _read_whole(path, made_from) if path.exists() else None
             if kept is None:
-                kept = _encode_shard(path, made_from, data, codec, indices, device, batch_size, bar)
+                kept = _encode_shard(path, made_from, data, codec, indices, device, seed, limit, bar)
             else:
                 bar.update(len(indices))
                 bar.initial = bar.n  # so that the rate is that of this process
             facts.append(kept)
-    run.record("encode", inputs, paths, seconds=time.monotonic() - start, info=_info(facts, data, shard_size))
+    run.record(
+        "encode",
+        inputs,
+        paths,
+        seconds=time.monotonic() - start,
+        info={**_info(facts, data, shard_size), **limit.facts},
+    )
 
 
 def read_latents(run: Run, class_index: int) -> tuple[Array, Array]:
@@ -150,7 +165,8 @@ def _encode_shard(
     codec: Codec,
     indices: Array,
     device: torch.device | str,
-    batch_size: int,
+    seed: int,
+    limit: BatchSize,
     bar: tqdm[Any],
 ) -> dict[str, Any]:
     """Encode the images of one shard and write it; its metadata."""
@@ -158,18 +174,26 @@ def _encode_shard(
     pixels = hashlib.sha256()
     total = np.zeros(data.channels, np.int64)  # sums over pixels are exact in integers
     squares = np.zeros(data.channels, np.int64)
-    for start in range(0, len(indices), batch_size):
-        batch = indices[start : start + batch_size]
+    sampled = getattr(codec, "posterior", "mean") == "sample"
+    for start in range(0, len(indices), limit.asked):
+        batch = indices[start : start + limit.asked]
         images = data.images(batch)
         pixels.update(np.ascontiguousarray(images).data)
         total += images.sum(axis=(0, 2, 3), dtype=np.int64)
         squares += np.square(images, dtype=np.int64).sum(axis=(0, 2, 3))
-        encoded = codec.encode(torch.from_numpy(images).to(device).float() / 255)
-        latents.append(_checked(encoded, batch, data))
-        if latents[-1].shape[1:] != latents[0].shape[1:]:
-            raise ValueError(
-                f"the codec gave latents of two shapes: {latents[0].shape[1:]} and {latents[-1].shape[1:]}"
-            )
+        tensor = torch.from_numpy(images)
+        streams = [seed_sequence(seed, "encode", index) for index in batch] if sampled else []
+
+        def make(
+            part: slice, tensor: torch.Tensor = tensor, streams: list[Any] = streams, batch: Array = batch
+        ) -> Array:
+            drawn = [torch.Generator().manual_seed(torch_seed(stream)) for stream in streams[part]]
+            encoded = codec.encode(tensor[part].to(device).float() / 255, *([drawn] if sampled else []))
+            return _checked(encoded, batch[part], data)
+
+        latents += limit.parts(make, len(batch))
+        if shapes := {part.shape[1:] for part in latents} - {latents[0].shape[1:]}:
+            raise ValueError(f"the codec gave latents of two shapes: {latents[0].shape[1:]} and {shapes.pop()}")
         bar.update(len(batch))
     facts = {
         "made_from": made_from,

@@ -140,9 +140,9 @@ def evaluate(
                     bar.update()
                 rows.append(Row(entry.name, entry.weighting, student, recipe.protocol, entry.images, tuple(accuracies)))
     same = [entry.name for entry in plan if entry.weighting == ANY]
-    notes = (
-        [f"any: {', '.join(same)} have the same weights under {', '.join(weightings)}; trained once"] if same else []
-    )
+    notes = [f"{name}: preset {preset}" for name, preset in _presets(sets).items()]
+    if same:
+        notes.append(f"any: {', '.join(same)} have the same weights under {', '.join(weightings)}; trained once")
     return Evaluation(tuple(rows), len(tested.images), tuple(notes))
 
 
@@ -162,6 +162,12 @@ def _sets(run: str | PathLike[str]) -> dict[str, DistilledDataset]:
     made = [stage.partition(":")[2] for stage in manifest["stages"] if stage.startswith("synthesize:")]
     names = {*made, manifest["config"]["synthesis"]}
     return {name: load(run, synthesis=name) for name in sorted(names, key=lambda name: (ORDER.index(name), name))}
+
+
+def _presets(sets: Mapping[str, DistilledDataset]) -> dict[str, str]:
+    """The preset that each set was made with, where it was."""
+    made = {name: dataset.manifest.get("config", {}).get("preset") for name, dataset in sets.items()}
+    return {name: preset for name, preset in made.items() if preset}
 
 
 def _alike(sets: Mapping[str, DistilledDataset]) -> TrainingSet:

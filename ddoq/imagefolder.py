@@ -36,6 +36,7 @@ def write_images(
     counts: np.ndarray[Any, Any],
     class_names: Sequence[str],
     extra: Sequence[dict[str, Any]],
+    made_by: str = "ddoq",
 ) -> list[Path]:
     """Write images as class folders of PNG files with metadata.jsonl and a dataset card: whole, or not at all.
 
@@ -51,6 +52,8 @@ def write_images(
         By label.
     extra
         K dictionaries of further columns, such as the index of the real image that was taken; the same keys in each.
+    made_by
+        What the card says that the images are made by.
 
     Returns
     -------
@@ -93,7 +96,7 @@ def write_images(
             rows.append({**row, "count": int(counts[i]), "sha256": _sha256(data), **extra[i]})
         lines = [_json(row) for row in rows]
         (work / METADATA).write_bytes(("\n".join(lines) + "\n").encode())
-        (work / CARD).write_bytes(dataset_card(class_names, rows, extra[0] if len(extra) else {}).encode())
+        (work / CARD).write_bytes(dataset_card(class_names, rows, extra[0] if len(extra) else {}, made_by).encode())
     return [folder / METADATA, folder / CARD]
 
 
@@ -154,7 +157,9 @@ def folder_name(label: int, class_name: str, n_classes: int) -> str:
     return _SPLIT.sub(r"\1~", f"{label:0{max(4, len(str(n_classes - 1)))}d}_{safe}")
 
 
-def dataset_card(class_names: Sequence[str], rows: Sequence[dict[str, Any]], extra: dict[str, Any]) -> str:
+def dataset_card(
+    class_names: Sequence[str], rows: Sequence[dict[str, Any]], extra: dict[str, Any], made_by: str = "ddoq"
+) -> str:
     """README.md: YAML features with the class names for the Hugging Face loader, then how to read the folder."""
     kinds = {"weight": "float64", "count": "int64", "sha256": "string"}
     kinds |= {key: _kind(value) for key, value in extra.items()}
@@ -187,8 +192,8 @@ configs:
 
 # A distilled data set
 
-{len(rows)} weighted images of {len(class_names)} classes, made by ddoq. Multiply each image's loss by its `weight`;
-`count` is the number of images of the full set that the image stands for.
+{len(rows)} weighted images of {len(class_names)} classes, made by {made_by}. Multiply each image's loss by
+its `weight`; `count` is the number of images of the full set that the image stands for.
 
 - ddoq: `ddoq.load(run)`, a torch Dataset of (image, target, weight).
 - Hugging Face: `datasets.load_dataset("/path/to/this/folder", split="train")` gives `label` as a ClassLabel with the

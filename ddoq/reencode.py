@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ddoq import _backend
+from ddoq._fit import torch_seed
+from ddoq._memory import BatchSize
 from ddoq.codecs import Codec
 from ddoq.encode import read_latents
-from ddoq.run import Run
+from ddoq.run import Run, seed_sequence
 from ddoq.transport import w2
 
 Floats = NDArray[np.float64]
@@ -50,8 +52,9 @@ def reencode(
     images: NDArray[np.uint8],
     class_offsets: NDArray[np.int64],
     *,
+    seed: int = 0,
+    limit: BatchSize | None = None,
     device: torch.device | str = "cpu",
-    batch_size: int = 64,
 ) -> Reencoded:
     """Encode images and count each class's real latents in the cells of theirs.
 
@@ -63,8 +66,10 @@ def reencode(
         uint8 (M, c, h, w), class by class.
     class_offsets
         (C + 1,): class c has the images class_offsets[c] to class_offsets[c + 1].
-    batch_size
-        Images per call of the codec; part of the result, as in `encode`.
+    seed
+        Of a codec that samples its posterior: each image has its own stream, by position.
+    limit
+        Images per call of the codec; part of the result, as in `encode`. None: 64.
 
     Raises
     ------
@@ -72,10 +77,17 @@ def reencode(
         A latent has another shape than the data's, is NaN, infinite or beyond float16; names class and position.
     """
     shape = tuple(run.info("encode")["latent_shape"])
+    sampled = getattr(codec, "posterior", "mean") == "sample"
     latents = np.empty((len(images), *shape), np.float16)
-    for begin in range(0, len(images), batch_size):
-        part = slice(begin, begin + batch_size)
-        latents[part] = _encoded(codec, images[part], shape, device)
+    limit = limit or BatchSize(64)
+    for begin in range(0, len(images), limit.asked):
+        batch = np.arange(begin, min(begin + limit.asked, len(images)))
+
+        def make(part: slice, batch: NDArray[np.int64] = batch) -> NDArray[np.float16]:
+            streams = [seed_sequence(seed, "reencode", i) for i in batch[part]] if sampled else []
+            return _encoded(codec, images[batch[part]], shape, device, streams)
+
+        latents[batch] = np.concatenate(limit.parts(make, len(batch)))
     bad = np.flatnonzero(~np.isfinite(latents).reshape(len(latents), -1).all(axis=1))
     if len(bad):
         c = int(np.searchsorted(class_offsets, bad[0], side="right")) - 1
@@ -97,8 +109,11 @@ def reencode(
 
 
 @torch.no_grad()
-def _encoded(codec: Codec, images: NDArray[np.uint8], shape: tuple[int, ...], device: Any) -> NDArray[np.float16]:
-    encoded = codec.encode(torch.from_numpy(images).to(device).float() / 255)
+def _encoded(
+    codec: Codec, images: NDArray[np.uint8], shape: tuple[int, ...], device: Any, streams: list[np.random.SeedSequence]
+) -> NDArray[np.float16]:
+    drawn = [torch.Generator().manual_seed(torch_seed(stream)) for stream in streams]
+    encoded = codec.encode(torch.from_numpy(images).to(device).float() / 255, *([drawn] if drawn else []))
     if tuple(encoded.shape) != (len(images), *shape):
         raise ValueError(f"the codec encodes images to latents {tuple(encoded.shape[1:])}, and the data to {shape}")
     return encoded.to(torch.float16).cpu().numpy()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import safetensors
@@ -27,16 +27,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddoq._fit import torch_seed
+from ddoq._memory import BatchSize
 from ddoq.codecs import Codec, fingerprint
+from ddoq.data import ImageData, open_data
 from ddoq.diffusion import Diffusion, check_sampling
 from ddoq.distilled import class_weights, write_images
 from ddoq.encode import read_latents
 from ddoq.files import digest, write_atomic
+from ddoq.images import to_pixels
 from ddoq.reencode import reencode
 from ddoq.run import Run, RunError, seed_sequence
-
-if TYPE_CHECKING:
-    from ddoq.data import ImageData
 
 Images = NDArray[np.uint8]
 
@@ -66,6 +66,7 @@ def synthesize(
     strength: float | None = None,
     steps: int = 25,
     guidance: float = 2.0,
+    output_size: int | None = None,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
     progress: bool = True,
@@ -93,8 +94,11 @@ def synthesize(
     strength, steps, guidance
         Of the diffusion: share of the schedule (None: the model's default), timesteps of the whole schedule, guidance
         scale (1: none).
+    output_size
+        Side of the images that are written, which are resized to it (bicubic, antialiased); default: the data's.
     batch_size
-        Images at a time. The result depends on it in its last bits.
+        Images at a time. The result depends on it in its last bits. Halved where memory runs out, which is warned of
+        and recorded.
 
     Raises
     ------
@@ -112,6 +116,7 @@ def synthesize(
         "batch_size": batch_size,
         "data": [run.output("encode"), data.fingerprint, data.image_size, data.channels],
         "codec": fingerprint(codec),
+        "output_size": output_size,
     }
     info: dict[str, Any] = {"synthesis": synthesis, "batch_size": batch_size}
     if synthesis == "diffuse":
@@ -119,7 +124,7 @@ def synthesize(
             raise ValueError("synthesis 'diffuse' needs a diffusion model")
         sampling = _sampling(diffusion, strength, steps, guidance)
         inputs["diffusion"] = [fingerprint(diffusion), seed, sampling]
-        info.update(sampling)
+        info.update(sampling, **getattr(diffusion, "facts", {}))
     work = run.path / "work" / folder.name
     if run.done(stage, inputs):
         _remove(work)
@@ -130,9 +135,10 @@ def synthesize(
     if synthesis == "nearest":
         sources = _nearest(run, points)
         extra = [{"source_index": int(source)} for source in sources]
+        real = open_data(data, image_size=output_size)
 
         def make(batch: slice) -> Images:
-            return np.ascontiguousarray(data.images(sources[batch]))
+            return np.ascontiguousarray(real.images(sources[batch]))
 
     else:
         names = run.manifest["class_names"]
@@ -142,10 +148,13 @@ def synthesize(
             if synthesis == "diffuse":
                 assert diffusion is not None
                 latents = _diffuse(diffusion, latents, points, batch, seed, sampling, names)
-            return _pixels(codec.decode(latents), data, points, batch, names)
+            return _resized(_pixels(codec.decode(latents), data, points, batch, names), output_size)
 
-    images = _in_batches(make, len(points.classes), batch_size, work, digest(inputs), synthesis, progress)
-    again = reencode(run, codec, images, points.offsets, device=device, batch_size=batch_size)
+    limit = BatchSize(batch_size)
+    images = _in_batches(make, len(points.classes), limit, work, digest(inputs), synthesis, progress)
+    again = reencode(
+        run, codec, _resized(images, data.image_size), points.offsets, seed=seed, limit=limit, device=device
+    )
     counts = again.counts if weighting == "reencoded" else points.counts
     outputs = write_images(
         folder,
@@ -155,10 +164,11 @@ def synthesize(
         points.counts,
         run.manifest["class_names"],
         [{"reencoded": int(count), **row} for count, row in zip(again.counts, extra, strict=True)],
+        f"ddoq with preset {config['preset']}" if config.get("preset") else "ddoq",
     )
     latents = folder.with_suffix(".safetensors")
     write_atomic(latents, safetensors.numpy.save(again.arrays()))
-    info.update(images=len(images), w2=float(np.sqrt(again.distortion).mean()))
+    info.update(images=len(images), w2=float(np.sqrt(again.distortion).mean()), **limit.facts)
     run.record(stage, inputs, [*outputs, latents], seconds=time.monotonic() - start, info=info)
     _remove(work)
 
@@ -250,6 +260,13 @@ def _pixels(images: Tensor, data: ImageData, points: Points, batch: slice, names
     return (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 
+def _resized(images: Images, size: int | None) -> Images:
+    """Images at another side, as `ddoq.images` resizes those of a data set."""
+    if size is None or size == images.shape[-1]:
+        return images
+    return np.stack([to_pixels(image.transpose(1, 2, 0), size, len(image)) for image in images])
+
+
 def _check_finite(values: Tensor, what: str, where: list[tuple[int, int]], names: list[str]) -> None:
     bad = (~values.isfinite().flatten(1).all(1)).nonzero()
     if len(bad):
@@ -258,21 +275,21 @@ def _check_finite(values: Tensor, what: str, where: list[tuple[int, int]], names
 
 
 def _in_batches(
-    make: Callable[[slice], Images], count: int, batch_size: int, work: Path, key: str, what: str, progress: bool
+    make: Callable[[slice], Images], count: int, limit: BatchSize, work: Path, key: str, what: str, progress: bool
 ) -> Images:
     """Images of all points; each batch is kept in `work` as it is made, and taken from there if it was made from the
-    same inputs and is whole.
+    same inputs and is whole. A batch that memory is too small for is made in halves.
     """
     work.mkdir(parents=True, exist_ok=True)
     parts = []
     with tqdm(total=count, desc=what, unit="image", disable=not progress) as bar:
-        for begin in range(0, count, batch_size):
-            batch = slice(begin, min(begin + batch_size, count))
-            path = work / f"batch-{begin // batch_size:06d}.safetensors"
+        for begin in range(0, count, limit.asked):
+            size = min(limit.asked, count - begin)
+            path = work / f"batch-{begin // limit.asked:06d}.safetensors"
             images = _read_batch(path, key)
             if images is None:
                 with torch.no_grad():
-                    images = make(batch)
+                    images = np.concatenate(limit.parts(_after(begin, make), size))
                 metadata = {"inputs": key, "sha256": hashlib.sha256(images.tobytes()).hexdigest()}
                 write_atomic(path, safetensors.numpy.save({"images": images}, metadata=metadata))
                 bar.update(len(images))
@@ -281,6 +298,11 @@ def _in_batches(
                 bar.initial = bar.n  # so that the rate is that of this process
             parts.append(images)
     return np.concatenate(parts)
+
+
+def _after(begin: int, make: Callable[[slice], Images]) -> Callable[[slice], Images]:
+    """`make` for slices counted from `begin`."""
+    return lambda part: make(slice(begin + part.start, begin + part.stop))
 
 
 def _remove(work: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ddoq._torchvision import ensure_importable
 from ddoq.codecs import fingerprint
 from ddoq.diffusion import open_diffusion
+from ddoq.diffusion.classes import imagenet
 from ddoq.diffusion.fit import fit_diffusion, patch_size
 from ddoq.diffusion.partial import check_sampling, denoise, keep, steps_run, strength_that_keeps
 
@@ -215,10 +216,10 @@ def test_strength_1_equals_diffusers_dit_pipeline(guidance: float) -> None:
     seen: list[Tensor] = []
     pipeline.vae.decode = lambda z: seen.append(z * vae.config.scaling_factor) or SimpleNamespace(sample=z)
     pipeline([7, 991], guidance_scale=guidance, generator=generators(2), num_inference_steps=9)
-    names = [str(i) for i in range(1000)]
+    names = [list(imagenet())[label] for label in (991, 7)]
     model = open_diffusion((transformer, scheduler), names)
     ours = model.sample(
-        torch.zeros(2, 4, 4, 4), torch.tensor([7, 991]), generators(2), strength=1, steps=9, guidance=guidance
+        torch.zeros(2, 4, 4, 4), torch.tensor([1, 0]), generators(2), strength=1, steps=9, guidance=guidance
     )
     torch.testing.assert_close(ours, seen[0], atol=1e-4, rtol=1e-4)
 
@@ -257,7 +258,7 @@ def test_classes_are_matched_by_name_where_the_model_has_names(tmp_path: Path) -
     )
     assert open_diffusion(tmp_path, ("ant", "honey bee")).labels.tolist() == [2, 0]  # type: ignore[attr-defined]
     (tmp_path / "model_index.json").write_text(
-        json.dumps({"id2label": {"0": "crane, bird", "2": "ant, ant", "1": "crane"}})
+        json.dumps({"id2label": {"0": "crane, bird", "2": "ant, ant", "1": "crane, machine"}})
     )
     assert open_diffusion(tmp_path, ("ant", "bird")).labels.tolist() == [2, 0]  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match=r"labels 0 and 1 .*'crane'"):

@@ -1,19 +1,22 @@
 """Codecs: from images to latents and back.
 
-A codec is any object with `encode` and `decode`; `open_codec` makes one from a name, a folder or a diffusers
-autoencoder.
+A codec is any object with `encode` and `decode`; `open_codec` makes one from a name, a folder, a hub id, a diffusers
+autoencoder or a pipeline that has one.
 """
 
 from __future__ import annotations
 
-from os import PathLike
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from ddoq._pipeline import AUTOENCODERS, Precision, as_dtype, open_parts
 from ddoq.codecs._fingerprint import fingerprint
 from ddoq.codecs.identity import IdentityCodec
+
+if TYPE_CHECKING:
+    from ddoq.codecs.autoencoder import Posterior
 
 __all__ = ["Codec", "fingerprint", "open_codec"]
 
@@ -22,7 +25,8 @@ __all__ = ["Codec", "fingerprint", "open_codec"]
 class Codec(Protocol):
     """What ddoq asks of a codec.
 
-    An attribute `channels` (1 or 3) says which images it takes; without it, those that the data has.
+    An attribute `channels` (1 or 3) says which images it takes; without it, those that the data has. Where an attribute
+    `posterior` is "sample", `encode` gets a second argument, a torch.Generator for each image.
     """
 
     def encode(self, images: Tensor) -> Tensor:
@@ -34,24 +38,34 @@ class Codec(Protocol):
         ...
 
 
-def open_codec(codec: Any, *, device: torch.device | str = "cpu") -> Codec:
-    """Make a codec of a name, a folder or an object.
+def open_codec(
+    codec: Any,
+    *,
+    device: torch.device | str = "cpu",
+    posterior: Posterior = "mean",
+    precision: Precision = "auto",
+) -> Codec:
+    """Make a codec of a name, a folder, a hub id or an object.
 
     Parameters
     ----------
     codec
-        "identity"; a local folder with a diffusers AutoencoderKL or AutoencoderTiny; such an object (it is put on
-        `device` and in evaluation mode); or any object with `encode(images)` and `decode(latents)`, whose results are
-        then checked.
+        "identity"; a local folder or hub id with a diffusers AutoencoderKL or AutoencoderTiny, or with a pipeline that
+        has one; such an autoencoder or pipeline (it is put on `device` and in evaluation mode); or any object with
+        `encode(images)` and `decode(latents)`, whose results are then checked.
     device
         Where a diffusers autoencoder computes. Other objects get CPU tensors unless this is a GPU.
+    posterior
+        "mean": an image's latent is the mean of its posterior; "sample": a sample of it.
+    precision
+        Of a diffusers autoencoder. "auto": of an object its own; else bfloat16 on a GPU that has it, float32 on others.
 
     Raises
     ------
     FileNotFoundError
-        The folder, or the file in it that says what it holds, is absent.
+        The folder, or the file in it that says what it holds, is absent; the hub does not give the id.
     TypeError, ValueError
-        The object has no `encode` and `decode`, or the folder holds another kind of model.
+        The object has no `encode` and `decode`, the folder holds another kind of model, or there is no posterior.
 
     Examples
     --------
@@ -61,23 +75,26 @@ def open_codec(codec: Any, *, device: torch.device | str = "cpu") -> Codec:
     >>> bool((codec.decode(codec.encode(images)) == images).all())
     True
     """
-    if isinstance(codec, str) and codec == "identity":
+    if posterior not in ("mean", "sample"):
+        raise ValueError(f"posterior must be 'mean' or 'sample', got {posterior!r}")
+    named = isinstance(codec, str) and codec == "identity"
+    parts = None if named else open_parts(codec, "codec")
+    autoencoder = {base.__name__ for base in type(codec).__mro__} & {*AUTOENCODERS}  # without importing diffusers
+    if parts is not None or autoencoder:
+        from ddoq.codecs.autoencoder import AutoencoderCodec
+
+        if parts is not None:
+            return AutoencoderCodec.of_parts(parts, device, posterior=posterior, precision=precision)
+        dtype = None if precision == "auto" else as_dtype(precision)
+        return AutoencoderCodec(codec, device, posterior=posterior, dtype=dtype)
+    if posterior == "sample":
+        raise ValueError(f"codec {codec!r:.100} has no posterior to sample from: use posterior='mean'")
+    if named:
         return IdentityCodec()
-    if isinstance(codec, str | PathLike):
-        from ddoq.codecs.autoencoder import AutoencoderCodec
-
-        return AutoencoderCodec.from_folder(codec, device)
-    if {base.__name__ for base in type(codec).__mro__} & {
-        "AutoencoderKL",
-        "AutoencoderTiny",
-    }:  # without importing diffusers
-        from ddoq.codecs.autoencoder import AutoencoderCodec
-
-        return AutoencoderCodec(codec, device)
     if callable(getattr(codec, "encode", None)) and callable(getattr(codec, "decode", None)):
         return _CheckedCodec(codec)
     raise TypeError(
-        "codec must be 'identity', a folder, a diffusers AutoencoderKL or AutoencoderTiny, or an object with encode "
+        "codec must be 'identity', a folder, a hub id, a diffusers autoencoder or pipeline, or an object with encode "
         f"and decode; got {type(codec).__name__}"
     )
 

@@ -1,0 +1,64 @@
+"""What a distillation works with: the data, and the models that are given; models to be fitted come later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ddoq._pipeline import Precision, autoencoder_part, open_parts
+from ddoq.codecs import Codec, open_codec
+from ddoq.data import ImageData, open_data
+from ddoq.diffusion import Diffusion, open_diffusion
+
+
+@dataclass(frozen=True)
+class Models:
+    """Data, codec and diffusion model; None is one that is to be fitted to the data."""
+
+    data: ImageData
+    codec: Codec | None
+    diffusion: Diffusion | None
+
+
+def open_models(
+    data: Any,
+    codec: Any,
+    settings: Mapping[str, Any],
+    *,
+    class_names: Sequence[str] | None,
+    precision: Precision,
+    device: torch.device,
+) -> Models:
+    """Open the data and the models that are given, at the size of images that suits them.
+
+    Parameters
+    ----------
+    data, class_names
+        As for `open_data`.
+    codec
+        As for `open_codec`; "fit"; or "auto", which is the autoencoder of a pipeline given as diffusion, else "fit".
+    settings
+        Of these "diffusion" (as for `open_diffusion`; "auto" and "fit": none), "image_size" (None: what the diffusion
+        model was made for, seen through the codec, where they tell), "posterior", "prompt" and "negative_prompt".
+    """
+    given = settings["diffusion"]
+    fit = isinstance(given, str) and given in ("auto", "fit")
+    if isinstance(codec, str) and codec == "auto":
+        parts = None if fit else open_parts(given, "diffusion")
+        codec = given if parts is not None and autoencoder_part(parts) is not None else "fit"
+    opened = None
+    if not (isinstance(codec, str) and codec == "fit"):
+        opened = open_codec(codec, device=device, posterior=settings["posterior"], precision=precision)
+    size = settings["image_size"]
+    source = open_data(data, image_size=size, channels=getattr(opened, "channels", None), class_names=class_names)
+    if fit:
+        return Models(source, opened, None)
+    texts = {name: settings[name] for name in ("prompt", "negative_prompt")}
+    model = open_diffusion(given, source.class_names, device, precision=precision, **texts)
+    side, factor = getattr(model, "latent_side", None), getattr(opened, "factor", None)
+    if size is None and side and factor:
+        source = open_data(source, image_size=side * factor)
+    return Models(source, opened, model)

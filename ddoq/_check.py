@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -17,8 +17,8 @@ GRAM, GRAM_MOVES, SKETCH, STREAMING = range(4)  # enum ddoq_form
 LARGEST = 2**63 - 1  # integer of an array
 BLOCK_ROWS = 1024  # rows looked at together when a bad one is searched
 FEW_FEATURES = 64  # which mostly tell rows apart
-# Of the core: most rows of a panel, features packed together, features of a sketch, rows assigned together.
-PANEL, PANEL_FEATURES, SKETCH_FEATURES, ASSIGNED_ROWS = 48, 128, 2048, 192
+# Of the core: most rows of a panel, features packed together, rows assigned together.
+PANEL, PANEL_FEATURES, ASSIGNED_ROWS = 48, 128, 192
 
 
 def of_class(classes: NDArray[Any], c: int) -> str:
@@ -92,6 +92,11 @@ def check_integer(value: object, name: str) -> int:
     if int(value) > LARGEST:
         raise ValueError(f"{name} must be below 2**63")
     return int(value)
+
+
+def check_starts(n_init: object) -> int | Literal["auto"]:
+    """The number of starts, or "auto"."""
+    return "auto" if isinstance(n_init, str) and n_init == "auto" else check_integer(n_init, "n_init")
 
 
 def check_tolerance(value: object) -> float:
@@ -180,7 +185,8 @@ def fit_bytes(
     n, k = sizes.astype(np.float64), k.astype(np.float64)
     gram_and_panels = (n * n + (n + PANEL) * min(d, PANEL_FEATURES)) * itemsize
     sums_and_vectors = 8 * (k * n + 12 * n + 6 * k) + (8 + 2 * itemsize) * d
-    sketch_and_assignment = (n * SKETCH_FEATURES + (k + PANEL + 3) * d + ASSIGNED_ROWS * (k + 2 * PANEL)) * itemsize
+    features = np.maximum(512, d // np.where(k <= 16, 3, 6) // 256 * 256)  # of the sketch
+    sketch_and_assignment = (n * features + (k + PANEL + 3) * d + ASSIGNED_ROWS * (k + 2 * PANEL)) * itemsize
     return gram_and_panels + sums_and_vectors + np.where(sketched, sketch_and_assignment, 0)
 
 

@@ -65,7 +65,7 @@ def distill(
     posterior: Posterior | None = None,
     quantizer: Literal["lloyd", "clvq", "minibatch"] | None = None,
     init: Literal["k-means++", "random"] = "k-means++",
-    n_init: int = 1,
+    n_init: int | Literal["auto"] = "auto",
     refine: Literal["auto", "hartigan", "none"] = "auto",
     max_iter: int = 300,
     codec_steps: int | None = None,
@@ -149,7 +149,7 @@ def distill(
     init
         First points of the quantiser: "k-means++" (greedy, as scikit-learn's) or "random" samples.
     n_init
-        Starts per class; the one with the least distortion is kept.
+        Starts per class; the one with the least distortion is kept. "auto": as `ddoq.quantize`.
     refine
         Single-point (Hartigan) moves after Lloyd's iterations: "auto", where a class has 15 images per point or more
         (with fewer they overfit); "hartigan", always; "none", never.

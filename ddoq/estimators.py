@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -76,7 +76,7 @@ class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         n_clusters: int = 8,
         *,
         init: Init = "k-means++",
-        n_init: int = 1,
+        n_init: int | Literal["auto"] = "auto",
         refine: Refine = "auto",
         form: Form = "auto",
         max_iter: int = 300,

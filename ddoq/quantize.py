@@ -28,6 +28,7 @@ from ddoq._check import (
     check_memory,
     check_number_of_points,
     check_sample_weight,
+    check_starts,
     check_tolerance,
     count_distinct,
     real_type,
@@ -46,10 +47,14 @@ Progress = Callable[[int], None]
 # on held-out samples the same or lower at 17 samples a point and more, and raised it by 3 to 6 % at 5.
 REFINE_FROM_SAMPLES_PER_POINT = 15
 
-# From that many features on the Gram product is most of the work, and "auto" fits in a sketch of 2,048 features. On
-# latents of ImageNette (d 6,272, mean of 10 classes x 4 seeds) the distortion was 0.08 % above that of the fit in all
-# features at k 10 and 0.20 % at k 50; at k 200 a prototype lost 1 %.
-SKETCH_FROM_FEATURES, SKETCH_FROM_SAMPLES, SKETCH_TO_POINTS = 4096, 512, 64
+# From that many features on the Gram product is most of the work, and "auto" fits in a sketch. Distortion of 3 starts
+# in it, mean of 10 classes x 4 seeds, against one start in all features: latents of ImageNette (d 6,272) 4,008.7 and
+# 4,006.9 at k 10, 3,673 and 3,653 at k 50; of their first 1,024 features 721.8 and 720.6, 651.5 and 647.8.
+SKETCH_FROM_FEATURES, SKETCH_FROM_SAMPLES, SKETCH_TO_POINTS = 1024, 512, 64
+
+# Three starts cost a few percent of the time in Gram form and lower the distortion by 0.1 to 0.8 % where the data have
+# clusters (64 blobs, d 4,096, k 10 and 50: 7,432 to 7,419 and 4,698 to 4,663).
+STARTS = 3
 
 # Gram or streaming, one class on 2 threads (Zen 4, AVX-512, float32 blobs): the Gram form with moves, seconds and
 # distortion against the streaming form's: n 4,000: d 128, k 10 to 256: 0.06 to 0.09 s against 0.01 to 0.05, 0.1, 0.5
@@ -161,7 +166,7 @@ def quantize(
     average: bool = False,
     sample_weight: ArrayLike | None = None,
     init: Init = "k-means++",
-    n_init: int = 1,
+    n_init: int | Literal["auto"] = "auto",
     refine: Refine = "auto",
     form: Form = "auto",
     max_iter: int = 300,
@@ -193,12 +198,14 @@ def quantize(
     init
         "k-means++": greedy, as in scikit-learn; "random": k distinct samples; or the (k, d) starting points themselves.
     n_init
-        Starts, of which the one of lowest distortion is kept. One is enough: Hartigan's moves gain more than 20 starts.
+        Starts, of which the one of lowest distortion is kept, before single-point moves. "auto": 3 where all classes
+        are in Gram form, which makes them nearly free, otherwise 1.
     refine
         "hartigan": after Lloyd, move single samples so long as the distortion falls; "none": Lloyd alone, as
         scikit-learn; "auto": "hartigan" where there are at least 15 samples a point, since it overfits on fewer, and,
-        where d >= 4,096, n >= 512 and k <= 64, in a random sketch of 2,048 features, which is faster: points, labels
-        and weights are then taken in all features. In streaming form there are no moves: "auto" is "none".
+        where d >= 1,024, n >= 512 and k <= 64, in a random sketch of a third (k <= 16) or a sixth of the features and
+        at least 512, which is faster: points, labels and weights are then taken in all features. In streaming form
+        there are no moves: "auto" is "none".
     form
         "gram": the products of all pairs of samples once, memory n^2, and then iterations that do not depend on d;
         "streaming": iterations over a packed copy of the samples with all threads, memory n d; "auto": streaming above
@@ -270,7 +277,7 @@ def quantize_classes(
     average: bool = False,
     sample_weight: ArrayLike | None = None,
     init: Init = "k-means++",
-    n_init: int = 1,
+    n_init: int | Literal["auto"] = "auto",
     refine: Refine = "auto",
     form: Form = "auto",
     max_iter: int = 300,
@@ -374,7 +381,7 @@ def _quantize(
     method: Method,
     sample_weight: ArrayLike | None,
     init: Init,
-    n_init: int,
+    n_init: int | Literal["auto"],
     refine: Refine,
     form: Form,
     max_iter: int,
@@ -386,7 +393,7 @@ def _quantize(
     average: bool = False,
     repeats: NDArray[np.int64] | None = None,
 ) -> ClassQuantization:
-    n_init, max_iter = check_integer(n_init, "n_init"), check_integer(max_iter, "max_iter")
+    n_init, max_iter = check_starts(n_init), check_integer(max_iter, "max_iter")
     if refine not in ("auto", "hartigan", "none"):
         raise ValueError(f'refine must be "auto", "hartigan" or "none", not {refine!r}')
     if form not in ("auto", "gram", "streaming"):
@@ -397,7 +404,7 @@ def _quantize(
     if method not in ("lloyd", "clvq", "minibatch"):
         raise ValueError(f'method must be "lloyd", "clvq" or "minibatch", not {method!r}')
     options = (init, n_init, refine, form, max_iter, tol)
-    plain = isinstance(init, str) and options == ("k-means++", 1, "auto", "auto", 300, 1e-4)
+    plain = isinstance(init, str) and options == ("k-means++", "auto", "auto", "auto", 300, 1e-4)
     if method != "lloyd" and (sample_weight is not None or not plain):
         names = "sample_weight, init, n_init, refine, form, max_iter and tol"
         raise ValueError(f'{names} are for method="lloyd", not {method!r}')
@@ -424,6 +431,8 @@ def _quantize(
         rows = np.concatenate([part for part, repeat in zip(own, repeats, strict=True) for _ in range(repeat)])
         sizes = np.repeat(sizes, repeats)
     row_offsets, point_offsets = _offsets(sizes), _offsets(k)
+    if n_init == "auto":
+        n_init = STARTS if isinstance(init, str) and (forms != STREAMING).all() else 1
 
     result = _empty_result(X, class_index, classes, point_offsets)
     if method != "lloyd":

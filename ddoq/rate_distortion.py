@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -74,7 +74,7 @@ def rate_distortion(
     *,
     sample_weight: ArrayLike | None = None,
     init: Init = "k-means++",
-    n_init: int = 1,
+    n_init: int | Literal["auto"] = "auto",
     refine: Refine = "auto",
     form: Form = "auto",
     max_iter: int = 300,

@@ -271,15 +271,15 @@ def quantize_class(
         distances = [start_distances(G, chosen) for chosen in seeds]
         distances = distances or [point_distances(rows, np.asarray(start_points, dtype=np.float64))]
         found = [lloyd(G, w, distance, max_iter) for distance in distances]
-    if use_hartigan:
-        moved = [(hartigan(G, w, labels, k), n_iter) for labels, _, n_iter in found]
-        found = [(labels, labels, n_iter) for labels, n_iter in moved]
     fits = [_fit(rows, w, k, *one) for one in found]
     spread = TIE * float(w @ np.diag(G)) / w.sum()
     best = fits[0]
     for fit in fits:
         if fit.distortion < best.distortion - spread:
             best = fit
+    if use_hartigan:
+        labels = hartigan(G, w, best.labels, k)
+        best = _fit(rows, w, k, labels, labels, best.n_iter)
     return best
 
 

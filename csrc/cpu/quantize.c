@@ -35,17 +35,20 @@ static size_t class_points(const struct ddoq_quantize_args *args, size_t class)
     return (size_t)(args->point_offsets[class + 1] - args->point_offsets[class]);
 }
 
-static bool in_a_sketch(const struct ddoq_quantize_args *args, size_t class)
+/* Features of the class's sketch; 0 without one. */
+static size_t sketch_features(const struct ddoq_quantize_args *args, size_t class)
 {
-    return args->forms[class] == DDOQ_SKETCH && args->d > DDOQ_SKETCH_FEATURES;
+    size_t m = ddoq_sketch_features(args->d, class_points(args, class));
+    return args->forms[class] == DDOQ_SKETCH && args->d > m ? m : 0;
 }
 
 /* Whether the class has the rows and the Gram matrix of the one before it. */
 static bool same_rows(const struct ddoq_quantize_args *args, size_t class)
 {
     size_t n = class_size(args, class);
-    return class > 0 && n == class_size(args, class - 1) && in_a_sketch(args, class) == in_a_sketch(args, class - 1) &&
-           args->forms[class] != DDOQ_STREAMING && args->forms[class - 1] != DDOQ_STREAMING &&
+    return class > 0 && n == class_size(args, class - 1) &&
+           sketch_features(args, class) == sketch_features(args, class - 1) && args->forms[class] != DDOQ_STREAMING &&
+           args->forms[class - 1] != DDOQ_STREAMING &&
            memcmp(args->rows + args->row_offsets[class], args->rows + args->row_offsets[class - 1],
                   n * sizeof *args->rows) == 0;
 }
@@ -83,9 +86,10 @@ static bool allocate(struct ddoq_task *task, size_t k)
     task->gram = ddoq_take(memory, n, n, item);
     if (task->x.widen)
         task->widened = ddoq_take(memory, d, 1, item);
-    if (in_a_sketch(task->args, task->class)) {
+    size_t m = sketch_features(task->args, task->class);
+    if (m > 0) {
         task->sign = ddoq_take(memory, d, 1, item);
-        task->sketch = ddoq_take(memory, n, DDOQ_SKETCH_FEATURES, item);
+        task->sketch = ddoq_take(memory, n, m, item);
     }
     return !memory->is_short;
 }
@@ -116,21 +120,28 @@ static void write_signs(struct ddoq_task *task)
     }
 }
 
-/* G of the sketch of the centred rows. */
+/* G of the sketch, which is linear: its rows less the first, and then less the mean of the sketch. */
 static enum ddoq_status sketch_gram(struct ddoq_task *task)
 {
     const struct ddoq_kernels *kernels = task->fit.kernels;
-    const struct ddoq_rows sketch = {
-        .kernels = kernels, .data = task->sketch, .n = task->x.n, .d = DDOQ_SKETCH_FEATURES};
+    size_t d = task->x.d, m = sketch_features(task->args, task->class), item = kernels->item;
+    const struct ddoq_rows sketch = {.kernels = kernels, .data = task->sketch, .n = task->x.n, .d = m};
     write_signs(task);
+    memcpy(task->shift, ddoq_features(&task->x, 0, 0, d, task->widened), d * item);
     for (size_t i = 0; i < task->x.n; i++) {
         if (ddoq_stopped(task->fit.crew))
             return DDOQ_INTERRUPTED;
-        kernels->fold(task->x.d, DDOQ_SKETCH_FEATURES, ddoq_features(&task->x, i, 0, task->x.d, task->widened),
-                      task->shift, task->sign, task->sketch + i * DDOQ_SKETCH_FEATURES * kernels->item);
+        const char *row = ddoq_features(&task->x, i, 0, d, task->widened);
+        kernels->fold(d, m, row, task->shift, task->sign, task->sketch + i * m * item);
     }
-    memset(task->shift, 0, task->x.d * kernels->item); /* the rows are centred */
-    return ddoq_gram_rows(&sketch, task->shift, task->gram, task->fit.crew);
+    enum ddoq_status status = ddoq_write_mean(task, &sketch, NULL, 0, task->shift);
+    return status == DDOQ_OK ? ddoq_gram_rows(&sketch, task->shift, task->gram, task->fit.crew) : status;
+}
+
+static enum ddoq_status centred_gram(struct ddoq_task *task)
+{
+    enum ddoq_status status = ddoq_write_mean(task, &task->x, NULL, 0, task->shift);
+    return status == DDOQ_OK ? ddoq_gram_rows(&task->x, task->shift, task->gram, task->fit.crew) : status;
 }
 
 static enum ddoq_status prepare_gram(struct ddoq_task *task, bool sketched)
@@ -138,9 +149,7 @@ static enum ddoq_status prepare_gram(struct ddoq_task *task, bool sketched)
     struct ddoq_fit *fit = &task->fit;
     task->sketched = sketched;
     ddoq_read_weights(&task->x, task->args->sample_weight, task->w);
-    enum ddoq_status status = ddoq_write_mean(task, NULL, 0, task->shift);
-    if (status == DDOQ_OK)
-        status = sketched ? sketch_gram(task) : ddoq_gram_rows(&task->x, task->shift, task->gram, fit->crew);
+    enum ddoq_status status = sketched ? sketch_gram(task) : centred_gram(task);
     if (status != DDOQ_OK)
         return status;
     fit->kernels->widen(fit->n, task->gram, fit->n + 1, task->diagonal);
@@ -180,20 +189,20 @@ static enum ddoq_status start(struct ddoq_task *task, size_t restart)
 }
 
 /* Weighted sum of squared distances, from G. */
-static double distortion_of_fit(const struct ddoq_fit *fit, bool moved)
+static double distortion_of_fit(const struct ddoq_fit *fit)
 {
     double sum = 0;
     for (size_t i = 0; i < fit->n; i++)
-        sum += fit->w[i] * (moved ? fit->diagonal[i] : fit->dist2[i]);
-    for (size_t j = 0; j < fit->k && moved; j++)
-        sum -= fit->count[j] > 0 ? fit->squares[j] / fit->mass[j] : 0;
+        sum += fit->w[i] * fit->dist2[i];
     return sum;
 }
 
+/* Lloyd's iterations from every start; single-point moves from the best of their ends alone, since they cost more than
+ * all of them and mostly keep their order. */
 static enum ddoq_status fit_class(struct ddoq_task *task)
 {
     struct ddoq_fit *fit = &task->fit;
-    bool hartigan = task->args->forms[task->class] != DDOQ_GRAM;
+    size_t bytes = fit->n * sizeof *fit->cell;
     double least = INFINITY, tie = 0;
     for (size_t i = 0; i < fit->n; i++)
         tie += DDOQ_TIE * fit->w[i] * fit->diagonal[i];
@@ -201,19 +210,23 @@ static enum ddoq_status fit_class(struct ddoq_task *task)
         enum ddoq_status status = start(task, restart);
         if (status == DDOQ_OK)
             status = ddoq_lloyd(fit, task->args->max_iter);
-        if (status == DDOQ_OK && hartigan)
-            status = ddoq_hartigan(fit);
         if (status != DDOQ_OK)
             return status;
-        double distortion = distortion_of_fit(fit, hartigan);
+        double distortion = distortion_of_fit(fit);
         if (restart > 0 && !(distortion < least - tie))
             continue;
         least = distortion;
-        memcpy(task->kept_cell, fit->cell, fit->n * sizeof *fit->cell);
-        memcpy(task->kept_label, fit->label, fit->n * sizeof *fit->label);
+        memcpy(task->kept_cell, fit->cell, bytes);
+        memcpy(task->kept_label, fit->label, bytes);
         task->args->n_iter[task->class] = fit->n_iter;
     }
-    return DDOQ_OK;
+    if (task->args->forms[task->class] == DDOQ_GRAM)
+        return DDOQ_OK;
+    memcpy(fit->label, task->kept_label, bytes);
+    enum ddoq_status status = ddoq_hartigan(fit);
+    memcpy(task->kept_cell, fit->cell, bytes);
+    memcpy(task->kept_label, fit->label, bytes);
+    return status;
 }
 
 static enum ddoq_status quantize_class(struct ddoq_task *task, const struct job *job, size_t class)
@@ -225,7 +238,7 @@ static enum ddoq_status quantize_class(struct ddoq_task *task, const struct job 
     task->fit.k = class_points(args, class);
     task->uniforms = args->uniforms ? args->uniforms + job->uniforms[class] : NULL;
     task->start_rows = args->start_rows ? args->start_rows + task->first_point * args->n_init : NULL;
-    bool sketched = in_a_sketch(args, class), empty;
+    bool sketched = sketch_features(args, class) > 0, empty;
     enum ddoq_status status = DDOQ_OK;
     do {
         if (!task->fit.gram || task->sketched != sketched)

@@ -7,9 +7,9 @@
 
 #define MEAN_FEATURES 2048 /* their sums fit into L1 */
 
-enum ddoq_status ddoq_write_mean(struct ddoq_task *task, const int64_t *cell, int64_t j, void *out)
+enum ddoq_status ddoq_write_mean(struct ddoq_task *task, const struct ddoq_rows *x, const int64_t *cell, int64_t j,
+                                 void *out)
 {
-    const struct ddoq_rows *x = &task->x;
     size_t item = x->kernels->item;
     double mass = 0;
     for (size_t i = 0; i < x->n; i++)
@@ -46,7 +46,7 @@ static enum ddoq_status write_points(struct ddoq_task *task)
         heaviest = fit->mass[j] > fit->mass[heaviest] ? j : heaviest;
     for (size_t j = 0; j < fit->k; j++) {
         size_t from = fit->count[j] > 0 ? j : heaviest;
-        enum ddoq_status status = ddoq_write_mean(task, task->kept_cell, (int64_t)from, points + j * bytes);
+        enum ddoq_status status = ddoq_write_mean(task, &task->x, task->kept_cell, (int64_t)from, points + j * bytes);
         if (status != DDOQ_OK)
             return status;
     }
@@ -94,9 +94,9 @@ static enum ddoq_status fill_empty_points(struct ddoq_task *task)
         task->kept_cell[i] = (int64_t)j;
         fit->count[from]--;
         fit->count[j] = 1;
-        status = ddoq_write_mean(task, task->kept_cell, from, points + (size_t)from * bytes);
+        status = ddoq_write_mean(task, &task->x, task->kept_cell, from, points + (size_t)from * bytes);
         if (status == DDOQ_OK)
-            status = ddoq_write_mean(task, task->kept_cell, (int64_t)j, points + j * bytes);
+            status = ddoq_write_mean(task, &task->x, task->kept_cell, (int64_t)j, points + j * bytes);
         memcpy(task->kept_label, task->kept_cell, task->x.n * sizeof *task->kept_label);
     }
     return status;
@@ -121,8 +121,10 @@ static enum ddoq_status write_assignment(struct ddoq_task *task)
         weights[j] += task->w[i];
         counts[j]++;
         total += task->w[i];
-        const char *row = ddoq_features(&task->x, i, 0, task->x.d, task->widened);
-        distortion += task->w[i] * kernels->dist2(task->x.d, row, points + j * bytes);
+        if (!task->sketched) /* otherwise the assignment has just measured them */
+            task->fit.dist2[i] =
+                kernels->dist2(task->x.d, ddoq_features(&task->x, i, 0, task->x.d, task->widened), points + j * bytes);
+        distortion += task->w[i] * task->fit.dist2[i];
     }
     for (size_t j = 0; j < k; j++)
         weights[j] /= total;

@@ -18,15 +18,16 @@ struct ddoq_task {
     char *shift, *gram;              /* (d), (n, n) real */
     bool sketched;                   /* G is that of the sketch */
     void *widened;                   /* (d) real: a row of halves; NULL without them */
-    char *sketch, *sign;             /* (n, DDOQ_SKETCH_FEATURES), (d) real; NULL without a sketch */
+    char *sketch, *sign;             /* (n, its features), (d) real; NULL without a sketch */
     int64_t *kept_cell, *kept_label; /* (n) of the best restart so far */
 };
 
 /* w (n) = weights of the rows, scaled by a power of two so that the greatest is in 1/2..1. */
 void ddoq_read_weights(const struct ddoq_rows *x, const double *sample_weight, double *w);
 
-/* out (d) = weighted mean of the rows with cell[i] == j, or of all rows where cell is NULL. */
-enum ddoq_status ddoq_write_mean(struct ddoq_task *task, const int64_t *cell, int64_t j, void *out);
+/* out (x->d) = weighted mean of the class's rows x with cell[i] == j, or of all of them where cell is NULL. */
+enum ddoq_status ddoq_write_mean(struct ddoq_task *task, const struct ddoq_rows *x, const int64_t *cell, int64_t j,
+                                 void *out);
 
 /* Writes the class's outputs from kept_cell and kept_label; with a sketch, labels are those nearest to the means in all
  * features. *empty: then some point would be left without a sample, and nothing is written. */

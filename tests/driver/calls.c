@@ -200,7 +200,7 @@ static void make_quantize(struct call *call)
     call->run = run_quantize;
     args->type = below(2);
     args->n_classes = below(16) ? odd_size(6) : 0;
-    args->d = sketch ? DDOQ_SKETCH_FEATURES + odd_size(100) : odd_size(300);
+    args->d = sketch ? 500 + odd_size(600) : odd_size(300);
     args->max_iter = 1 + below(30);
     args->sample_weight = doubles(call, n, 0.1, 2);
     make_classes(call, args, n, most);

@@ -72,10 +72,11 @@ struct ddoq_quantize_args {
     const int64_t *rows;          /* rows of X, class by class; the same rows again: one Gram matrix */
     const int64_t *row_offsets;   /* (n_classes + 1) into rows */
     const int64_t *point_offsets; /* (n_classes + 1) into points */
-    size_t n_init;
-    const double *uniforms;    /* exactly one of the three is not NULL */
-    const int64_t *start_rows; /* positions within the class */
-    const void *start_points;  /* (K, d) */
+    size_t n_init;                /* starts of a class */
+    size_t n_streaming;           /* at most n_init: how many of them a class in streaming form makes */
+    const double *uniforms;       /* exactly one of the three is not NULL */
+    const int64_t *start_rows;    /* positions within the class */
+    const void *start_points;     /* (K, d) */
     size_t max_iter;
     double tol;           /* streaming stops where the points' squared shift is at most tol x mean of the variances */
     const uint8_t *forms; /* (n_classes) of enum ddoq_form */

@@ -198,8 +198,8 @@ def quantize(
     init
         "k-means++": greedy, as in scikit-learn; "random": k distinct samples; or the (k, d) starting points themselves.
     n_init
-        Starts, of which the one of lowest distortion is kept, before single-point moves. "auto": 3 where all classes
-        are in Gram form, which makes them nearly free, otherwise 1.
+        Starts, of which the one of lowest distortion is kept, before single-point moves. "auto": 3 in Gram
+        form, which makes them nearly free, and 1 in streaming form.
     refine
         "hartigan": after Lloyd, move single samples so long as the distortion falls; "none": Lloyd alone, as
         scikit-learn; "auto": "hartigan" where there are at least 15 samples a point, since it overfits on fewer, and,
@@ -431,8 +431,9 @@ def _quantize(
         rows = np.concatenate([part for part, repeat in zip(own, repeats, strict=True) for _ in range(repeat)])
         sizes = np.repeat(sizes, repeats)
     row_offsets, point_offsets = _offsets(sizes), _offsets(k)
+    n_streaming = 1 if n_init == "auto" else n_init
     if n_init == "auto":
-        n_init = STARTS if isinstance(init, str) and (forms != STREAMING).all() else 1
+        n_init = STARTS if isinstance(init, str) else 1
 
     result = _empty_result(X, class_index, classes, point_offsets)
     if method != "lloyd":
@@ -446,6 +447,7 @@ def _quantize(
         row_offsets,
         point_offsets,
         n_init,
+        n_streaming,
         *starts(init, n_init, seeds, w, rows, row_offsets, k, result.points),
         max_iter,
         tol,

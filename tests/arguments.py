@@ -34,7 +34,12 @@ def valid_quantize(rng: np.random.Generator) -> list[Any]:
         row_offsets,
         np.concatenate([[0], np.cumsum(ks)]),
     ]
-    arguments += [n_init, *(starts[i] if i == start else None for i in range(3)), int(rng.integers(1, 20))]
+    arguments += [
+        n_init,
+        int(rng.integers(1, n_init + 1)),
+        *(starts[i] if i == start else None for i in range(3)),
+        int(rng.integers(1, 20)),
+    ]
     forms = rng.integers(0, 4, size=C).astype(np.uint8)
     arguments += [float(rng.choice([0.0, 1e-2])), forms, int(rng.integers(1, 4)), isa_of(rng)]
     arguments += [np.empty((K, d), dtype), np.empty(K), np.empty(K, dtype=np.int64), np.empty(n, dtype=np.int64)]

@@ -46,6 +46,7 @@ class Job:
             "row_offsets": np.arange(C + 1) * n // max(C, 1),
             "point_offsets": np.concatenate([[0], np.cumsum(ks)]).astype(np.int64),
             "n_init": 1,
+            "n_streaming": 1,
             "uniforms": uniforms,
             "start_rows": None,
             "start_points": None,

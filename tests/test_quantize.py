@@ -34,7 +34,7 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
-def draws(seed: int, k: int, n_init: int = 1) -> NDArray[np.float64]:
+def draws(seed: int, k: int, n_init: int = 3) -> NDArray[np.float64]:
     """The uniform numbers that `random_state=seed` gives the only class."""
     stream = np.random.SeedSequence(seed, spawn_key=(0,))
     per_start = 1 + (k - 1) * reference.n_trials(k)

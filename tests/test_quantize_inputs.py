@@ -287,7 +287,7 @@ def test_memory_is_known_before_and_the_advice_helps(
         quantize_classes(X, y, 2, form="streaming")
 
 
-@pytest.mark.parametrize(("n", "d", "k", "refine"), [(4000, 50, 400, "none"), (1500, 6000, 60, "auto")])
+@pytest.mark.parametrize(("n", "d", "k", "refine"), [(4000, 50, 400, "none"), (4000, 6000, 60, "auto")])
 def test_memory_taken_is_the_memory_foretold(n: int, d: int, k: int, refine: str) -> None:
     program = (
         "import re, sys, numpy as np, ddoq\n"

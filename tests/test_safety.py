@@ -202,6 +202,7 @@ def problems(n_threads: int, isa: str) -> dict[str, tuple[list[Any], list[Any]]]
         offsets,
         k,
         1,
+        1,
         *starts,
         50,
         1e-4,

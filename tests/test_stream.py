@@ -212,7 +212,7 @@ def test_same_fit_as_the_gram_form(init: str, dtype: str, isa: str) -> None:
     X = blobs(900, 40, 20, dtype)
     w = np.random.default_rng(0).uniform(0.1, 3, size=900)
     start: Any = X[:17] if init == "points" else init
-    options: dict[str, Any] = {"sample_weight": w, "init": start, "refine": "none", "random_state": 1}
+    options: dict[str, Any] = {"sample_weight": w, "init": start, "refine": "none", "n_init": 1, "random_state": 1}
     a, b = quantize(X, 17, form="gram", **options), stream(X, 17, tol=0, **options)
     assert_array_equal(a.labels, b.labels)
     assert a.n_iter == b.n_iter

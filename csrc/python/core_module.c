@@ -244,6 +244,7 @@ enum {
     A_ROW_OFFSETS,
     A_POINT_OFFSETS,
     A_N_INIT,
+    A_N_STREAMING,
     A_UNIFORMS,
     A_START_ROWS,
     A_START_POINTS,
@@ -321,7 +322,8 @@ static int check_job(const struct array *a, size_t n_init)
                              &a[A_START_POINTS], d);
 }
 
-static struct ddoq_quantize_args job_of(const struct array *a, size_t n_init, size_t max_iter, double tol)
+static struct ddoq_quantize_args job_of(const struct array *a, size_t n_init, size_t n_streaming, size_t max_iter,
+                                        double tol)
 {
     return (struct ddoq_quantize_args){
         .type = a[A_X].real,
@@ -333,6 +335,7 @@ static struct ddoq_quantize_args job_of(const struct array *a, size_t n_init, si
         .row_offsets = a[A_ROW_OFFSETS].data,
         .point_offsets = a[A_POINT_OFFSETS].data,
         .n_init = n_init,
+        .n_streaming = n_streaming,
         .uniforms = a[A_UNIFORMS].data,
         .start_rows = a[A_START_ROWS].data,
         .start_points = a[A_START_POINTS].data,
@@ -353,14 +356,19 @@ static PyObject *core_quantize_classes(PyObject *Py_UNUSED(module), PyObject *co
     struct array a[N_ARGUMENTS] = {0};
     struct caller caller = {0};
     struct ddoq_run run = {.poll = {.call = poll_python, .context = &caller}};
-    size_t n_init, max_iter, failed_class;
+    size_t n_init, n_streaming, max_iter, failed_class;
     double tol;
 
     if (check_arguments("quantize_classes", n_args, N_ARGUMENTS) || read_arrays(args, a) ||
-        read_count(args[A_N_INIT], "n_init", &n_init) || read_count(args[A_MAX_ITER], "max_iter", &max_iter) ||
-        read_real(args[A_TOL], "tol", 0, &tol) || read_count(args[A_N_THREADS], "n_threads", &run.n_threads) ||
-        read_isa(args[A_ISA], &run.isa) || ddoq_check_apart(a, N_ARGUMENTS) || check_job(a, n_init))
+        read_count(args[A_N_INIT], "n_init", &n_init) || read_count(args[A_N_STREAMING], "n_streaming", &n_streaming) ||
+        read_count(args[A_MAX_ITER], "max_iter", &max_iter) || read_real(args[A_TOL], "tol", 0, &tol) ||
+        read_count(args[A_N_THREADS], "n_threads", &run.n_threads) || read_isa(args[A_ISA], &run.isa) ||
+        ddoq_check_apart(a, N_ARGUMENTS) || check_job(a, n_init))
         return NULL;
+    if (n_streaming > n_init) {
+        PyErr_SetString(PyExc_ValueError, "n_streaming must not be above n_init");
+        return NULL;
+    }
     if (!Py_IsNone(args[A_PROGRESS])) {
         caller.progress = args[A_PROGRESS];
         if (!PyCallable_Check(caller.progress)) {
@@ -368,7 +376,7 @@ static PyObject *core_quantize_classes(PyObject *Py_UNUSED(module), PyObject *co
             return NULL;
         }
     }
-    const struct ddoq_quantize_args job = job_of(a, n_init, max_iter, tol);
+    const struct ddoq_quantize_args job = job_of(a, n_init, n_streaming, max_iter, tol);
     caller.state = PyEval_SaveThread();
     enum ddoq_status status = ddoq_quantize_classes(&run, &job, &failed_class);
     PyEval_RestoreThread(caller.state);

@@ -177,6 +177,7 @@ static void make_starts(struct call *call, struct ddoq_quantize_args *args)
 {
     size_t kind = below(3), n_uniforms = 0;
     args->n_init = kind < 2 ? 1 + below(3) : 1;
+    args->n_streaming = 1 + below(args->n_init);
     int64_t *start_rows = input(call, args->n_init * call->k, sizeof *start_rows), *next = start_rows;
     for (size_t c = 0; c < args->n_classes; c++) {
         size_t k = (size_t)(args->point_offsets[c + 1] - args->point_offsets[c]);

@@ -233,6 +233,7 @@ static void check_huge_sizes(void)
                                               .row_offsets = offsets,
                                               .point_offsets = points,
                                               .n_init = 1,
+                                              .n_streaming = 1,
                                               .forms = &plain};
     const struct ddoq_quantize_args classes = {.X = real, .d = 1, .n_classes = huge};
     check(ddoq_gram(&run, DDOQ_FLOAT64, real, huge, 1, real) == DDOQ_NO_MEMORY, &call, &run, "gram");

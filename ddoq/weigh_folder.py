@@ -69,7 +69,8 @@ def weigh_folder(
         "given": {"image_size": own.image_size, "channels": own.channels},
         "data": full.fingerprint,
         "codec": fingerprint(opened),
-        "images": digest([files, own.labels]),
+        # in no order: weighing sorts the rows of metadata.jsonl by class
+        "images": digest(sorted((*file, own.class_names[c]) for file, c in zip(files, own.labels, strict=True))),
     }
     kept = _finished(root, config, own.class_names)
     if kept is not None:

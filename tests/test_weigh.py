@@ -289,6 +289,31 @@ def test_folders_named_by_index(tmp_path: Path, names: dict[str, str]) -> None:
     weighed(path, by_index=True)  # done: the names are known now
 
 
+def test_the_order_of_the_images_is_no_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"class {i:02d}" for i in range(11)]
+    many = data({name: [20 * i, 20 * i + 4] for i, name in enumerate(names)})
+    folders = {name: str(i) for i, name in enumerate(names)}  # "10" comes before "2", and metadata.jsonl has it last
+    path = folder(tmp_path / "images", {name: [20 * i] for i, name in enumerate(names)}, folders)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "record", stops_at("synthesize", Run.record))
+        with pytest.raises(KeyboardInterrupt):
+            ddoq.weigh(path, many, by_index=True, **QUIET)
+    first = ddoq.weigh(path, many, by_index=True, **QUIET)  # resumes
+    assert [row["file_name"] for row in rows(path)] == [f"{i}/im0.png" for i in range(11)]
+    again = Counting()
+    assert ddoq.weigh(path, many, by_index=True, codec=again, **QUIET) == first
+    assert again.images == 0
+
+
+def stops_at(stage: str, record: Any) -> Any:
+    def recorded(run: Run, name: str, *arguments: Any, **more: Any) -> None:
+        if name == stage:
+            raise KeyboardInterrupt
+        record(run, name, *arguments, **more)
+
+    return recorded
+
+
 def test_classes_are_matched_by_name(tmp_path: Path) -> None:
     path = folder(tmp_path / "images")
     images, labels = data()

@@ -74,6 +74,7 @@ def weigh_folder(
     }
     kept = _finished(root, config, own.class_names)
     if kept is not None:
+        _clear_finished(root / WORK, config, own.class_names)
         return kept
     _check_work(root / WORK, config)
     with Run.locked(root / WORK, config, own.class_names) as work:
@@ -90,7 +91,7 @@ def weigh_folder(
         for row, weight, count in zip(rows, weights.tolist(), again.counts.tolist(), strict=True):
             row.update(weight=weight, count=count, reencoded=count)
         _write(root, work, before, _with_columns(rows, theirs), found)
-    shutil.rmtree(root / WORK)
+        _clear(work)
     return _table(found)
 
 
@@ -203,14 +204,30 @@ def _write(
 
 
 def _finished(root: Path, config: dict[str, Any], names: Sequence[str]) -> Distances | None:
-    """The table of a weighing that was finished with this configuration; None if there is none."""
+    """The table of a weighing that was finished with this configuration; None if there is none, or a file is gone."""
     if not (root / MANIFEST).exists():
         return None
     run = Run.open(root)
     if (run.manifest["config"], run.manifest["class_names"]) != (plain(config), list(names)):
         return None
-    run.verify(["synthesize"])
+    if not run.done("synthesize", {}):
+        return None
     return _table(run.info("synthesize")["w2"])
+
+
+def _clear(work: Run) -> None:
+    """Remove the latents' folder, by a process that has its lock; stopped in between, it is a folder of a run still."""
+    shutil.rmtree(work.path / "latents", ignore_errors=True)  # it may be gone already
+    (work.path / WRITING).unlink(missing_ok=True)
+    shutil.rmtree(work.path)
+
+
+def _clear_finished(work: Path, config: dict[str, Any], names: Sequence[str]) -> None:
+    """The same of what a process left that was stopped at the very end; a weighing with other arguments keeps its."""
+    if not work.exists() or ((work / MANIFEST).exists() and Run.open(work).manifest["config"] != plain(config)):
+        return
+    with Run.locked(work, config, names) as run:
+        _clear(run)
 
 
 def _table(found: dict[str, list[float]]) -> Distances:

@@ -273,6 +273,54 @@ def test_stopped_between_any_two_writes(tmp_path: Path, monkeypatch: pytest.Monk
 METADATA = ("metadata.jsonl", "metadata.original.jsonl")
 
 
+@pytest.mark.parametrize("removed", range(3))  # of the latents, then what else is in the folder
+def test_stopped_before_the_latents_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: int) -> None:
+    path = folder(tmp_path / "images")
+    remove, left = shutil.rmtree, [removed]
+
+    def counted(place: Path, **options: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        remove(place, **options)
+
+    def halfway(place: Path, **options: Any) -> None:
+        if place.name == ".ddoq":
+            (place / "run.json").unlink()
+            raise KeyboardInterrupt
+        remove(place, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", counted if removed < 2 else halfway)
+        with pytest.raises(KeyboardInterrupt):
+            weighed(path)
+    assert (path / ".ddoq").exists()
+    assert len(ddoq.load(path)) == 5
+    again = Counting()
+    weighed(path, codec=again)
+    assert again.images == 0
+    assert not (path / ".ddoq").exists()
+
+
+def test_the_latents_of_another_weighing_are_left(tmp_path: Path) -> None:
+    path = folder(tmp_path / "images")
+    table = weighed(path)
+    with pytest.raises(KeyboardInterrupt):
+        weighed(path, class_prior="data", codec=Counting(stop=0))
+    assert weighed(path) == table
+    assert (path / ".ddoq").exists()
+
+
+def test_metadata_that_are_gone_are_made_again(tmp_path: Path) -> None:
+    path = folder(tmp_path / "images")
+    table = weighed(path)
+    wanted = (path / "metadata.jsonl").read_bytes()
+    (path / "metadata.jsonl").unlink()
+    assert weighed(path) == table
+    assert (path / "metadata.jsonl").read_bytes() == wanted
+    assert len(ddoq.load(path)) == 5
+
+
 @pytest.mark.parametrize("names", [{"ant": "0", "zebra": "1"}, {"ant": "00001_x", "zebra": "0"}])
 def test_folders_named_by_index(tmp_path: Path, names: dict[str, str]) -> None:
     # a folder's number is the class's position in the data, whatever the folders' sorted order

@@ -29,7 +29,7 @@ from ddoq.files import RunError, digest, plain, sha256_file, write_atomic
 from ddoq.folders import class_folders
 from ddoq.imagefolder import METADATA
 from ddoq.reencode import Floats, class_distances, reencode
-from ddoq.run import MANIFEST, Run
+from ddoq.run import MANIFEST, NoRunError, Run
 from ddoq.sources import FolderSource
 from ddoq.table import Distance, Distances
 from ddoq.training_set import matched_labels
@@ -97,11 +97,12 @@ def weigh_folder(
 
 def _refuse(root: Path) -> None:
     """RunError for folders that must not be written to."""
-    for parent in list(root.parents)[:2]:
+    real = root.resolve()
+    for parent in list(real.parents)[:2]:
         stages: dict[str, Any] = {}
-        with suppress(RunError):  # no run, or another program's
+        with suppress(NoRunError):
             stages = Run.open(parent).manifest["stages"]
-        name = (root / METADATA).relative_to(parent).as_posix()
+        name = (real / METADATA).relative_to(parent).as_posix()
         if any(name in stage["outputs"] for stage in stages.values()):
             raise RunError(f"{root} belongs to the run {parent}: weigh the run")
     for name in ("metadata.csv", "metadata.parquet"):

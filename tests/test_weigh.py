@@ -376,6 +376,9 @@ def test_ddoqs_own_images_elsewhere(tmp_path: Path) -> None:
     ddoq.distill((images, labels), tmp_path / "run", ipc=2, codec="identity", synthesis="decode", **QUIET)
     with pytest.raises(RunError, match="belongs to the run"):
         ddoq.weigh(tmp_path / "run" / "images", (images, labels), **QUIET)
+    (tmp_path / "link").symlink_to(tmp_path / "run" / "images")
+    with pytest.raises(RunError, match="belongs to the run"):
+        ddoq.weigh(tmp_path / "link", (images, labels), **QUIET)
     path = tmp_path / "copy"
     shutil.copytree(tmp_path / "run" / "images", path)
     table = ddoq.weigh(path, (images, labels), **QUIET)
@@ -385,6 +388,17 @@ def test_ddoqs_own_images_elsewhere(tmp_path: Path) -> None:
     assert table.rows[0].per_class == pytest.approx(same["reencoded"])
     assert table.rows[1].per_class == pytest.approx(same["density"])
     assert table.rows[2].per_class == pytest.approx(same["uniform"])
+
+
+def test_a_run_above_that_is_damaged_may_own_the_images(tmp_path: Path) -> None:
+    images, labels = data()
+    ddoq.distill((images, labels), tmp_path / "run", ipc=2, codec="identity", synthesis="decode", **QUIET)
+    manifest = tmp_path / "run" / "run.json"
+    manifest.write_bytes(manifest.read_bytes()[:-9])
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        ddoq.weigh(tmp_path / "run" / "images", (images, labels), **QUIET)
+    manifest.write_text("{}")  # another program's
+    ddoq.weigh(tmp_path / "run" / "images", (images, labels), **QUIET)
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from ddoq.distilled import class_weights
 from ddoq.encode import encode
 from ddoq.files import RunError, digest, plain, sha256_file, write_atomic
 from ddoq.folders import class_folders
-from ddoq.imagefolder import METADATA
+from ddoq.imagefolder import METADATA, json_line
 from ddoq.reencode import Floats, class_distances, reencode
 from ddoq.run import MANIFEST, NoRunError, Run
 from ddoq.sources import FolderSource
@@ -167,8 +167,9 @@ def _before(root: Path, work: Run) -> Path | None:
 def _read(metadata: Path) -> list[dict[str, Any]]:
     """Rows of the user's metadata, of whatever columns."""
     try:
-        rows = [json.loads(line) for line in metadata.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except ValueError as error:
+        with open(metadata, encoding="utf-8") as file:  # splitlines would cut at U+2028 within a text
+            rows = [json.loads(line) for line in file if line.strip()]
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{metadata} is not a file of one JSON object a line: {error}") from error
     return [row for row in rows if isinstance(row, dict) and isinstance(row.get("file_name"), str)]
 
@@ -196,7 +197,7 @@ def _write(
     if before == root / METADATA:
         write_atomic(root / BEFORE, before.read_bytes())
     write_atomic(work.path / WRITING, b"")
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = "".join(json_line(row) + "\n" for row in rows)
     write_atomic(root / METADATA, text.encode())
     stages = {"encode": {**work.manifest["stages"]["encode"], "outputs": {}}}  # the latents go
     kept = {key: work.manifest[key] for key in ("format", "config", "class_names", "versions", "machine")}

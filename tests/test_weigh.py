@@ -220,6 +220,17 @@ def test_the_users_metadata_are_kept(tmp_path: Path) -> None:
         weighed(path, class_prior="data")
 
 
+def test_captions_with_other_line_breaks(tmp_path: Path) -> None:
+    path = folder(tmp_path / "images")
+    caption = "one\u2028two\u2029three\x85four"
+    theirs = [{"file_name": row["file_name"], "caption": caption} for row in THEIRS]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in theirs]
+    (path / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
+    weighed(path)
+    written = (path / "metadata.jsonl").read_text(encoding="utf-8").splitlines()  # loaders may cut there
+    assert [json.loads(line)["caption"] for line in written] == [caption] * 5
+
+
 @pytest.mark.filterwarnings("ignore")  # third-party loaders
 def test_hugging_face_reads_the_weights(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")

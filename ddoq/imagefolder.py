@@ -205,13 +205,13 @@ its `weight`; `count` is the number of images of the full set that the image sta
 
 
 def json_line(value: Any) -> str:
-    """JSON on one line, readable, without the characters at which YAML and some readers break lines, and UTF-8: half
+    r"""JSON on one line, readable, without the characters at which YAML and some readers break lines, and UTF-8: half
     of a surrogate pair, which a text from another JSON may hold, stays escaped.
 
     Examples
     --------
-    >>> json_line({"caption": "☃\\u2028\\ud800"})
-    '{"caption": "☃\\\\u2028\\\\ud800"}'
+    >>> json_line({"caption": "☃\u2028\ud800"})
+    '{"caption": "☃\\u2028\\ud800"}'
     """
     text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
     return re.sub("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]", lambda char: f"\\u{ord(char[0]):04x}", text)

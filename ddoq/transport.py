@@ -112,7 +112,7 @@ def barycentre(
     for array, name in ((samples, "X"), (support, "start")):
         check_finite(array, np.zeros(len(array), dtype=np.int64), np.array([None]), name)
     mass = _shares(sample_weight, len(samples), "sample_weight")
-    ot = _pot("barycentre")
+    ot = pot("barycentre")
     centre = mass @ samples
     scale = float(np.sqrt(mass @ ((samples - centre) ** 2).sum(axis=1))) or 1.0
     points: NDArray[np.float64] = ot.lp.free_support_barycenter(
@@ -141,7 +141,7 @@ def _nearest(X: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
 
 def _transport_cost(a: NDArray[np.float64], b: NDArray[np.float64], X: NDArray[Any], points: NDArray[Any]) -> float:
     """Least mean squared distance over which the samples' masses a can be carried to the points' masses b."""
-    ot = _pot("w2 with given weights")
+    ot = pot("w2 with given weights")
     costs = np.stack([_nearest(X, points[j : j + 1]) for j in range(len(points))], axis=1)
     cost, log = ot.emd2(a, b, costs, numItermax=MAX_PIVOTS, log=True)
     if log["warning"] is not None:
@@ -151,7 +151,8 @@ def _transport_cost(a: NDArray[np.float64], b: NDArray[np.float64], X: NDArray[A
     return max(float(cost), 0.0)
 
 
-def _pot(what: str) -> Any:
+def pot(what: str) -> Any:
+    """The package POT; ImportError naming what needs it if it is not installed."""
     try:
         import ot
     except ImportError as error:

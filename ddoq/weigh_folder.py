@@ -10,6 +10,7 @@ run.json                   a manifest, so that `ddoq.load` reads and verifies th
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from ddoq.run import MANIFEST, NoRunError, Run
 from ddoq.sources import FolderSource
 from ddoq.table import Distance, Distances
 from ddoq.training_set import matched_labels
+from ddoq.transport import pot
 
 GIVEN = "given"  # the set of a folder that is not a run, and the weights it came with
 BEFORE = "metadata.original.jsonl"  # the user's own, put aside
@@ -77,14 +79,15 @@ def weigh_folder(
         _clear_finished(root / WORK, config, own.class_names)
         return kept
     _check_work(root / WORK, config)
+    pot("ddoq.weigh of a folder")
+    _theirs(root)  # whatever can be refused is, before hours of encoding
     with Run.locked(root / WORK, config, own.class_names) as work:
         encode(work, full, opened, device=place, progress=progress)
         order = np.argsort(own.labels, kind="stable")
         offsets = np.concatenate([[0], np.cumsum(np.bincount(own.labels))]).astype(np.int64)
         again = reencode(work, opened, own.images(order), offsets, device=place)
         rows = _rows([files[i] for i in order], own.labels[order], own.class_names)
-        before = _before(root, work)
-        theirs = [] if before is None else _read(before)
+        before, theirs = _theirs(root)  # as they are now
         masses = {"reencoded": again.counts.astype(np.float64), **_given(theirs, rows), "uniform": np.ones(len(rows))}
         found = class_distances(work, root.name, again.latents, offsets, masses, progress)
         weights = class_weights(again.counts, offsets, "reencoded", class_prior)
@@ -113,7 +116,12 @@ def _refuse(root: Path) -> None:
 
 
 def _check_listed(root: Path, paths: Sequence[Path]) -> None:
-    """ValueError for an image in the class folders that metadata.jsonl leaves out: it would have no weight."""
+    """ValueError for an image in the class folders that metadata.jsonl leaves out, which would have no weight, and for
+    a file name that metadata.jsonl cannot hold.
+    """
+    for path in paths:
+        if any("\ud800" <= char <= "\udfff" for char in str(path.relative_to(root))):
+            raise ValueError(f"the image {os.fsencode(path)!r} has a name that is not UTF-8: rename it")
     unlisted = sorted(set(class_folders(root)[1]) - set(paths))
     if unlisted:
         raise ValueError(f"{unlisted[0]} is not in {root / METADATA}: move one of the two away")
@@ -150,13 +158,19 @@ def _rows(files: Sequence[tuple[str, str]], labels: NDArray[np.int64], names: Se
     ]
 
 
-def _before(root: Path, work: Run) -> Path | None:
+def _theirs(root: Path) -> tuple[Path | None, list[dict[str, Any]]]:
+    """The user's own metadata and their rows; RunError for what is not readable or would be lost."""
+    before = _before(root)
+    return before, [] if before is None else _read(before)
+
+
+def _before(root: Path) -> Path | None:
     """The user's own metadata, in its place or put aside; None if there is none, or what lies there was written here.
 
     RunError where both the file put aside and another one are there.
     """
     metadata, aside = root / METADATA, root / BEFORE
-    written = (work.path / WRITING).exists() or not metadata.exists()
+    written = (root / WORK / WRITING).exists() or not metadata.exists()
     if not written and (root / MANIFEST).exists():
         written = Run.open(root).manifest["stages"]["synthesize"]["outputs"][METADATA] == sha256_file(metadata)
     if not written and aside.exists() and aside.read_bytes() != metadata.read_bytes():

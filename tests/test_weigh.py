@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -222,13 +224,13 @@ def test_the_users_metadata_are_kept(tmp_path: Path) -> None:
 
 def test_captions_with_other_line_breaks(tmp_path: Path) -> None:
     path = folder(tmp_path / "images")
-    caption = "one\u2028two\u2029three\x85four"
+    caption = "one\u2028two\u2029three\x85four"  # and half of a pair, which JSON can hold and UTF-8 cannot
     theirs = [{"file_name": row["file_name"], "caption": caption} for row in THEIRS]
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in theirs]
+    lines = [json.dumps(row, ensure_ascii=False)[:-2] + '\\ud800"}\n' for row in theirs]
     (path / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
     weighed(path)
     written = (path / "metadata.jsonl").read_text(encoding="utf-8").splitlines()  # loaders may cut there
-    assert [json.loads(line)["caption"] for line in written] == [caption] * 5
+    assert [json.loads(line)["caption"] for line in written] == [caption + "\ud800"] * 5
 
 
 @pytest.mark.filterwarnings("ignore")  # third-party loaders
@@ -437,6 +439,32 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="another program's"):
         weighed(path)
     assert (path / "run.json").read_text() == "{}"
+
+
+def test_what_is_refused_is_refused_before_anything_is_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder(tmp_path / "images")
+    with_metadata(path)
+    (path / "metadata.original.jsonl").write_text("{}")
+    codec = Counting()
+    with pytest.raises(RunError, match="move one away"):
+        weighed(path, codec=codec)
+    (path / "metadata.original.jsonl").unlink()
+    (path / "metadata.jsonl").write_text("[")
+    with pytest.raises(RunError, match="not a file of one JSON object a line"):
+        weighed(path, codec=codec)
+    (path / "metadata.jsonl").unlink()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ot", None)
+        with pytest.raises(ImportError, match=r"weigh of a folder needs POT"):
+            weighed(path, codec=codec)
+    try:
+        (path / "ant" / "im0.png").rename(path / "ant" / os.fsdecode(b"\xff.png"))
+    except OSError:
+        pytest.skip("this file system has names of UTF-8 alone")
+    with pytest.raises(ValueError, match=r"xff\.png' has a name that is not UTF-8"):
+        weighed(path, codec=codec)
+    assert codec.images == 0
+    assert not (path / ".ddoq").exists()
 
 
 def test_changes_after_weighing_are_noticed(tmp_path: Path) -> None:

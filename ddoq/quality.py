@@ -146,9 +146,8 @@ def kid(
     (-13.0, 0.0)
     """
     x, y = _features(real, images, 2)
-    size = min(1000, min(len(x), len(y)) // 2) if subset_size is None else subset_size
-    size = max(size, 2)
-    if subsets < 1 or size > min(len(x), len(y)):
+    size = max(2, min(1000, min(len(x), len(y)) // 2)) if subset_size is None else subset_size
+    if subsets < 1 or not 2 <= size <= min(len(x), len(y)):
         raise ValueError(f"cannot take {subsets} subsets of {size} from {len(x)} and {len(y)} features")
     stream = np.random.default_rng(seed_sequence(seed, "kid"))
     values = []

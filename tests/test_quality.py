@@ -57,6 +57,12 @@ def test_kid_depends_on_its_seed_alone() -> None:
     assert kid(x, y, seed=3) == kid(x, y, seed=3) != kid(x, y, seed=4)
 
 
+@pytest.mark.parametrize("size", [1, 0, -3, 4])  # the unbiased estimate divides by size - 1
+def test_kid_of_subsets_that_there_are_not(size: int) -> None:
+    with pytest.raises(ValueError, match=f"100 subsets of {size} from 3 and 3"):
+        kid([[0.0], [1.0], [2.0]], [[0.0], [1.0], [2.0]], subset_size=size)
+
+
 def test_fid_of_what_was_moved_and_stretched() -> None:
     x = np.random.default_rng(2).normal(size=(2048, 5)) * [1, 2, 3, 4, 5] + 7
     assert_allclose(fid(x, x), 0, atol=1e-9)

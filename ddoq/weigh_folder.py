@@ -36,7 +36,8 @@ from ddoq.table import Distance, Distances
 from ddoq.training_set import matched_labels
 from ddoq.transport import pot
 
-GIVEN = "given"  # the set of a folder that is not a run, and the weights it came with
+GIVEN = "given"  # the set of a folder that is not a run
+ORIGINAL = "original"  # the weights that it came with
 BEFORE = "metadata.original.jsonl"  # the user's own, put aside
 WORK, WRITING = ".ddoq", "writing"  # the latents until the folder is done; in it, once metadata.jsonl is not the user's
 
@@ -88,7 +89,11 @@ def weigh_folder(
         again = reencode(work, opened, own.images(order), offsets, device=place)
         rows = _rows([files[i] for i in order], own.labels[order], own.class_names)
         before, theirs = _theirs(root)  # as they are now
-        masses = {"reencoded": again.counts.astype(np.float64), **_given(theirs, rows), "uniform": np.ones(len(rows))}
+        masses = {
+            "reencoded": again.counts.astype(np.float64),
+            **_original(theirs, rows),
+            "uniform": np.ones(len(rows)),
+        }
         found = class_distances(work, root.name, again.latents, offsets, masses, progress)
         weights = class_weights(again.counts, offsets, "reencoded", class_prior)
         for row, weight, count in zip(rows, weights.tolist(), again.counts.tolist(), strict=True):
@@ -188,14 +193,14 @@ def _read(metadata: Path) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict) and isinstance(row.get("file_name"), str)]
 
 
-def _given(theirs: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> dict[str, Floats]:
+def _original(theirs: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> dict[str, Floats]:
     """The weights that the images came with, if each has one and no class is without."""
     by_name = {row["file_name"]: row.get("weight") for row in theirs}
     weights = [by_name.get(row["file_name"]) for row in rows]
     if not all(isinstance(weight, int | float) and 0 <= weight < np.inf for weight in weights):
         return {}
     given = np.array(weights, np.float64)
-    return {"given": given} if np.bincount([row["label"] for row in rows], given).all() else {}
+    return {ORIGINAL: given} if np.bincount([row["label"] for row in rows], given).all() else {}
 
 
 def _with_columns(rows: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

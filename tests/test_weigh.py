@@ -203,7 +203,7 @@ def test_the_users_metadata_are_kept(tmp_path: Path) -> None:
     assert (path / "metadata.original.jsonl").read_bytes() == text
     assert [row["caption"] for row in rows(path)] == [row["caption"] for row in THEIRS[:5]]
     assert [row["weight"] for row in rows(path)] == ddoq.load(path).weights.tolist()
-    assert [row.weighting for row in table.rows] == ["reencoded", "given", "uniform"]
+    assert [row.weighting for row in table.rows] == ["reencoded", "original", "uniform"]
     best, given, _ = table.rows
     assert all(a <= b for a, b in zip(best.per_class, given.per_class, strict=True))
     images, _ = data()
@@ -395,7 +395,7 @@ def test_ddoqs_own_images_elsewhere(tmp_path: Path) -> None:
     path = tmp_path / "copy"
     shutil.copytree(tmp_path / "run" / "images", path)
     table = ddoq.weigh(path, (images, labels), **QUIET)
-    assert [row.weighting for row in table.rows] == ["reencoded", "given", "uniform"]
+    assert [row.weighting for row in table.rows] == ["reencoded", "original", "uniform"]
     run = ddoq.weigh(tmp_path / "run", **QUIET)
     same = {row.weighting: row.per_class for row in run.rows if row.set == "decode"}
     assert table.rows[0].per_class == pytest.approx(same["reencoded"])

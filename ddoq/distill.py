@@ -162,7 +162,8 @@ def distill(
         pixels, at most 64.
     precision
         Of diffusers models: "float32", "bfloat16" or "float16". "auto": of objects their own, of fitted models float32,
-        of others bfloat16 on a GPU that has it and float32 elsewhere.
+        of others bfloat16 on a GPU that has it and float32 elsewhere. Objects that are given are put on `device` and
+        in this precision themselves, no copy of them: give a folder where a pipeline is to stay as it is.
     seed
         One integer; every stage, class and image has its own stream spawned from it.
     n_threads

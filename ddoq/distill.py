@@ -5,7 +5,6 @@ data -> encode -> quantize -> synthesize, over a run folder in which every finis
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import safetensors.numpy
-from tqdm import tqdm
 
 from ddoq._device import torch_device
 from ddoq._fit import check_steps
@@ -29,9 +26,9 @@ from ddoq.diffusion import check_sampling, open_diffusion
 from ddoq.diffusion.fit import fit_diffusion
 from ddoq.distilled import DistilledDataset, Weighting, class_weights, load
 from ddoq.encode import encode, read_latents
-from ddoq.files import write_atomic
 from ddoq.presets import Preset, labelled, settle
-from ddoq.quantize import ClassQuantization, quantize_classes
+from ddoq.quantize import quantize_classes
+from ddoq.quantize_run import quantize_run
 from ddoq.run import Run, seed_sequence
 from ddoq.synthesize import synthesize
 
@@ -162,7 +159,8 @@ def distill(
         pixels, at most 64.
     precision
         Of diffusers models: "float32", "bfloat16" or "float16". "auto": of objects their own, of fitted models float32,
-        of others bfloat16 on a GPU that has it and float32 elsewhere.
+        of others bfloat16 on a GPU that has it and float32 elsewhere. Objects that are given are put on `device` and
+        in this precision themselves, no copy of them: give a folder where a pipeline is to stay as it is.
     seed
         One integer; every stage, class and image has its own stream spawned from it.
     n_threads
@@ -256,7 +254,7 @@ def distill(
             folder = _fitted(run, "codec", inputs, train)
             opened = open_codec(folder, device=place, posterior=settings["posterior"], precision=fitted)
         encode(run, source, opened, device=place, seed=seed, batch_size=batch, progress=progress)
-        _quantize(run, points, ipc, seed, n_threads, progress)
+        quantize_run(run, points, ipc, seed=seed, n_threads=n_threads, progress=progress)
         if "diffuse" in wanted and model is None:
             inputs = {"latents": run.output("encode"), "steps": diffusion_steps, "seed": seed}
             folder = _fitted(
@@ -373,65 +371,3 @@ def _all_latents(run: Run) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     parts = [read_latents(run, c)[0] for c in range(len(run.manifest["class_names"]))]
     labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     return np.concatenate(parts).reshape(-1, *shape), labels
-
-
-GROUP_BYTES = 1 << 30  # latents of neighbouring classes quantised in one call, so that classes run side by side
-
-
-def _quantize(run: Run, options: dict[str, Any], ipc: int, seed: int, n_threads: int | None, progress: bool) -> None:
-    """Stage "quantize": points and weights of every class, a group of classes at a time."""
-    inputs = {"latents": run.output("encode"), "ipc": ipc, "seed": seed, **options}
-    if run.done("quantize", inputs):
-        return
-    start = time.monotonic()
-    names = run.manifest["class_names"]
-    results = []
-    group: list[tuple[int, np.ndarray[Any, Any]]] = []
-    with tqdm(total=len(names), desc="quantize", unit="class", disable=not progress) as bar:
-        for c in range(len(names)):
-            group.append((c, read_latents(run, c)[0].astype(np.float32)))
-            if c + 1 == len(names) or sum(latents.nbytes for _, latents in group) >= GROUP_BYTES:
-                results.append(_quantize_group(group, names, options, ipc, seed, n_threads, bar))
-                group = []
-    arrays = {
-        "points": np.concatenate([r.points for r in results]),
-        "weights": np.concatenate([r.weights for r in results]),
-        "counts": np.concatenate([r.counts for r in results]),
-        "class_offsets": np.arange(len(names) + 1, dtype=np.int64) * ipc,
-        "distortion": np.concatenate([r.distortion for r in results]),
-    }
-    shape = run.info("encode")["latent_shape"]
-    path = run.path / "quantization.safetensors"
-    write_atomic(path, safetensors.numpy.save(arrays, metadata={"latent_shape": json.dumps(shape)}))
-    info = {
-        "w2": float(np.sqrt(arrays["distortion"]).mean()),
-        "n_iter": [int(n) for r in results for n in r.n_iter],
-    }
-    run.record("quantize", inputs, [path], seconds=time.monotonic() - start, info=info)
-
-
-def _quantize_group(
-    group: list[tuple[int, np.ndarray[Any, Any]]],
-    names: Sequence[str],
-    options: dict[str, Any],
-    ipc: int,
-    seed: int,
-    n_threads: int | None,
-    bar: tqdm[Any],
-) -> ClassQuantization:
-    first = bar.n
-
-    def show(done: int) -> None:
-        bar.update(first + done - bar.n)
-
-    # labelled by padded number and name: sorted order is class order, and an error names the class
-    classes = [f"{c:06d} {names[c]}" for c, _ in group]
-    return quantize_classes(
-        np.concatenate([latents for _, latents in group]),
-        np.repeat(classes, [len(latents) for _, latents in group]),
-        ipc,
-        **options,
-        random_state=[seed_sequence(seed, "quantize", c) for c, _ in group],
-        n_threads=n_threads,
-        progress=show,
-    )

@@ -94,7 +94,7 @@ def write_images(
                 "weight": float(weights[i]),
             }
             rows.append({**row, "count": int(counts[i]), "sha256": _sha256(data), **extra[i]})
-        lines = [_json(row) for row in rows]
+        lines = [json_line(row) for row in rows]
         (work / METADATA).write_bytes(("\n".join(lines) + "\n").encode())
         (work / CARD).write_bytes(dataset_card(class_names, rows, extra[0] if len(extra) else {}, made_by).encode())
     return [folder / METADATA, folder / CARD]
@@ -163,8 +163,8 @@ def dataset_card(
     """README.md: YAML features with the class names for the Hugging Face loader, then how to read the folder."""
     kinds = {"weight": "float64", "count": "int64", "sha256": "string"}
     kinds |= {key: _kind(value) for key, value in extra.items()}
-    names = "".join(f"          '{label}': {_json(name)}\n" for label, name in enumerate(class_names))
-    columns = "".join(f"  - name: {_json(key)}\n    dtype: {kind}\n" for key, kind in kinds.items())
+    names = "".join(f"          '{label}': {json_line(name)}\n" for label, name in enumerate(class_names))
+    columns = "".join(f"  - name: {json_line(key)}\n    dtype: {kind}\n" for key, kind in kinds.items())
     features = f"""  features:
   - name: image
     dtype: image
@@ -204,10 +204,17 @@ its `weight`; `count` is the number of images of the full set that the image sta
 """
 
 
-def _json(value: Any) -> str:
-    """JSON on one line, readable, and without the characters at which YAML and some readers break lines."""
+def json_line(value: Any) -> str:
+    r"""JSON on one line, readable, without the characters at which YAML and some readers break lines, and UTF-8: half
+    of a surrogate pair, which a text from another JSON may hold, stays escaped.
+
+    Examples
+    --------
+    >>> json_line({"caption": "☃\u2028\ud800"})
+    '{"caption": "☃\\u2028\\ud800"}'
+    """
     text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
-    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda char: f"\\u{ord(char[0]):04x}", text)
+    return re.sub("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]", lambda char: f"\\u{ord(char[0]):04x}", text)
 
 
 def _kind(value: Any) -> str:

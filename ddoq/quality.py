@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ddoq._device import torch_device
+from ddoq.codecs import open_codec
 from ddoq.data import ImageData, open_data
 from ddoq.distilled import DistilledDataset
 from ddoq.run import seed_sequence
@@ -145,9 +146,8 @@ def kid(
     (-13.0, 0.0)
     """
     x, y = _features(real, images, 2)
-    size = min(1000, min(len(x), len(y)) // 2) if subset_size is None else subset_size
-    size = max(size, 2)
-    if subsets < 1 or size > min(len(x), len(y)):
+    size = max(2, min(1000, min(len(x), len(y)) // 2)) if subset_size is None else subset_size
+    if subsets < 1 or not 2 <= size <= min(len(x), len(y)):
         raise ValueError(f"cannot take {subsets} subsets of {size} from {len(x)} and {len(y)} features")
     stream = np.random.default_rng(seed_sequence(seed, "kid"))
     values = []
@@ -267,11 +267,12 @@ def _opened(images: Any) -> tuple[Tensor, NDArray[np.int64], tuple[str, ...]]:
 def _extractor(features: Any, place: torch.device) -> Callable[[Tensor], Tensor]:
     if isinstance(features, str):
         return _timm_features(features, place)
+    if all(callable(getattr(features, name, None)) for name in ("encode", "decode")):  # first: a module is callable too
+        codec = open_codec(features, device=place)
+        return lambda images: codec.encode(images).flatten(1)
     if callable(features):
         call: Callable[[Tensor], Tensor] = features
         return call
-    if callable(getattr(features, "encode", None)):
-        return lambda images: features.encode(images).flatten(1)
     raise TypeError(
         f"features must be a function, the name of a timm model or a codec, got {type(features).__name__}: give a "
         "function of images (b, c, h, w) in [0, 1] to features (b, d)"

@@ -32,6 +32,10 @@ FORMAT = 1  # of run.json; raised when an older ddoq could not read it
 MANIFEST, LOCK = "run.json", "run.lock"
 
 
+class NoRunError(RunError):
+    """The folder has no run.json, or another program's."""
+
+
 class Run:
     """A run folder: `path`, and `manifest`, the content of its run.json.
 
@@ -53,7 +57,7 @@ class Run:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Run:
-        """Open a run folder for reading; RunError if there is none or its run.json is damaged."""
+        """Open a run folder for reading; NoRunError if there is none, RunError if its run.json is damaged."""
         folder = Path(path).absolute()
         return cls(folder, _read_manifest(folder / MANIFEST))
 
@@ -229,7 +233,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise RunError(f"{path.parent} is not a run folder: cannot read {path} ({error.strerror})") from error
+        kind = NoRunError if isinstance(error, FileNotFoundError | NotADirectoryError) else RunError
+        raise kind(f"{path.parent} is not a run folder: cannot read {path} ({error.strerror})") from error
     damaged = f"{path} is damaged: put back a copy of it, or start again in another folder"
     try:
         manifest = json.loads(data)
@@ -238,7 +243,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except (ValueError, TypeError, RecursionError) as error:
         raise RunError(f"{damaged} ({error})") from error
     if not ours:
-        raise RunError(f"{path.parent} is not a ddoq run, its run.json is another program's: choose another folder")
+        raise NoRunError(f"{path.parent} is not a ddoq run, its run.json is another program's: choose another folder")
     if not whole:
         raise RunError(damaged)
     if manifest.get("format") != FORMAT:

@@ -64,7 +64,8 @@ def w2(
     mass = _shares(sample_weight, len(samples), "sample_weight")
     if weights is None:
         return math.sqrt(float(mass @ _nearest(samples, support)))
-    return math.sqrt(_transport_cost(mass, _shares(weights, len(support), "weights"), samples, support))
+    masses = _shares(weights, len(support), "weights")
+    return math.sqrt(_transport(mass, masses, samples, support, "w2 with given weights")[1])
 
 
 def barycentre(
@@ -74,7 +75,7 @@ def barycentre(
 
     The problem of the optimal quantiser with the weights fixed at 1/k, so that its W2 is no less at the optimum. Each
     point moves to the mean of what an optimal transport plan brings it, until none moves: a local optimum, as Lloyd's
-    is. POT's `free_support_barycenter` does the steps.
+    is.
 
     Parameters
     ----------
@@ -93,7 +94,7 @@ def barycentre(
 
     Raises
     ------
-    ValueError, TypeError, ImportError
+    ValueError, TypeError, ImportError, RuntimeError
         As `w2`.
 
     Examples
@@ -112,13 +113,19 @@ def barycentre(
     for array, name in ((samples, "X"), (support, "start")):
         check_finite(array, np.zeros(len(array), dtype=np.int64), np.array([None]), name)
     mass = _shares(sample_weight, len(samples), "sample_weight")
-    ot = _pot("barycentre")
     centre = mass @ samples
     scale = float(np.sqrt(mass @ ((samples - centre) ** 2).sum(axis=1))) or 1.0
-    points: NDArray[np.float64] = ot.lp.free_support_barycenter(
-        [(samples - centre) / scale], [mass], (support - centre) / scale, numItermax=max_iter, stopThr=1e-12
-    )
-    return points * scale + centre
+    scaled, points = (samples - centre) / scale, (support - centre) / scale
+    shares = np.full(len(points), 1 / len(points))
+    for _ in range(max_iter):
+        plan, _ = _transport(mass, shares, scaled, points, "barycentre")
+        moved = len(points) * plan.T @ scaled
+        still = ((moved - points) ** 2).sum() < 1e-12
+        points = moved
+        if still:
+            break
+    found: NDArray[np.float64] = points * scale + centre
+    return found
 
 
 def _shares(masses: ArrayLike | None, n: int, name: str) -> NDArray[np.float64]:
@@ -139,19 +146,24 @@ def _nearest(X: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
     return distances
 
 
-def _transport_cost(a: NDArray[np.float64], b: NDArray[np.float64], X: NDArray[Any], points: NDArray[Any]) -> float:
-    """Least mean squared distance over which the samples' masses a can be carried to the points' masses b."""
-    ot = _pot("w2 with given weights")
+def _transport(
+    a: NDArray[np.float64], b: NDArray[np.float64], X: NDArray[Any], points: NDArray[Any], what: str
+) -> tuple[NDArray[np.float64], float]:
+    """Plan (n, k) by which the samples' masses a are carried to the points' masses b over the least mean squared
+    distance, and that distance.
+    """
+    ot = pot(what)
     costs = np.stack([_nearest(X, points[j : j + 1]) for j in range(len(points))], axis=1)
-    cost, log = ot.emd2(a, b, costs, numItermax=MAX_PIVOTS, log=True)
+    plan, log = ot.emd(a, b, costs, numItermax=MAX_PIVOTS, log=True)
     if log["warning"] is not None:
         raise RuntimeError(
             f"optimal transport between {len(X)} samples and {len(points)} points failed: {log['warning']}"
         )
-    return max(float(cost), 0.0)
+    return plan, max(float(log["cost"]), 0.0)
 
 
-def _pot(what: str) -> Any:
+def pot(what: str) -> Any:
+    """The package POT; ImportError naming what needs it if it is not installed."""
     try:
         import ot
     except ImportError as error:

@@ -10,6 +10,7 @@ run.json                   a manifest, so that `ddoq.load` reads and verifies th
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -27,14 +28,16 @@ from ddoq.distilled import class_weights
 from ddoq.encode import encode
 from ddoq.files import RunError, digest, plain, sha256_file, write_atomic
 from ddoq.folders import class_folders
-from ddoq.imagefolder import METADATA
+from ddoq.imagefolder import METADATA, json_line
 from ddoq.reencode import Floats, class_distances, reencode
-from ddoq.run import MANIFEST, Run
+from ddoq.run import MANIFEST, NoRunError, Run
 from ddoq.sources import FolderSource
 from ddoq.table import Distance, Distances
 from ddoq.training_set import matched_labels
+from ddoq.transport import pot
 
-GIVEN = "given"  # the set of a folder that is not a run, and the weights it came with
+GIVEN = "given"  # the set of a folder that is not a run
+ORIGINAL = "original"  # the weights that it came with
 BEFORE = "metadata.original.jsonl"  # the user's own, put aside
 WORK, WRITING = ".ddoq", "writing"  # the latents until the folder is done; in it, once metadata.jsonl is not the user's
 
@@ -69,37 +72,45 @@ def weigh_folder(
         "given": {"image_size": own.image_size, "channels": own.channels},
         "data": full.fingerprint,
         "codec": fingerprint(opened),
-        "images": digest([files, own.labels]),
+        # in no order: weighing sorts the rows of metadata.jsonl by class
+        "images": digest(sorted((*file, own.class_names[c]) for file, c in zip(files, own.labels, strict=True))),
     }
     kept = _finished(root, config, own.class_names)
     if kept is not None:
+        _clear_finished(root / WORK, config, own.class_names)
         return kept
     _check_work(root / WORK, config)
+    pot("ddoq.weigh of a folder")
+    _theirs(root)  # whatever can be refused is, before hours of encoding
     with Run.locked(root / WORK, config, own.class_names) as work:
         encode(work, full, opened, device=place, progress=progress)
         order = np.argsort(own.labels, kind="stable")
         offsets = np.concatenate([[0], np.cumsum(np.bincount(own.labels))]).astype(np.int64)
         again = reencode(work, opened, own.images(order), offsets, device=place)
         rows = _rows([files[i] for i in order], own.labels[order], own.class_names)
-        before = _before(root, work)
-        theirs = [] if before is None else _read(before)
-        masses = {"reencoded": again.counts.astype(np.float64), **_given(theirs, rows), "uniform": np.ones(len(rows))}
+        before, theirs = _theirs(root)  # as they are now
+        masses = {
+            "reencoded": again.counts.astype(np.float64),
+            **_original(theirs, rows),
+            "uniform": np.ones(len(rows)),
+        }
         found = class_distances(work, root.name, again.latents, offsets, masses, progress)
         weights = class_weights(again.counts, offsets, "reencoded", class_prior)
         for row, weight, count in zip(rows, weights.tolist(), again.counts.tolist(), strict=True):
             row.update(weight=weight, count=count, reencoded=count)
         _write(root, work, before, _with_columns(rows, theirs), found)
-    shutil.rmtree(root / WORK)
+        _clear(work)
     return _table(found)
 
 
 def _refuse(root: Path) -> None:
     """RunError for folders that must not be written to."""
-    for parent in list(root.parents)[:2]:
+    real = root.resolve()
+    for parent in list(real.parents)[:2]:
         stages: dict[str, Any] = {}
-        with suppress(RunError):  # no run, or another program's
+        with suppress(NoRunError):
             stages = Run.open(parent).manifest["stages"]
-        name = (root / METADATA).relative_to(parent).as_posix()
+        name = (real / METADATA).relative_to(parent).as_posix()
         if any(name in stage["outputs"] for stage in stages.values()):
             raise RunError(f"{root} belongs to the run {parent}: weigh the run")
     for name in ("metadata.csv", "metadata.parquet"):
@@ -110,7 +121,12 @@ def _refuse(root: Path) -> None:
 
 
 def _check_listed(root: Path, paths: Sequence[Path]) -> None:
-    """ValueError for an image in the class folders that metadata.jsonl leaves out: it would have no weight."""
+    """ValueError for an image in the class folders that metadata.jsonl leaves out, which would have no weight, and for
+    a file name that metadata.jsonl cannot hold.
+    """
+    for path in paths:
+        if any("\ud800" <= char <= "\udfff" for char in str(path.relative_to(root))):
+            raise ValueError(f"the image {os.fsencode(path)!r} has a name that is not UTF-8: rename it")
     unlisted = sorted(set(class_folders(root)[1]) - set(paths))
     if unlisted:
         raise ValueError(f"{unlisted[0]} is not in {root / METADATA}: move one of the two away")
@@ -147,13 +163,19 @@ def _rows(files: Sequence[tuple[str, str]], labels: NDArray[np.int64], names: Se
     ]
 
 
-def _before(root: Path, work: Run) -> Path | None:
+def _theirs(root: Path) -> tuple[Path | None, list[dict[str, Any]]]:
+    """The user's own metadata and their rows; RunError for what is not readable or would be lost."""
+    before = _before(root)
+    return before, [] if before is None else _read(before)
+
+
+def _before(root: Path) -> Path | None:
     """The user's own metadata, in its place or put aside; None if there is none, or what lies there was written here.
 
     RunError where both the file put aside and another one are there.
     """
     metadata, aside = root / METADATA, root / BEFORE
-    written = (work.path / WRITING).exists() or not metadata.exists()
+    written = (root / WORK / WRITING).exists() or not metadata.exists()
     if not written and (root / MANIFEST).exists():
         written = Run.open(root).manifest["stages"]["synthesize"]["outputs"][METADATA] == sha256_file(metadata)
     if not written and aside.exists() and aside.read_bytes() != metadata.read_bytes():
@@ -164,20 +186,21 @@ def _before(root: Path, work: Run) -> Path | None:
 def _read(metadata: Path) -> list[dict[str, Any]]:
     """Rows of the user's metadata, of whatever columns."""
     try:
-        rows = [json.loads(line) for line in metadata.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except ValueError as error:
+        with open(metadata, encoding="utf-8") as file:  # splitlines would cut at U+2028 within a text
+            rows = [json.loads(line) for line in file if line.strip()]
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{metadata} is not a file of one JSON object a line: {error}") from error
     return [row for row in rows if isinstance(row, dict) and isinstance(row.get("file_name"), str)]
 
 
-def _given(theirs: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> dict[str, Floats]:
+def _original(theirs: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> dict[str, Floats]:
     """The weights that the images came with, if each has one and no class is without."""
     by_name = {row["file_name"]: row.get("weight") for row in theirs}
     weights = [by_name.get(row["file_name"]) for row in rows]
     if not all(isinstance(weight, int | float) and 0 <= weight < np.inf for weight in weights):
         return {}
     given = np.array(weights, np.float64)
-    return {"given": given} if np.bincount([row["label"] for row in rows], given).all() else {}
+    return {ORIGINAL: given} if np.bincount([row["label"] for row in rows], given).all() else {}
 
 
 def _with_columns(rows: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -193,7 +216,7 @@ def _write(
     if before == root / METADATA:
         write_atomic(root / BEFORE, before.read_bytes())
     write_atomic(work.path / WRITING, b"")
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = "".join(json_line(row) + "\n" for row in rows)
     write_atomic(root / METADATA, text.encode())
     stages = {"encode": {**work.manifest["stages"]["encode"], "outputs": {}}}  # the latents go
     kept = {key: work.manifest[key] for key in ("format", "config", "class_names", "versions", "machine")}
@@ -202,14 +225,30 @@ def _write(
 
 
 def _finished(root: Path, config: dict[str, Any], names: Sequence[str]) -> Distances | None:
-    """The table of a weighing that was finished with this configuration; None if there is none."""
+    """The table of a weighing that was finished with this configuration; None if there is none, or a file is gone."""
     if not (root / MANIFEST).exists():
         return None
     run = Run.open(root)
     if (run.manifest["config"], run.manifest["class_names"]) != (plain(config), list(names)):
         return None
-    run.verify(["synthesize"])
+    if not run.done("synthesize", {}):
+        return None
     return _table(run.info("synthesize")["w2"])
+
+
+def _clear(work: Run) -> None:
+    """Remove the latents' folder, by a process that has its lock; stopped in between, it is a folder of a run still."""
+    shutil.rmtree(work.path / "latents", ignore_errors=True)  # it may be gone already
+    (work.path / WRITING).unlink(missing_ok=True)
+    shutil.rmtree(work.path)
+
+
+def _clear_finished(work: Path, config: dict[str, Any], names: Sequence[str]) -> None:
+    """The same of what a process left that was stopped at the very end; a weighing with other arguments keeps its."""
+    if not work.exists() or ((work / MANIFEST).exists() and Run.open(work).manifest["config"] != plain(config)):
+        return
+    with Run.locked(work, config, names) as run:
+        _clear(run)
 
 
 def _table(found: dict[str, list[float]]) -> Distances:

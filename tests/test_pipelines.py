@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ddoq.codecs import fingerprint, open_codec
 from ddoq.diffusion import open_diffusion
 from ddoq.diffusion.classes import imagenet, label_names, match_labels, prompts, spoken
 from ddoq.diffusion.dit import DiTDiffusion
+from ddoq.diffusion.texts import TextEncoders
 from ddoq.presets import PRESETS
 from ddoq.run import Run, RunError
 
@@ -525,3 +527,26 @@ def test_bar_of_the_synthesis_shows_images_per_second(
     distil(tmp_path / "run", str(folders["dit"]), progress=True)
     shown = capsys.readouterr().err
     assert re.search(r"diffuse: 100%.*6/6 .*image/s", shown)
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_text_encoders_go_back_to_where_they_were(failing: bool) -> None:
+    class Encoder(torch.nn.Module):
+        """One on a device that this machine may not have."""
+
+        device, visited = torch.device("cuda:1"), list[str]()
+
+        def to(self, device: Any) -> Any:
+            self.visited.append(str(device))
+            return self
+
+        def forward(self, numbers: torch.Tensor, output_hidden_states: bool) -> tuple[torch.Tensor]:
+            if failing:
+                raise RuntimeError("out of memory")
+            return (torch.zeros(*numbers.shape, 4),)
+
+    encoder = Encoder()
+    texts = TextEncoders([stable().tokenizer], [encoder], xl=False)
+    with pytest.raises(RuntimeError, match="out of memory") if failing else nullcontext():
+        texts(["an ant"], torch.device("cpu"))
+    assert encoder.visited == ["cpu", "cuda:1"]

@@ -57,6 +57,12 @@ def test_kid_depends_on_its_seed_alone() -> None:
     assert kid(x, y, seed=3) == kid(x, y, seed=3) != kid(x, y, seed=4)
 
 
+@pytest.mark.parametrize("size", [1, 0, -3, 4])  # the unbiased estimate divides by size - 1
+def test_kid_of_subsets_that_there_are_not(size: int) -> None:
+    with pytest.raises(ValueError, match=f"100 subsets of {size} from 3 and 3"):
+        kid([[0.0], [1.0], [2.0]], [[0.0], [1.0], [2.0]], subset_size=size)
+
+
 def test_fid_of_what_was_moved_and_stretched() -> None:
     x = np.random.default_rng(2).normal(size=(2048, 5)) * [1, 2, 3, 4, 5] + 7
     assert_allclose(fid(x, x), 0, atol=1e-9)
@@ -145,6 +151,43 @@ def test_images_and_judge(features: Any, tmp_path: Path) -> None:
     assert (found.kid, found.kid_std) == pytest.approx(kid(x, y))
     assert (found.precision, found.recall) == precision_recall(x, y)
     assert (found.density, found.coverage) == density_coverage(x, y)
+
+
+class Halves(torch.nn.Module):
+    """A codec that is a module: what it encodes to is not what it is called for."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images[..., ::2] * 3
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return (latents / 3).repeat_interleave(2, dim=-1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.decode(self.encode(images))
+
+
+def test_a_codec_that_is_a_module_is_encoded_with() -> None:
+    x, y = pictures(20, 0), pictures(12, 1)
+    found = image_quality(y, x, Halves(), device="cpu")
+    latents = [pixels[:, :, ::2].reshape(len(pixels), -1) / np.float32(255) * 3 for pixels, _ in (x, y)]
+    assert (found.kid, found.kid_std) == pytest.approx(kid(*latents))
+
+
+def test_a_diffusers_autoencoder_is_a_codec() -> None:
+    from ddoq._torchvision import ensure_importable
+
+    ensure_importable()
+    import diffusers
+
+    torch.manual_seed(0)
+    model = diffusers.AutoencoderKL(
+        in_channels=1, out_channels=1, block_out_channels=(4,), norm_num_groups=2, latent_channels=2
+    )
+    x, y = pictures(20, 0), pictures(12, 1)
+    found = image_quality(y, x, model, device="cpu")
+    codec = open_codec(model)
+    latents = [codec.encode(torch.from_numpy(part[0][:, None]) / 255).flatten(1).numpy() for part in (x, y)]
+    assert (found.kid, found.kid_std) == pytest.approx(kid(*latents), rel=1e-4)
 
 
 def test_timm_model_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,8 +98,11 @@ def test_bad_input(arguments: dict[str, Any], error: type[Exception], message: s
 def test_a_transport_that_is_not_optimal_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "MAX_PIVOTS", 1)
     rng = np.random.default_rng(0)
+    X, points = rng.normal(size=(50, 3)), rng.normal(size=(9, 3))
     with pytest.raises(RuntimeError, match="between 50 samples and 9 points failed"):
-        w2(rng.normal(size=(50, 3)), rng.normal(size=(9, 3)), np.ones(9))
+        w2(X, points, np.ones(9))
+    with pytest.raises(RuntimeError, match="between 50 samples and 9 points failed"):
+        barycentre(X, points)
 
 
 # ---- the barycentre --------------------------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +203,7 @@ def test_the_users_metadata_are_kept(tmp_path: Path) -> None:
     assert (path / "metadata.original.jsonl").read_bytes() == text
     assert [row["caption"] for row in rows(path)] == [row["caption"] for row in THEIRS[:5]]
     assert [row["weight"] for row in rows(path)] == ddoq.load(path).weights.tolist()
-    assert [row.weighting for row in table.rows] == ["reencoded", "given", "uniform"]
+    assert [row.weighting for row in table.rows] == ["reencoded", "original", "uniform"]
     best, given, _ = table.rows
     assert all(a <= b for a, b in zip(best.per_class, given.per_class, strict=True))
     images, _ = data()
@@ -218,6 +220,17 @@ def test_the_users_metadata_are_kept(tmp_path: Path) -> None:
     (path / "metadata.jsonl").write_bytes(text[:-1])
     with pytest.raises(RunError, match="changed after it was weighed"):
         weighed(path, class_prior="data")
+
+
+def test_captions_with_other_line_breaks(tmp_path: Path) -> None:
+    path = folder(tmp_path / "images")
+    caption = "one\u2028two\u2029three\x85four"  # and half of a pair, which JSON can hold and UTF-8 cannot
+    theirs = [{"file_name": row["file_name"], "caption": caption} for row in THEIRS]
+    lines = [json.dumps(row, ensure_ascii=False)[:-2] + '\\ud800"}\n' for row in theirs]
+    (path / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
+    weighed(path)
+    written = (path / "metadata.jsonl").read_text(encoding="utf-8").splitlines()  # loaders may cut there
+    assert [json.loads(line)["caption"] for line in written] == [caption + "\ud800"] * 5
 
 
 @pytest.mark.filterwarnings("ignore")  # third-party loaders
@@ -273,6 +286,54 @@ def test_stopped_between_any_two_writes(tmp_path: Path, monkeypatch: pytest.Monk
 METADATA = ("metadata.jsonl", "metadata.original.jsonl")
 
 
+@pytest.mark.parametrize("removed", range(3))  # of the latents, then what else is in the folder
+def test_stopped_before_the_latents_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: int) -> None:
+    path = folder(tmp_path / "images")
+    remove, left = shutil.rmtree, [removed]
+
+    def counted(place: Path, **options: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        remove(place, **options)
+
+    def halfway(place: Path, **options: Any) -> None:
+        if place.name == ".ddoq":
+            (place / "run.json").unlink()
+            raise KeyboardInterrupt
+        remove(place, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", counted if removed < 2 else halfway)
+        with pytest.raises(KeyboardInterrupt):
+            weighed(path)
+    assert (path / ".ddoq").exists()
+    assert len(ddoq.load(path)) == 5
+    again = Counting()
+    weighed(path, codec=again)
+    assert again.images == 0
+    assert not (path / ".ddoq").exists()
+
+
+def test_the_latents_of_another_weighing_are_left(tmp_path: Path) -> None:
+    path = folder(tmp_path / "images")
+    table = weighed(path)
+    with pytest.raises(KeyboardInterrupt):
+        weighed(path, class_prior="data", codec=Counting(stop=0))
+    assert weighed(path) == table
+    assert (path / ".ddoq").exists()
+
+
+def test_metadata_that_are_gone_are_made_again(tmp_path: Path) -> None:
+    path = folder(tmp_path / "images")
+    table = weighed(path)
+    wanted = (path / "metadata.jsonl").read_bytes()
+    (path / "metadata.jsonl").unlink()
+    assert weighed(path) == table
+    assert (path / "metadata.jsonl").read_bytes() == wanted
+    assert len(ddoq.load(path)) == 5
+
+
 @pytest.mark.parametrize("names", [{"ant": "0", "zebra": "1"}, {"ant": "00001_x", "zebra": "0"}])
 def test_folders_named_by_index(tmp_path: Path, names: dict[str, str]) -> None:
     # a folder's number is the class's position in the data, whatever the folders' sorted order
@@ -289,6 +350,31 @@ def test_folders_named_by_index(tmp_path: Path, names: dict[str, str]) -> None:
     weighed(path, by_index=True)  # done: the names are known now
 
 
+def test_the_order_of_the_images_is_no_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"class {i:02d}" for i in range(11)]
+    many = data({name: [20 * i, 20 * i + 4] for i, name in enumerate(names)})
+    folders = {name: str(i) for i, name in enumerate(names)}  # "10" comes before "2", and metadata.jsonl has it last
+    path = folder(tmp_path / "images", {name: [20 * i] for i, name in enumerate(names)}, folders)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "record", stops_at("synthesize", Run.record))
+        with pytest.raises(KeyboardInterrupt):
+            ddoq.weigh(path, many, by_index=True, **QUIET)
+    first = ddoq.weigh(path, many, by_index=True, **QUIET)  # resumes
+    assert [row["file_name"] for row in rows(path)] == [f"{i}/im0.png" for i in range(11)]
+    again = Counting()
+    assert ddoq.weigh(path, many, by_index=True, codec=again, **QUIET) == first
+    assert again.images == 0
+
+
+def stops_at(stage: str, record: Any) -> Any:
+    def recorded(run: Run, name: str, *arguments: Any, **more: Any) -> None:
+        if name == stage:
+            raise KeyboardInterrupt
+        record(run, name, *arguments, **more)
+
+    return recorded
+
+
 def test_classes_are_matched_by_name(tmp_path: Path) -> None:
     path = folder(tmp_path / "images")
     images, labels = data()
@@ -303,15 +389,29 @@ def test_ddoqs_own_images_elsewhere(tmp_path: Path) -> None:
     ddoq.distill((images, labels), tmp_path / "run", ipc=2, codec="identity", synthesis="decode", **QUIET)
     with pytest.raises(RunError, match="belongs to the run"):
         ddoq.weigh(tmp_path / "run" / "images", (images, labels), **QUIET)
+    (tmp_path / "link").symlink_to(tmp_path / "run" / "images")
+    with pytest.raises(RunError, match="belongs to the run"):
+        ddoq.weigh(tmp_path / "link", (images, labels), **QUIET)
     path = tmp_path / "copy"
     shutil.copytree(tmp_path / "run" / "images", path)
     table = ddoq.weigh(path, (images, labels), **QUIET)
-    assert [row.weighting for row in table.rows] == ["reencoded", "given", "uniform"]
+    assert [row.weighting for row in table.rows] == ["reencoded", "original", "uniform"]
     run = ddoq.weigh(tmp_path / "run", **QUIET)
     same = {row.weighting: row.per_class for row in run.rows if row.set == "decode"}
     assert table.rows[0].per_class == pytest.approx(same["reencoded"])
     assert table.rows[1].per_class == pytest.approx(same["density"])
     assert table.rows[2].per_class == pytest.approx(same["uniform"])
+
+
+def test_a_run_above_that_is_damaged_may_own_the_images(tmp_path: Path) -> None:
+    images, labels = data()
+    ddoq.distill((images, labels), tmp_path / "run", ipc=2, codec="identity", synthesis="decode", **QUIET)
+    manifest = tmp_path / "run" / "run.json"
+    manifest.write_bytes(manifest.read_bytes()[:-9])
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        ddoq.weigh(tmp_path / "run" / "images", (images, labels), **QUIET)
+    manifest.write_text("{}")  # another program's
+    ddoq.weigh(tmp_path / "run" / "images", (images, labels), **QUIET)
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
@@ -339,6 +439,32 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="another program's"):
         weighed(path)
     assert (path / "run.json").read_text() == "{}"
+
+
+def test_what_is_refused_is_refused_before_anything_is_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder(tmp_path / "images")
+    with_metadata(path)
+    (path / "metadata.original.jsonl").write_text("{}")
+    codec = Counting()
+    with pytest.raises(RunError, match="move one away"):
+        weighed(path, codec=codec)
+    (path / "metadata.original.jsonl").unlink()
+    (path / "metadata.jsonl").write_text("[")
+    with pytest.raises(RunError, match="not a file of one JSON object a line"):
+        weighed(path, codec=codec)
+    (path / "metadata.jsonl").unlink()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ot", None)
+        with pytest.raises(ImportError, match=r"weigh of a folder needs POT"):
+            weighed(path, codec=codec)
+    try:
+        (path / "ant" / "im0.png").rename(path / "ant" / os.fsdecode(b"\xff.png"))
+    except OSError:
+        pytest.skip("this file system has names of UTF-8 alone")
+    with pytest.raises(ValueError, match=r"xff\.png' has a name that is not UTF-8"):
+        weighed(path, codec=codec)
+    assert codec.images == 0
+    assert not (path / ".ddoq").exists()
 
 
 def test_changes_after_weighing_are_noticed(tmp_path: Path) -> None:

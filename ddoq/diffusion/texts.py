@@ -63,18 +63,22 @@ class TextEncoders:
     def __call__(self, prompts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor | None]:
         """Hidden states (prompts, length, width) and, for XL, pooled embeddings (prompts, width), on the CPU.
 
-        The encoders visit `device` for it: they are not wanted again.
+        The encoders visit `device` for it, and go back to where they were: they are not wanted again.
         """
         tokens = self.tokens(prompts)
         hidden: list[Tensor] = []
         pooled = None
         for encoder, numbers in zip(self.encoders, tokens, strict=True):
-            encoder.to(device)
-            outputs = [encoder(part.to(device), output_hidden_states=self.xl) for part in torch.split(numbers, BATCH)]
+            home = encoder.device
+            try:
+                encoder.to(device)
+                parts = torch.split(numbers, BATCH)
+                outputs = [encoder(part.to(device), output_hidden_states=self.xl) for part in parts]
+            finally:
+                encoder.to(home)
             states = [output.hidden_states[-2] if self.xl else output[0] for output in outputs]
             hidden.append(torch.cat(states).cpu())
             pooled = torch.cat([output[0] for output in outputs]).cpu() if self.xl else None
-            encoder.to("cpu")
         return torch.cat(hidden, dim=-1), pooled
 
     @cached_property

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ddoq.distilled import DistilledDataset, load
     from ddoq.estimators import OptimalQuantizer
     from ddoq.evaluate import evaluate
+    from ddoq.fit import fit
     from ddoq.loss import WeightedLoss
     from ddoq.quantize import ClassQuantization, Quantization, quantize, quantize_classes
     from ddoq.rate_distortion import RateDistortion, rate_distortion
@@ -37,6 +38,7 @@ _HOME = {
     "WeightedLoss": "loss",
     "distill": "distill",
     "evaluate": "evaluate",
+    "fit": "fit",
     "info": "_backend",
     "load": "distilled",
     "open_data": "data",
@@ -59,6 +61,7 @@ __all__ = [
     "__version__",
     "distill",
     "evaluate",
+    "fit",
     "info",
     "load",
     "open_data",

@@ -41,6 +41,7 @@ ddoq {__version__}: a large labelled image data set becomes a small weighted one
 usage: ddoq COMMAND [OPTIONS]        (ddoq COMMAND --help explains every option)
 
   distill DATA OUT     make the small weighted data set, in the run folder OUT; run again, it resumes
+  fit DATA OUT         train a codec and a diffusion model on the images, for distill --diffusion OUT; it resumes too
   train RUN            train one student on a distilled set and give its accuracy on a test set
   evaluate RUN         table of accuracies: distilled sets and random subsets, weights on and off, several seeds
   weigh FOLDER         W2 of a run to its data; with --data, the best weights for any folder of distilled images
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except KeyboardInterrupt:
-        print("ddoq: interrupted; distill, evaluate and demo resume when run again", file=sys.stderr)
+        print("ddoq: interrupted; distill, fit, evaluate and demo resume when run again", file=sys.stderr)
         return 130
     except Exception as error:
         line = _explain(error)
@@ -215,6 +216,18 @@ def _distill(arguments: list[str]) -> None:
     print(f"their weights: {folder / 'metadata.jsonl'}")
 
 
+def _fit(arguments: list[str]) -> None:
+    import ddoq
+
+    options = {
+        "data": Option(str, "DATA", FOLDER_OR_NPZ),
+        "out": Option(Path, "OUT"),
+        "class_names": Option(tuple[str, ...] | None),
+    }
+    chosen = _parse("fit", arguments, [ddoq.fit], options)
+    print(ddoq.fit(read_data(chosen.pop("data")), **chosen))
+
+
 def _train(arguments: list[str]) -> None:
     import ddoq
 
@@ -281,6 +294,7 @@ def _demo(arguments: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "distill": _distill,
+    "fit": _fit,
     "train": _train,
     "evaluate": _evaluate,
     "weigh": _weigh,

@@ -5,10 +5,7 @@ data -> encode -> quantize -> synthesize, over a run folder in which every finis
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,8 +13,10 @@ import numpy as np
 
 from ddoq._device import torch_device
 from ddoq._fit import check_steps
+from ddoq._fitted import fitted
 from ddoq._models import open_models
 from ddoq._pipeline import Precision, as_dtype
+from ddoq._training import Journal
 from ddoq.codecs import fingerprint, open_codec
 from ddoq.codecs.autoencoder import Posterior
 from ddoq.codecs.fit import fit_codec
@@ -25,7 +24,7 @@ from ddoq.data import ImageData
 from ddoq.diffusion import check_sampling, open_diffusion
 from ddoq.diffusion.fit import fit_diffusion
 from ddoq.distilled import DistilledDataset, Weighting, class_weights, load
-from ddoq.encode import encode, read_latents
+from ddoq.encode import encode, read_all_latents
 from ddoq.presets import Preset, labelled, settle
 from ddoq.quantize import quantize_classes
 from ddoq.quantize_run import quantize_run
@@ -219,7 +218,7 @@ def distill(
     check_steps("codec_steps", codec_steps)
     check_steps("diffusion_steps", diffusion_steps)
     place = torch_device(device)
-    fitted: Precision = "float32" if precision == "auto" else precision
+    own: Precision = "float32" if precision == "auto" else precision
     wanted = _wanted(synthesis, controls)
     models = open_models(data, codec, settings, class_names=class_names, precision=precision, device=place)
     source, opened, model = models.data, models.codec, models.diffusion
@@ -250,29 +249,35 @@ def distill(
     with Run.locked(out, config, source.class_names) as run:
         if opened is None:
             inputs = {"data": source.fingerprint, "size": source.image_size, "steps": codec_steps, "seed": seed}
-            train = partial(fit_codec, source, seed=seed, steps=codec_steps, device=place, progress=progress)
-            folder = _fitted(run, "codec", inputs, train)
-            opened = open_codec(folder, device=place, posterior=settings["posterior"], precision=fitted)
+            options: dict[str, Any] = {"seed": seed, "steps": codec_steps, "device": place, "progress": progress}
+
+            def train(folder: Path, journal: Journal) -> dict[str, Any]:
+                return fit_codec(source, folder, journal=journal, **options)
+
+            folder = fitted(run, "codec", inputs, train, run.path / "codec")
+            opened = open_codec(folder, device=place, posterior=settings["posterior"], precision=own)
         encode(run, source, opened, device=place, seed=seed, batch_size=batch, progress=progress)
         quantize_run(run, points, ipc, seed=seed, n_threads=n_threads, progress=progress)
         if "diffuse" in wanted and model is None:
             inputs = {"latents": run.output("encode"), "steps": diffusion_steps, "seed": seed}
-            folder = _fitted(
+            folder = fitted(
                 run,
                 "diffusion",
                 inputs,
-                lambda folder: fit_diffusion(
-                    *_all_latents(run),
+                lambda folder, journal: fit_diffusion(
+                    *read_all_latents(run),
                     len(source.class_names),
                     folder,
+                    journal=journal,
                     seed=seed,
                     class_names=source.class_names,
                     steps=diffusion_steps,
                     device=place,
                     progress=progress,
                 ),
+                run.path / "diffusion",
             )
-            model = open_diffusion(folder, source.class_names, place, precision=fitted)
+            model = open_diffusion(folder, source.class_names, place, precision=own)
         for name in wanted:
             synthesize(
                 run,
@@ -347,27 +352,3 @@ def _check_ipc(source: ImageData, ipc: int) -> None:
 def _parts(indices: np.ndarray[Any, Any], size: int) -> Iterator[np.ndarray[Any, Any]]:
     for start in range(0, len(indices), size):
         yield indices[start : start + size]
-
-
-def _fitted(run: Run, stage: str, inputs: dict[str, Any], train: Callable[[Path], dict[str, Any]]) -> Path:
-    """The folder of a model trained for this run; trained beside and renamed, so that it is whole or absent."""
-    folder = run.path / stage
-    if run.done(stage, inputs):
-        return folder
-    start = time.monotonic()
-    work = run.path / f".{stage}.partial"
-    for stale in (work, folder):
-        shutil.rmtree(stale, ignore_errors=True)
-    info = train(work)
-    work.rename(folder)
-    outputs = sorted(path for path in folder.rglob("*") if path.is_file())
-    run.record(stage, inputs, outputs, seconds=time.monotonic() - start, info=info)
-    return folder
-
-
-def _all_latents(run: Run) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Latents (n, *latent_shape) float16 and labels (n,), class by class."""
-    shape = run.info("encode")["latent_shape"]
-    parts = [read_latents(run, c)[0] for c in range(len(run.manifest["class_names"]))]
-    labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    return np.concatenate(parts).reshape(-1, *shape), labels

@@ -153,6 +153,14 @@ def read_latents(run: Run, class_index: int) -> tuple[Array, Array]:
     return found.reshape(len(found), -1), np.concatenate(indices)
 
 
+def read_all_latents(run: Run) -> tuple[Array, Array]:
+    """Latents (n, *latent_shape) float16 and labels (n,), class by class."""
+    shape = run.info("encode")["latent_shape"]
+    parts = [read_latents(run, c)[0] for c in range(len(run.manifest["class_names"]))]
+    labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    return np.concatenate(parts).reshape(-1, *shape), labels
+
+
 def _shard_path(run: Run, number: int) -> Path:
     return run.path / "latents" / f"shard-{number:05d}.safetensors"
 

@@ -83,7 +83,7 @@ def write_images(
             label = int(labels[i])
             file_name = f"{folders[label]}/{within[label]:05d}.png"
             within[label] += 1
-            data = _png(pixels)
+            data = png(pixels)
             path = work / file_name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(data)
@@ -231,7 +231,8 @@ def _lines(file: TextIO, metadata: Path) -> Iterator[str]:
         raise RunError(f"{metadata} is damaged: it is not UTF-8 text ({error.reason})") from error
 
 
-def _png(pixels: np.ndarray[Any, Any]) -> bytes:
+def png(pixels: np.ndarray[Any, Any]) -> bytes:
+    """Give the PNG file of an image (1 or 3, h, w) uint8."""
     buffer = io.BytesIO()
     Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(
         buffer, "PNG"

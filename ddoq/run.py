@@ -143,6 +143,11 @@ class Run:
         self.manifest["stages"][stage] = entry
         self._write()
 
+    def drop(self, stage: str) -> None:
+        """Forget a stage whose files are no longer wanted."""
+        if self.manifest["stages"].pop(stage, None) is not None:
+            self._write()
+
     def output(self, stage: str) -> str:
         """Hash over all files of a recorded stage, for the inputs of the next."""
         return str(self._stage(stage)["output"])

@@ -23,7 +23,14 @@ from ddoq import cli
 from ddoq.demo import demo, digits
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {"distill": ddoq.distill, "train": ddoq.train, "evaluate": ddoq.evaluate, "weigh": ddoq.weigh, "demo": demo}
+COMMANDS = {
+    "distill": ddoq.distill,
+    "fit": ddoq.fit,
+    "train": ddoq.train,
+    "evaluate": ddoq.evaluate,
+    "weigh": ddoq.weigh,
+    "demo": demo,
+}
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

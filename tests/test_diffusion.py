@@ -345,7 +345,8 @@ def blobs(n: int = 192) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     return (latents * 10 + 40).astype(np.float32), labels
 
 
-def test_fitted_diffusion_learns_its_classes_and_scale(tmp_path: Path) -> None:
+@pytest.mark.parametrize("objective", ["velocity", "epsilon", "flow"])
+def test_fitted_diffusion_learns_its_classes_and_scale(tmp_path: Path, objective: Any) -> None:
     latents, labels = blobs()
     facts = fit_diffusion(
         latents,
@@ -354,12 +355,13 @@ def test_fitted_diffusion_learns_its_classes_and_scale(tmp_path: Path) -> None:
         tmp_path / "model",
         seed=0,
         class_names=["left", "right"],
+        objective=objective,
         steps=150,
         width=32,
         depth=2,
         progress=False,
     )
-    assert facts["loss"] < 0.5  # of the velocity, whose variance is 1
+    assert facts["loss"] < (1 if objective == "flow" else 0.5)  # of a target whose variance is 2, otherwise 1
     model = open_diffusion(tmp_path / "model", ["right", "left"])
     assert model.keep(model.default_strength(25), 25) == pytest.approx(0.29, abs=0.03)  # type: ignore[attr-defined]
     classes = torch.tensor([0] * 8 + [1] * 8)

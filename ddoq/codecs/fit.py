@@ -8,17 +8,17 @@ the same number of threads.
 from __future__ import annotations
 
 import math
-import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from ddoq._fit import batches, check_loss, check_steps, rise, torch_seed
+from ddoq._fit import check_steps, torch_seed
 from ddoq._torchvision import ensure_importable
+from ddoq._training import Journal, Recipe, TrainingPrecision, train
 from ddoq.run import seed_sequence
 
 if TYPE_CHECKING:
@@ -36,17 +36,20 @@ def fit_codec(
     folder: Path,
     *,
     seed: int,
+    factor: int | None = None,
     base_channels: int = 16,
     steps: int | None = None,
     batch_size: int = 32,
+    accumulate: int = 1,
+    precision: TrainingPrecision = "float32",
+    journal: Journal | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> dict[str, Any]:
     """Train an AutoencoderKL on the images and save it in `folder`.
 
-    The latents are the largest of 8, 4, 2 or 1 times smaller than the images that divides their side and leaves at
-    least 4, with 4 channels; their mean and standard deviation over the data go into the configuration as
-    `shift_factor` and 1 / `scaling_factor`.
+    The latents have 4 channels. Over the data their mean is 0, which the weights see to, and their standard deviation
+    is 1 / `scaling_factor` of the configuration.
 
     Parameters
     ----------
@@ -56,12 +59,18 @@ def fit_codec(
         Written to by `save_pretrained` (safetensors); made if absent.
     seed
         Of the weights, the order of the images and the posterior's noise.
+    factor
+        Pixels per latent along a side, a power of two; default: the largest of 8, 4, 2 or 1 that divides the images'
+        side and leaves at least 4.
     base_channels
-        Channels at full resolution; twice as many below. 16 is enough for MNIST; a multiple of 8.
+        Channels at full resolution; twice as many below. 16 is enough for MNIST; a multiple of 8. The learning rate
+        falls with them.
     steps
         Training steps; default: as many as see 30 million pixels, from 400 to 1,200.
     batch_size
         Images per step; fewer where there are fewer.
+    accumulate, precision, journal
+        See `ddoq._training`: parts of a step, "bfloat16" for mixed precision, checkpoints and log.
 
     Returns
     -------
@@ -83,17 +92,29 @@ def fit_codec(
     if base_channels < 8 or base_channels % 8:
         raise ValueError(f"base_channels must be a multiple of 8, got {base_channels}")
     check_steps("steps", steps)
-    factor = latent_factor(data.image_size)
+    factor = factor or latent_factor(data.image_size)
     batch = min(batch_size, len(data))
     if steps is None:
         steps = max(MIN_STEPS, min(MAX_STEPS, round(PIXEL_BUDGET / (batch * data.image_size**2))))
     streams = seed_sequence(seed, "codec").spawn(3)
     model = _new_autoencoder(data.channels, data.image_size, factor, base_channels, torch_seed(streams[0])).to(device)
-    order = np.random.Generator(np.random.PCG64(streams[1]))
-    noise = torch.Generator().manual_seed(torch_seed(streams[2]))
-    start = time.monotonic()
-    losses = _train(model, data, order, noise, steps, batch, device, progress)
-    seconds = time.monotonic() - start
+    shape = (LATENT_CHANNELS, data.image_size // factor, data.image_size // factor)
+
+    def draw(indices: np.ndarray[Any, Any], noise: torch.Generator) -> tuple[Tensor, Tensor]:
+        return _images(data, indices, device), torch.randn(len(indices), *shape, generator=noise).to(device)
+
+    recipe = Recipe(steps, batch, LEARNING_RATE * 16 / base_channels, 1e-4, accumulate=accumulate, precision=precision)
+    _, losses, speed = train(
+        "codec",
+        model.train(),
+        recipe,
+        len(data),
+        streams[1:],
+        draw,
+        partial(_loss, model),
+        journal=journal,
+        progress=progress,
+    )
     psnr = _finish(model, data, device)
     model.save_pretrained(folder, safe_serialization=True)  # type: ignore[operator]
     return {
@@ -104,7 +125,7 @@ def fit_codec(
         "parameters": sum(p.numel() for p in model.parameters()),
         "loss": float(np.mean(losses[-max(1, steps // 10) :])),
         "psnr": psnr,
-        "images_per_second": round(steps * batch / seconds, 1),
+        "images_per_second": round(speed, 1),
     }
 
 
@@ -136,45 +157,19 @@ def _new_autoencoder(channels: int, side: int, factor: int, base_channels: int, 
     return model
 
 
-def _train(
-    model: Any,
-    data: ImageData,
-    order: np.random.Generator,
-    noise: torch.Generator,
-    steps: int,
-    batch: int,
-    device: torch.device | str,
-    progress: bool,
-) -> list[float]:
-    """One run of AdamW; the loss of every step."""
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=steps + 1, pct_start=rise(steps)
-    )
-    losses: list[float] = []
-    with tqdm(total=steps, desc="fit codec", unit="step", disable=not progress) as bar:
-        for _, indices in zip(range(steps), batches(len(data), batch, order), strict=False):
-            images = _images(data, indices, device)
-            posterior = model.encode(images).latent_dist
-            drawn = torch.randn(posterior.mean.shape, generator=noise).to(device)
-            error = model.decode(posterior.mean + posterior.std * drawn).sample - images
-            loss = error.abs().mean() + error.square().mean() + KL_WEIGHT * posterior.kl().mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-            check_loss(losses[-1], "codec", len(losses), steps)
-            bar.update()
-            bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
-    return losses
+def _loss(model: Any, images: Tensor, drawn: Tensor) -> Tensor:
+    """Of images and the noise of their posteriors, in float32 whatever the model computes in."""
+    posterior = model.encode(images).latent_dist
+    error = model.decode(posterior.mean + posterior.std * drawn).sample.float() - images
+    loss: Tensor = error.abs().mean() + error.square().mean() + KL_WEIGHT * posterior.kl().float().mean()
+    return loss
 
 
 @torch.no_grad()
 def _finish(model: Any, data: ImageData, device: torch.device | str) -> float:
-    """Write the latents' scale into the configuration; PSNR in dB of images spread over the data."""
+    """Put the latents' mean into the weights and their scale into the configuration; PSNR in dB of images spread over
+    the data.
+    """
     model.eval()
     chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), 1024)).astype(np.int64))
     latents, squares, pixels = [], 0.0, 0
@@ -185,7 +180,11 @@ def _finish(model: Any, data: ImageData, device: torch.device | str) -> float:
         latents.append(mean.double())
         squares, pixels = squares + float(error.double().square().sum()), pixels + error.numel()
     z = torch.cat(latents)
-    model.register_to_config(shift_factor=float(z.mean()), scaling_factor=1 / max(float(z.std()), 1e-6))
+    mean = z.mean((0, 2, 3))
+    model.quant_conv.bias[: len(mean)] -= mean.float()
+    model.post_quant_conv.bias += (model.post_quant_conv.weight[:, :, 0, 0].double() @ mean).float()
+    std = float((z - mean.reshape(1, -1, 1, 1)).square().mean().sqrt())
+    model.register_to_config(scaling_factor=1 / max(std, 1e-6))
     return -10 * math.log10(max(squares / pixels, 1e-12))
 
 

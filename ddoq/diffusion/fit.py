@@ -1,33 +1,32 @@
-"""Train a small class-conditional DiT on latents: diffusers' DiTTransformer2DModel with DDIMScheduler, saved in their
-own format.
+"""Train a class-conditional DiT on latents: diffusers' DiTTransformer2DModel with DDIMScheduler, or that of flows,
+saved in their own format.
 
-Cosine schedule, v-prediction, mean squared error; the label is dropped for one image in ten, for classifier-free
-guidance; the saved weights are an exponential moving average. The number of steps depends on the configuration alone,
-so that the same seed gives the same bytes on the same machine with the same number of threads.
+Velocity or noise on the cosine schedule, or a straight flow; mean squared error; the label is dropped for one image in
+ten, for classifier-free guidance; the saved weights are an exponential moving average. The number of steps depends on
+the configuration alone, so that the same seed gives the same bytes on the same machine with the same number of threads.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from ddoq._fit import batches, check_loss, check_steps, rise, torch_seed
+from ddoq._fit import check_steps, torch_seed
 from ddoq._torchvision import ensure_importable
+from ddoq._training import Journal, Recipe, TrainingPrecision, train
 from ddoq.diffusion.dit import FACTS
 from ddoq.files import write_atomic
 from ddoq.run import seed_sequence
 
+Objective = Literal["flow", "epsilon", "velocity"]
 LABEL_DROPOUT = 0.1
 LEARNING_RATE = 2e-3
 HEAD_SIZE = 32
@@ -47,6 +46,13 @@ def fit_diffusion(
     batch_size: int = 64,
     width: int = 128,
     depth: int = 4,
+    patch: int | None = None,
+    objective: Objective = "velocity",
+    standardise: bool = True,
+    ema: float | None = None,
+    accumulate: int = 1,
+    precision: TrainingPrecision = "float32",
+    journal: Journal | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -69,8 +75,19 @@ def fit_diffusion(
         Training steps; default: as many as see 4.2 million tokens (86,000 images at a latent side of 7) or each image
         25 times, whichever is less, but at least 500.
     batch_size, width, depth
-        Images per step, channels (a multiple of 32) and blocks of the transformer. Patches are single latent pixels up
-        to a side of 8.
+        Images per step, channels (a multiple of 32) and blocks of the transformer. The learning rate falls with the
+        width.
+    patch
+        Side of a patch, which divides the latents'; default: 1 up to a side of 8, see `patch_size`.
+    objective
+        What the model predicts: "velocity" or "epsilon" on the cosine schedule, or "flow", noise - latent on the
+        straight line between them.
+    standardise
+        Without it the model sees the latents as they are.
+    ema
+        Decay of the averaged weights, see `default_ema`.
+    accumulate, precision, journal
+        See `ddoq._training`: parts of a step, "bfloat16" for mixed precision, checkpoints and log.
 
     Returns
     -------
@@ -88,26 +105,49 @@ def fit_diffusion(
     """
     _check(latents, labels, n_classes, steps, width)
     channels, side = latents.shape[1], latents.shape[2]
-    patch = patch_size(side)
+    patch = patch or patch_size(side)
     batch = min(batch_size, len(latents))
     if steps is None:
         images = min(TOKEN_BUDGET / (side // patch) ** 2, EPOCHS * len(latents))
         steps = max(MIN_STEPS, round(images / batch))
-    mean, std = _scale(latents)
+    mean, std = _scale(latents) if standardise else (torch.zeros(1, channels, 1, 1), torch.ones(1, channels, 1, 1))
     streams = seed_sequence(seed, "diffusion").spawn(3)
     model = _new_dit(channels, side, patch, n_classes, width, depth, torch_seed(streams[0])).to(device)
-    scheduler = _new_scheduler()
-    order = np.random.Generator(np.random.PCG64(streams[1]))
-    noise = torch.Generator().manual_seed(torch_seed(streams[2]))
+    scheduler = new_scheduler(objective)
 
-    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-        for indices in batches(len(latents), batch, order):
-            x = torch.from_numpy(np.asarray(latents[indices], dtype=np.float32))
-            yield ((x - mean) / std).to(device), torch.from_numpy(labels[indices].astype(np.int64)).to(device)
+    def draw(indices: NDArray[np.integer[Any]], noise: torch.Generator) -> tuple[Tensor, ...]:
+        x = torch.from_numpy(np.asarray(latents[indices], dtype=np.float32))
+        y = torch.from_numpy(labels[indices].astype(np.int64))
+        u, e = _times(len(x), noise), torch.randn(x.shape, generator=noise)
+        dropped = torch.rand(len(x), generator=noise) < LABEL_DROPOUT
+        x, e, u = ((x - mean) / std).to(device), e.to(device), u.to(device)
+        return *_noised(scheduler, objective, x, e, u), torch.where(dropped, n_classes, y).to(device)
 
-    start = time.monotonic()
-    averaged, losses = _train(model, scheduler, pairs(), noise, steps, n_classes, progress)
-    seconds = time.monotonic() - start
+    def loss_of(noised: Tensor, t: Tensor, target: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.mse_loss(model(noised, timestep=t, class_labels=y).sample.float(), target)
+
+    recipe = Recipe(
+        steps,
+        batch,
+        LEARNING_RATE * 128 / width,
+        1e-2,
+        betas=(0.9, 0.99),
+        ema=default_ema(steps) if ema is None else ema,
+        accumulate=accumulate,
+        precision=precision,
+    )
+    model.eval()  # in training mode every block would drop labels by itself, from the global generator
+    averaged, losses, speed = train(
+        "diffusion model",
+        model,
+        recipe,
+        len(latents),
+        streams[1:],
+        draw,
+        loss_of,
+        journal=journal,
+        progress=progress,
+    )
     averaged.save_pretrained(folder / "transformer", safe_serialization=True)
     scheduler.save_pretrained(folder / "scheduler")
     facts: dict[str, Any] = {"latent_mean": mean.flatten().tolist(), "latent_std": std.flatten().tolist()}
@@ -122,8 +162,17 @@ def fit_diffusion(
         "patch": patch,
         "parameters": sum(p.numel() for p in model.parameters()),
         "loss": float(np.mean(losses[-max(1, steps // 10) :])),
-        "images_per_second": round(steps * batch / seconds, 1),
+        "images_per_second": round(speed, 1),
     }
+
+
+def default_ema(steps: int) -> float:
+    """Give the decay of the averaged weights: 0.995 up to 2,000 steps, for more an average over a tenth of them.
+
+    >>> default_ema(500), default_ema(20_000), default_ema(400_000)
+    (0.995, 0.9995, 0.9999)
+    """
+    return max(0.995, min(0.9999, 1 - 10 / steps))
 
 
 def patch_size(side: int) -> int:
@@ -158,16 +207,34 @@ def _scale(latents: Any) -> tuple[Tensor, Tensor]:
     return (torch.from_numpy(mean).float().reshape(1, -1, 1, 1), torch.from_numpy(std).float().reshape(1, -1, 1, 1))
 
 
-def _new_scheduler() -> Any:
-    ensure_importable()
-    from diffusers import DDIMScheduler
+def new_scheduler(objective: Objective) -> Any:
+    """DDIM on the cosine schedule, or Euler's method for flows.
 
+    What is predicted of an image that is all but noise says nothing of the image where it is the noise: "epsilon"
+    leaves the last steps of the schedule out.
+    """
+    ensure_importable()
+    from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+
+    if objective == "flow":
+        return FlowMatchEulerDiscreteScheduler(shift=1.0)
     return DDIMScheduler(
         beta_schedule="squaredcos_cap_v2",
-        prediction_type="v_prediction",
+        prediction_type="epsilon" if objective == "epsilon" else "v_prediction",
         clip_sample=False,
-        timestep_spacing="trailing",
+        timestep_spacing="leading" if objective == "epsilon" else "trailing",
+        steps_offset=1 if objective == "epsilon" else 0,
     )
+
+
+def _noised(scheduler: Any, objective: Objective, x: Tensor, e: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Noised latents, their times as the model is told them, and what it is to predict, at shares u of the schedule."""
+    total = scheduler.config.num_train_timesteps
+    if objective == "flow":
+        sigma = u.reshape(-1, 1, 1, 1)
+        return x + sigma * (e - x), u * total, e - x
+    t = (u * total).long().clamp(max=total - 1)
+    return scheduler.add_noise(x, e, t), t, e if objective == "epsilon" else scheduler.get_velocity(x, e, t)
 
 
 def _new_dit(channels: int, side: int, patch: int, n_classes: int, width: int, depth: int, seed: int) -> Any:
@@ -195,51 +262,9 @@ def _new_dit(channels: int, side: int, patch: int, n_classes: int, width: int, d
     return model
 
 
-def _train(
-    model: Any,
-    scheduler: Any,
-    batches: Iterator[tuple[Tensor, Tensor]],
-    noise: torch.Generator,
-    steps: int,
-    null: int,
-    progress: bool,
-) -> tuple[Any, list[float]]:
-    """One run of AdamW; the averaged model and the loss of every step."""
-    model.eval()  # in training mode every block would drop labels by itself, from the global generator
-    averaged = copy.deepcopy(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=steps + 1, pct_start=rise(steps), cycle_momentum=False
-    )
-    losses: list[float] = []
-    with tqdm(total=steps, desc="fit diffusion", unit="step", disable=not progress) as bar:
-        for _, (x, y) in zip(range(steps), batches, strict=False):
-            t = _times(len(x), scheduler.config.num_train_timesteps, noise).to(x.device)
-            e = torch.randn(x.shape, generator=noise).to(x.device)
-            dropped = (torch.rand(len(x), generator=noise) < LABEL_DROPOUT).to(x.device)
-            output = model(scheduler.add_noise(x, e, t), timestep=t, class_labels=torch.where(dropped, null, y)).sample
-            loss = nn.functional.mse_loss(output, scheduler.get_velocity(x, e, t))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-            check_loss(losses[-1], "diffusion model", len(losses), steps)
-            _average(averaged, model, min(0.995, len(losses) / (len(losses) + 9)))
-            bar.update()
-            bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
-    return averaged, losses
-
-
-def _times(count: int, total: int, noise: torch.Generator) -> Tensor:
-    """Times spread evenly over the schedule with one random shift, in random order: less noise in the loss than
-    independent ones.
+def _times(count: int, noise: torch.Generator) -> Tensor:
+    """Times spread evenly over [0, 1] with one random shift, in random order: less noise in the loss than independent
+    ones.
     """
-    times = ((torch.arange(count) + torch.rand(1, generator=noise)) / count * total).long().clamp(max=total - 1)
+    times = (torch.arange(count) + torch.rand(1, generator=noise)) / count
     return times[torch.randperm(count, generator=noise)]
-
-
-@torch.no_grad()
-def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1 - decay)

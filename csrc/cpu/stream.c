@@ -148,6 +148,7 @@ static bool allocate(struct ddoq_stream *stream)
     stream->half = ddoq_take(memory, padded, 1, item);
     stream->sums = ddoq_take(memory, k, d, sizeof(double));
     stream->mass = ddoq_take(memory, k, 1, sizeof(double));
+    stream->heaviest = ddoq_take(memory, k, 1, sizeof(double));
     stream->count = ddoq_take(memory, k, 1, sizeof(int64_t));
     stream->n_moved = ddoq_take(memory, stream->n_tasks, 1, sizeof(size_t));
     if (stream->args->uniforms) {

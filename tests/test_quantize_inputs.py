@@ -156,8 +156,8 @@ def test_halves_are_never_copied_whole(form: str, tmp_path: Path) -> None:
         [sys.executable, "-c", program, tmp_path / "X.npy", form], check=True, capture_output=True, text=True
     )
     grown, size = map(int, answer.stdout.split())
-    # X is 16 MB, and would be 32 MB in float32. Gram form: points of 3.2 MB, a matrix of 0.6 MB. Streaming: panels of 38
-    # MB, points, the same in panels, candidates, sums of 6.4 MB of the cells and of 10 MB of the rows: 69 MB
+    # X is 16 MB, and would be 32 MB in float32. Gram form: points of 3.2 MB, a matrix of 0.6 MB. Streaming: panels of
+    # 38 MB, points, the same in panels, candidates, sums of 6.4 MB of the cells and of 10 MB of the rows: 69 MB
     assert grown < (size / 2 if form == "gram" else 5 * size)
 
 

@@ -198,6 +198,7 @@ def check_memory(
     n_threads: int,
     classes: NDArray[Any],
     forms: NDArray[np.uint8],
+    refine: str,
 ) -> None:
     """Refuse work that does not fit into the memory that is free.
 
@@ -220,7 +221,8 @@ def check_memory(
             f"GiB, and {free / 2**30:.1f} GiB are free: use {' or '.join(remedies)}"
         )
     c, threads = int(side_by_side[0]), len(side_by_side)
-    remedies = ['form="streaming"'] * bool(stream[c] <= free) + ["n_threads=1"] * (threads > 1) + remedies
+    streamed = 'form="streaming", refine="none"' if refine == "hartigan" else 'form="streaming"'
+    remedies = [streamed] * bool(stream[c] <= free) + ["n_threads=1"] * (threads > 1) + remedies
     raise MemoryError(
         f"quantising the {sizes[c]} samples{of_class(classes, c)} takes {gram[c] / 2**30:.1f} GiB (it grows with the "
         f"square of their number), {threads} thread(s) side by side {total / 2**30:.1f} GiB, "

@@ -426,7 +426,7 @@ def _quantize(
     if repeats is not None:
         forms = _curve_forms(_forms(form, refine, np.repeat(sizes, repeats), k, X.shape[1]), np.repeat(forms, repeats))
     if method == "lloyd":
-        check_memory(sizes, own_k, X.shape[1], real_type(X.dtype), threads, own_classes, own_forms)
+        check_memory(sizes, own_k, X.shape[1], real_type(X.dtype), threads, own_classes, own_forms, refine)
     if repeats is not None:
         own = np.split(rows, np.cumsum(sizes)[:-1])
         rows = np.concatenate([part for part, repeat in zip(own, repeats, strict=True) for _ in range(repeat)])

@@ -285,8 +285,11 @@ def test_memory_is_known_before_and_the_advice_helps(
     monkeypatch.setattr(_check, "available_memory", lambda: largest + next_largest - 1)
     with pytest.raises(MemoryError, match=r'40 samples of class 0 .* use form="streaming" or n_threads=1 or'):
         quantize_classes(X, y, 2, n_threads=2)
+    with pytest.raises(MemoryError, match='use form="streaming", refine="none" or n_threads=1 or'):
+        quantize_classes(X, y, 2, n_threads=2, refine="hartigan")
     quantize_classes(X, y, 2, n_threads=1)
     quantize_classes(X, y, 2, n_threads=2, form="streaming")
+    quantize_classes(X, y, 2, n_threads=2, form="streaming", refine="none")
     monkeypatch.setattr(_check, "available_memory", lambda: largest - 1)
     last = "float32 or fewer" if dtype == "float64" else "fewer samples"
     with pytest.raises(MemoryError, match=f'use form="streaming" or {last}'):

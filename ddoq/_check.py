@@ -114,7 +114,8 @@ def check_finite(X: NDArray[Any], class_index: NDArray[np.int64], classes: NDArr
     largest = _backend.core.largest(X, _backend.n_threads(None), _backend.isa())
     if np.isfinite(largest):
         dtype = real_type(X.dtype)
-        limit = float(np.sqrt(np.finfo(dtype).max / (4 * X.shape[1])))
+        # |x|^2 is then at most a sixteenth of the greatest number, and |x - y|^2 a quarter, as the streaming form wants
+        limit = float(np.sqrt(np.finfo(dtype).max / (16 * X.shape[1])))
         if largest > limit:
             raise ValueError(
                 f"{name} has values up to {largest:.3g}, whose squared distances overflow {dtype} "

@@ -342,6 +342,19 @@ def test_bad_options(options: dict[str, Any], error: type[Exception], message: s
         quantize([[0.0], [1.0]], 1, **options)
 
 
+@pytest.mark.parametrize("form", ["gram", "streaming"])
+@dtypes
+def test_great_values_are_fitted_or_refused_alike(form: Any, dtype: str, isa: str) -> None:
+    X = np.where(np.arange(40)[:, None] < 2, 1, -1) * np.ones(3, dtype=dtype)
+    largest = np.sqrt(np.finfo(dtype).max / 48)
+    q = quantize((X * 0.999 * largest).astype(dtype), 2, form=form, refine="none", random_state=0)
+    assert sorted(q.counts.tolist()) == [2, 38]
+    assert q.distortion < 1e-20 * float(largest) ** 2
+    for factor in (1.001, 1.9, 3):
+        with pytest.raises(ValueError, match=r"overflow.*scale the data"):
+            quantize((X * factor * largest).astype(dtype), 2, form=form, refine="none", random_state=0)
+
+
 # Interruption
 
 INTERRUPTED = """

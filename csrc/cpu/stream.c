@@ -85,6 +85,7 @@ static enum ddoq_status pack_rows(struct ddoq_stream *stream, size_t chunk, void
                       ddoq_stream_chunk(stream, block, first));
         for (size_t i = 0; i < rows.n; i++) {
             double square = x->kernels->dist2(x->d, ddoq_features(&rows, i, 0, x->d, widened), stream->shift);
+            /* so that |c|^2 / 2 - <x, c> does not overflow */
             if (!(square <= (x->kernels->item == sizeof(float) ? FLT_MAX : DBL_MAX) / 4))
                 return DDOQ_NOT_FINITE;
             squares[0] += square;

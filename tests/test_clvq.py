@@ -313,6 +313,13 @@ def test_bad_input() -> None:
         stream.update([[1.0]])
     with pytest.raises(ValueError, match=r"X\[0, 1\] is nan"):
         stream.update([[1.0, float("nan")]])
+    narrow = OnlineQuantizer(1)
+    narrow.update(np.ones((1, 2), dtype=np.float32))
+    for value, match in ((1e300, r"X\[0, 1\] is inf"), (1e30, "overflow float32")):
+        with pytest.raises(ValueError, match=match):
+            narrow.update([[1.0, value]])
+        with pytest.raises(ValueError, match=match):
+            narrow.quantization([[1.0, value]])
 
 
 def test_the_core_refuses_what_it_cannot_trust() -> None:

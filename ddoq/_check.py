@@ -109,9 +109,11 @@ def check_tolerance(value: object) -> float:
     return tol
 
 
-def check_finite(X: NDArray[Any], class_index: NDArray[np.int64], classes: NDArray[Any], name: str = "X") -> None:
+def check_finite(
+    X: NDArray[Any], class_index: NDArray[np.int64], classes: NDArray[Any], n_threads: int, name: str = "X"
+) -> None:
     """Refuse NaN, infinity, and values whose squared distances overflow the data's type."""
-    largest = _backend.core.largest(X, _backend.n_threads(None), _backend.isa())
+    largest = _backend.core.largest(X, n_threads, _backend.isa())
     if np.isfinite(largest):
         dtype = real_type(X.dtype)
         # |x|^2 is then at most a sixteenth of the greatest number, and |x - y|^2 a quarter, as the streaming form wants

@@ -178,7 +178,7 @@ class OnlineQuantizer:
         """The points as they are, with labels, distortion and weights from a full assignment of X; nothing moves."""
         points, samples = self.points, self._samples(X)
         labels, dist2 = np.empty(len(samples), dtype=np.int64), np.empty(len(samples))
-        _backend.core.assign(samples, points, labels, dist2, _backend.n_threads(), _backend.isa())
+        _backend.core.assign(samples, points, labels, dist2, self.n_threads, _backend.isa())
         counts = np.bincount(labels, minlength=self.k).astype(np.int64)
         return Quantization(
             points=points,
@@ -196,7 +196,7 @@ class OnlineQuantizer:
             raise ValueError(f"X has {samples.shape[1]} features, but the first batch had {first.shape[1]}")
         with np.errstate(over="ignore"):  # what overflows is refused below
             samples = np.ascontiguousarray(samples, dtype=first.dtype)
-        check_finite(samples, np.zeros(len(samples), dtype=np.int64), np.array([None]))
+        check_finite(samples, np.zeros(len(samples), dtype=np.int64), np.array([None]), self.n_threads)
         return samples
 
     def _start(self, seen: NDArray[Any]) -> NDArray[Any]:

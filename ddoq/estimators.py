@@ -215,10 +215,10 @@ class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
                 distortion=self.distortion_,
                 n_iter=self.n_iter_,
             )
-            return OnlineQuantizer.from_quantization(fitted)
+            return OnlineQuantizer.from_quantization(fitted, n_threads=self.n_threads)
         if not isinstance(self.init, str):
             raise ValueError("partial_fit starts from the first distinct samples: to give points as init, fit first")
-        return OnlineQuantizer(self.n_clusters)
+        return OnlineQuantizer(self.n_clusters, n_threads=self.n_threads)
 
     def __sklearn_is_fitted__(self) -> bool:
         """Say that there are points: a first `partial_fit` of few samples leaves none."""

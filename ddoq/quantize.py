@@ -416,7 +416,7 @@ def _quantize(
     if repeats is not None:
         first = np.cumsum(repeats) - repeats
         own_classes, own_k = classes[first], np.maximum.reduceat(k, first)
-    check_finite(X, class_index, own_classes)
+    check_finite(X, class_index, own_classes, threads)
 
     rows = np.flatnonzero(w > 0)
     rows = rows[np.argsort(class_index[rows], kind="stable")]

@@ -211,7 +211,7 @@ def quantize(
         "streaming": iterations over a packed copy of the samples with all threads, memory n d; "auto": streaming above
         4,096 samples, but above 16,384 where "auto" refines and there are at most 100 samples a point.
     max_iter
-        Most Lloyd iterations of a start.
+        Most Lloyd iterations of a start. A fit that it or `tol` stops may leave a point without samples (weight zero).
     tol
         Of the streaming form, as in scikit-learn: it also stops where the squares of the points' shifts sum to at most
         tol times the mean of the features' variances. The Gram form stops where the labels stay, as does tol=0.
@@ -220,7 +220,8 @@ def quantize(
     random_state
         Seed: an integer or SeedSequence for repeatable results; a Generator or RandomState is drawn from; None: fresh.
     n_threads
-        Threads; None: as many as the process may use. The result has the same bits for any number.
+        Threads; None: as many as the process may use. The result has the same bits for any number. Not of "minibatch":
+        scikit-learn takes all threads of OpenMP and BLAS, and its bits may depend on them.
 
     Raises
     ------

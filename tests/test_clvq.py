@@ -114,8 +114,8 @@ def test_means_are_nearer_than_the_last_points(clock: Clock) -> None:
 
 
 def test_threads_do_not_change_the_bits(isa: str) -> None:
-    X = normal(200, 700, "float32")  # 190 points of 700 features are enough for threads
-    one, many = (OnlineQuantizer(190, average=True, n_threads=n) for n in (1, 3))
+    X = normal(640, 700, "float32")  # 560 points of 700 features are enough for threads, with a margin
+    one, many = (OnlineQuantizer(560, average=True, n_threads=n) for n in (1, 3))
     for stream in (one, many):
         stream.update(np.concatenate([X, X + 1]))
     assert_array_equal(one.points, many.points)

@@ -221,6 +221,7 @@ def problems(n_threads: int, isa: str) -> dict[str, tuple[list[Any], list[Any]]]
     return {
         "assign": (assign, [labels, dist2]),
         "gram": (gram, [gram[1]]),
+        "largest": ([X, n_threads, isa], []),
         "clvq": (clvq, [*clvq[1:5], *clvq[7:10]]),
         "weighted_loss": (loss, [gradient]),
         "quantize_classes": (classes, quantized),

@@ -58,8 +58,8 @@ def test_all_numbers_of_points_have_one_form(
             return getattr(core, name)
 
         def quantize_classes(self, *arguments: Any) -> None:
-            self.found += arguments[11].tolist()
-            arguments[18][:] = 1
+            self.found += arguments[12].tolist()
+            arguments[19][:] = 1
 
     core, spy = _backend.core, Core()
     monkeypatch.setattr(_backend, "core", spy)

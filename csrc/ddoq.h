@@ -51,8 +51,8 @@ enum ddoq_status ddoq_largest(const struct ddoq_run *run, enum ddoq_type type, c
 enum ddoq_status ddoq_assign(const struct ddoq_run *run, enum ddoq_type type, const void *X, size_t n,
                              const void *points, size_t k, size_t d, int64_t *labels, double *dist2);
 
-/* Features of the sketch of d features for k points: fewer for many points, where the fit is good to a percent anyway;
- * no sketch is made of fewer features than that. */
+/* Features of the sketch of d features for k points (the most of the classes that share it): fewer for many points,
+ * where the fit is good to a percent anyway; no sketch is made of fewer features than that. */
 static inline size_t ddoq_sketch_features(size_t d, size_t k)
 {
     size_t m = d / (k <= 16 ? 3 : 6) / 256 * 256;

@@ -109,12 +109,15 @@ def check_tolerance(value: object) -> float:
     return tol
 
 
-def check_finite(X: NDArray[Any], class_index: NDArray[np.int64], classes: NDArray[Any], name: str = "X") -> None:
+def check_finite(
+    X: NDArray[Any], class_index: NDArray[np.int64], classes: NDArray[Any], n_threads: int, name: str = "X"
+) -> None:
     """Refuse NaN, infinity, and values whose squared distances overflow the data's type."""
-    largest = _backend.core.largest(X, _backend.n_threads(None), _backend.isa())
+    largest = _backend.core.largest(X, n_threads, _backend.isa())
     if np.isfinite(largest):
         dtype = real_type(X.dtype)
-        limit = float(np.sqrt(np.finfo(dtype).max / (4 * X.shape[1])))
+        # |x|^2 is then at most a sixteenth of the greatest number, and |x - y|^2 a quarter, as the streaming form wants
+        limit = float(np.sqrt(np.finfo(dtype).max / (16 * X.shape[1])))
         if largest > limit:
             raise ValueError(
                 f"{name} has values up to {largest:.3g}, whose squared distances overflow {dtype} "
@@ -198,6 +201,7 @@ def check_memory(
     n_threads: int,
     classes: NDArray[Any],
     forms: NDArray[np.uint8],
+    refine: str,
 ) -> None:
     """Refuse work that does not fit into the memory that is free.
 
@@ -220,7 +224,8 @@ def check_memory(
             f"GiB, and {free / 2**30:.1f} GiB are free: use {' or '.join(remedies)}"
         )
     c, threads = int(side_by_side[0]), len(side_by_side)
-    remedies = ['form="streaming"'] * bool(stream[c] <= free) + ["n_threads=1"] * (threads > 1) + remedies
+    streamed = 'form="streaming", refine="none"' if refine == "hartigan" else 'form="streaming"'
+    remedies = [streamed] * bool(stream[c] <= free) + ["n_threads=1"] * (threads > 1) + remedies
     raise MemoryError(
         f"quantising the {sizes[c]} samples{of_class(classes, c)} takes {gram[c] / 2**30:.1f} GiB (it grows with the "
         f"square of their number), {threads} thread(s) side by side {total / 2**30:.1f} GiB, "

@@ -178,7 +178,7 @@ class OnlineQuantizer:
         """The points as they are, with labels, distortion and weights from a full assignment of X; nothing moves."""
         points, samples = self.points, self._samples(X)
         labels, dist2 = np.empty(len(samples), dtype=np.int64), np.empty(len(samples))
-        _backend.core.assign(samples, points, labels, dist2, _backend.n_threads(), _backend.isa())
+        _backend.core.assign(samples, points, labels, dist2, self.n_threads, _backend.isa())
         counts = np.bincount(labels, minlength=self.k).astype(np.int64)
         return Quantization(
             points=points,
@@ -191,11 +191,13 @@ class OnlineQuantizer:
 
     def _samples(self, X: ArrayLike) -> NDArray[Any]:
         samples = as_samples(X)
-        check_finite(samples, np.zeros(len(samples), dtype=np.int64), np.array([None]))
         first = self._points if self._points is not None else self._waiting[0] if self._waiting else samples
         if samples.shape[1] != first.shape[1]:
             raise ValueError(f"X has {samples.shape[1]} features, but the first batch had {first.shape[1]}")
-        return np.ascontiguousarray(samples, dtype=first.dtype)
+        with np.errstate(over="ignore"):  # what overflows is refused below
+            samples = np.ascontiguousarray(samples, dtype=first.dtype)
+        check_finite(samples, np.zeros(len(samples), dtype=np.int64), np.array([None]), self.n_threads)
+        return samples
 
     def _start(self, seen: NDArray[Any]) -> NDArray[Any]:
         """Make the first k distinct rows the points, if there are as many; the other rows."""

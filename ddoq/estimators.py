@@ -24,7 +24,8 @@ class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     ----------
     n_clusters
         Number of points, at most the number of distinct rows of positive weight. scikit-learn's `KMeans` warns above
-        that and keeps points without samples; here it is an error, since every point must have mass.
+        that and keeps points without samples; here it is an error, since every point must have mass (a fit that `tol`
+        or `max_iter` stops may still leave one without, as `KMeans` may).
     init, n_init, refine, form, max_iter, tol, random_state, n_threads
         As for `ddoq.quantize`. With `refine="none"` the fit is that of `KMeans` from the same start, with the same
         `tol` in streaming form and with `tol=0` in Gram form.
@@ -215,10 +216,10 @@ class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
                 distortion=self.distortion_,
                 n_iter=self.n_iter_,
             )
-            return OnlineQuantizer.from_quantization(fitted)
+            return OnlineQuantizer.from_quantization(fitted, n_threads=self.n_threads)
         if not isinstance(self.init, str):
             raise ValueError("partial_fit starts from the first distinct samples: to give points as init, fit first")
-        return OnlineQuantizer(self.n_clusters)
+        return OnlineQuantizer(self.n_clusters, n_threads=self.n_threads)
 
     def __sklearn_is_fitted__(self) -> bool:
         """Say that there are points: a first `partial_fit` of few samples leaves none."""

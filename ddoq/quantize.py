@@ -211,7 +211,7 @@ def quantize(
         "streaming": iterations over a packed copy of the samples with all threads, memory n d; "auto": streaming above
         4,096 samples, but above 16,384 where "auto" refines and there are at most 100 samples a point.
     max_iter
-        Most Lloyd iterations of a start.
+        Most Lloyd iterations of a start. A fit that it or `tol` stops may leave a point without samples (weight zero).
     tol
         Of the streaming form, as in scikit-learn: it also stops where the squares of the points' shifts sum to at most
         tol times the mean of the features' variances. The Gram form stops where the labels stay, as does tol=0.
@@ -220,7 +220,8 @@ def quantize(
     random_state
         Seed: an integer or SeedSequence for repeatable results; a Generator or RandomState is drawn from; None: fresh.
     n_threads
-        Threads; None: as many as the process may use. The result has the same bits for any number.
+        Threads; None: as many as the process may use. The result has the same bits for any number. Not of "minibatch":
+        scikit-learn takes all threads of OpenMP and BLAS, and its bits may depend on them.
 
     Raises
     ------
@@ -416,16 +417,17 @@ def _quantize(
     if repeats is not None:
         first = np.cumsum(repeats) - repeats
         own_classes, own_k = classes[first], np.maximum.reduceat(k, first)
-    check_finite(X, class_index, own_classes)
+    check_finite(X, class_index, own_classes, threads)
 
     rows = np.flatnonzero(w > 0)
     rows = rows[np.argsort(class_index[rows], kind="stable")]
     sizes = np.bincount(class_index[rows], minlength=len(own_classes))
     check_number_of_points(X, rows, _offsets(sizes), own_k, own_classes)
-    forms = _forms(form, refine, sizes if repeats is None else np.repeat(sizes, repeats), k, X.shape[1])
+    forms = own_forms = _forms(form, refine, sizes, own_k, X.shape[1])
+    if repeats is not None:
+        forms = _curve_forms(_forms(form, refine, np.repeat(sizes, repeats), k, X.shape[1]), np.repeat(forms, repeats))
     if method == "lloyd":
-        own_forms = forms if repeats is None else np.minimum.reduceat(forms, first)
-        check_memory(sizes, own_k, X.shape[1], real_type(X.dtype), threads, own_classes, own_forms)
+        check_memory(sizes, own_k, X.shape[1], real_type(X.dtype), threads, own_classes, own_forms, refine)
     if repeats is not None:
         own = np.split(rows, np.cumsum(sizes)[:-1])
         rows = np.concatenate([part for part, repeat in zip(own, repeats, strict=True) for _ in range(repeat)])
@@ -480,7 +482,8 @@ def quantize_curves(
 ) -> list[NDArray[np.float64]]:
     """Distortion of each class for each of its own numbers of points k; options as for `_quantize`.
 
-    The core shares the Gram matrix among consecutive classes of the same rows: each class is given once for each k.
+    The core shares the Gram matrix among consecutive classes of the same rows: each class is given once for each k, in
+    the form of its largest one.
     """
     repeats = np.array([len(numbers) for numbers in k])
     result = _quantize(
@@ -542,6 +545,16 @@ def _forms(form: Form, refine: Refine, n: NDArray[np.int64], k: NDArray[np.int64
         moves_pay = (forms != GRAM) & (n <= MOVES_TO_SAMPLES) & (n <= MOVES_TO_SAMPLES_PER_POINT * k)
         forms[(n > GRAM_TO_SAMPLES) & ~moves_pay] = STREAMING
     return forms
+
+
+def _curve_forms(forms: NDArray[np.uint8], largest: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """How the numbers of points of a curve are quantised: as the class's largest k, so that they share its Gram matrix.
+
+    Single-point moves are each one's own: they need no other matrix.
+    """
+    own = np.where(forms == GRAM, GRAM, GRAM_MOVES)
+    shared: NDArray[np.uint8] = np.where(largest >= SKETCH, largest, own).astype(np.uint8)
+    return shared
 
 
 def _empty_result(

@@ -84,8 +84,9 @@ def rate_distortion(
 ) -> RateDistortion:
     """Distortion of every class for every number of points in k, from one Gram matrix for each class.
 
-    Each value is that of `quantize_classes` with that k and the same seed, whatever other k are asked for. Fits find
-    local minima: a curve may rise by a little where k grows by a little.
+    Each value is that of `quantize_classes` with that k and the same seed, whatever other k are asked for, as long as
+    `form="auto"` would choose alike and there is no sketch: a class is quantised in the form, and in the sketch, of its
+    largest k. Fits find local minima: a curve may rise by a little where k grows by a little.
 
     Parameters
     ----------

@@ -60,7 +60,7 @@ def w2(
     dtype = np.result_type(samples, support)
     samples, support = samples.astype(dtype, copy=False), support.astype(dtype, copy=False)
     for array, name in ((samples, "X"), (support, "points")):
-        check_finite(array, np.zeros(len(array), dtype=np.int64), np.array([None]), name)
+        check_finite(array, np.zeros(len(array), dtype=np.int64), np.array([None]), _backend.n_threads(), name)
     mass = _shares(sample_weight, len(samples), "sample_weight")
     if weights is None:
         return math.sqrt(float(mass @ _nearest(samples, support)))
@@ -111,7 +111,7 @@ def barycentre(
     if samples.shape[1] != support.shape[1]:
         raise ValueError(f"X has {samples.shape[1]} features and start has {support.shape[1]}: they must match")
     for array, name in ((samples, "X"), (support, "start")):
-        check_finite(array, np.zeros(len(array), dtype=np.int64), np.array([None]), name)
+        check_finite(array, np.zeros(len(array), dtype=np.int64), np.array([None]), _backend.n_threads(), name)
     mass = _shares(sample_weight, len(samples), "sample_weight")
     centre = mass @ samples
     scale = float(np.sqrt(mass @ ((samples - centre) ** 2).sum(axis=1))) or 1.0

@@ -52,6 +52,12 @@ def valid_assign(rng: np.random.Generator) -> list[Any]:
     return [X, points, np.empty(n, dtype=np.int64), np.empty(n), int(rng.integers(1, 4)), isa_of(rng)]
 
 
+def valid_largest(rng: np.random.Generator) -> list[Any]:
+    n, d = (int(size) for size in rng.integers(0, 40, size=2))
+    dtype = rng.choice(["float16", "float32", "float64", "uint16"])
+    return [real(rng.normal(size=(n, d)), dtype), int(rng.integers(1, 4)), isa_of(rng)]
+
+
 def valid_gram(rng: np.random.Generator) -> list[Any]:
     n, d = (int(size) for size in rng.integers(0, 40, size=2))
     return [rng.normal(size=(n, d)).astype(np.float32), np.empty((n, n), np.float32), isa_of(rng)]
@@ -109,6 +115,7 @@ VALID: dict[str, Callable[[np.random.Generator], list[Any]]] = {
     "quantize_classes": valid_quantize,
     "assign": valid_assign,
     "gram": valid_gram,
+    "largest": valid_largest,
     "clvq": valid_clvq,
     "weighted_loss": valid_weighted_loss,
 }

@@ -114,8 +114,8 @@ def test_means_are_nearer_than_the_last_points(clock: Clock) -> None:
 
 
 def test_threads_do_not_change_the_bits(isa: str) -> None:
-    X = normal(200, 700, "float32")  # 190 points of 700 features are enough for threads
-    one, many = (OnlineQuantizer(190, average=True, n_threads=n) for n in (1, 3))
+    X = normal(640, 700, "float32")  # 560 points of 700 features are enough for threads, with a margin
+    one, many = (OnlineQuantizer(560, average=True, n_threads=n) for n in (1, 3))
     for stream in (one, many):
         stream.update(np.concatenate([X, X + 1]))
     assert_array_equal(one.points, many.points)
@@ -313,6 +313,13 @@ def test_bad_input() -> None:
         stream.update([[1.0]])
     with pytest.raises(ValueError, match=r"X\[0, 1\] is nan"):
         stream.update([[1.0, float("nan")]])
+    narrow = OnlineQuantizer(1)
+    narrow.update(np.ones((1, 2), dtype=np.float32))
+    for value, match in ((1e300, r"X\[0, 1\] is inf"), (1e30, "overflow float32")):
+        with pytest.raises(ValueError, match=match):
+            narrow.update([[1.0, value]])
+        with pytest.raises(ValueError, match=match):
+            narrow.quantization([[1.0, value]])
 
 
 def test_the_core_refuses_what_it_cannot_trust() -> None:

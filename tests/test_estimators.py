@@ -20,7 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from tolerances import DISTORTION, POINTS, SKLEARN_INERTIA, WEIGHTS
 
 import ddoq
-from ddoq import OnlineQuantizer, OptimalQuantizer
+from ddoq import OnlineQuantizer, OptimalQuantizer, _backend, quantize
 
 
 def normal(n: int, d: int, seed: int = 0) -> NDArray[np.float64]:
@@ -160,6 +160,33 @@ def test_partial_fit_is_the_online_quantiser() -> None:
     fitted = pickle.loads(pickle.dumps(fitted)).partial_fit(X[50:])
     assert_allclose(fitted.cluster_centers_, stream.points, rtol=0, atol=1e-5)
     assert_allclose(fitted.cluster_weights_, stream.online_weights, rtol=1e-9)
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_n_threads_is_that_of_every_call(n_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Core:
+        def __init__(self) -> None:
+            self.found: dict[str, int] = {}
+
+        def __getattr__(self, name: str) -> Any:
+            def call(*arguments: Any) -> Any:
+                at = {"largest": 1, "assign": 4, "clvq": 10, "quantize_classes": 13}[name]
+                self.found[name] = arguments[at]
+                return getattr(core, name)(*arguments)
+
+            return call if name in ("largest", "assign", "clvq", "quantize_classes") else getattr(core, name)
+
+    core, X = _backend.core, normal(90, 4)
+    quantizer = OptimalQuantizer(5, n_threads=n_threads)
+    for method in (quantizer.fit, quantizer.partial_fit, OptimalQuantizer(5, n_threads=n_threads).partial_fit):
+        spy = Core()
+        monkeypatch.setattr(_backend, "core", spy)
+        method(X)
+        assert set(spy.found.values()) == {n_threads}, spy.found
+    spy = Core()
+    monkeypatch.setattr(_backend, "core", spy)
+    OnlineQuantizer.from_quantization(quantize(X, 3), n_threads=n_threads).quantization(X)
+    assert spy.found["assign"] == spy.found["largest"] == n_threads
 
 
 def test_partial_fit_waits_for_distinct_samples() -> None:

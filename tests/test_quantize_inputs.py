@@ -58,7 +58,15 @@ def test_memory_mapped(tmp_path: Path, dtype: str) -> None:
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 @pytest.mark.parametrize(
     "options",
-    [{"k": 7}, {"k": 7, "refine": "hartigan"}, {"k": 7, "max_iter": 1}, {"k": 600}, {"k": 3, "method": "clvq"}],
+    [
+        {"k": 7},
+        {"k": 7, "refine": "hartigan"},
+        {"k": 7, "max_iter": 1},
+        {"k": 600},
+        {"k": 7, "form": "streaming"},
+        {"k": 7, "form": "streaming", "init": "random"},
+        {"k": 3, "method": "clvq"},
+    ],
     ids=str,
 )
 def test_halves_give_the_bits_of_float32(
@@ -128,7 +136,8 @@ def test_bfloat16_is_not_copied() -> None:
         quantize(torch.tensor([[0.0], [1e30]], dtype=torch.bfloat16), 1)
 
 
-def test_halves_are_never_copied_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["gram", "streaming"])
+def test_halves_are_never_copied_whole(form: str, tmp_path: Path) -> None:
     X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float16, (400, 20_000))
     for row in X:
         row[:] = np.random.default_rng().normal(size=X.shape[1])
@@ -140,14 +149,16 @@ def test_halves_are_never_copied_whole(tmp_path: Path) -> None:
         "ddoq.quantize(X[:50, :50], 2)\n"  # imports what is imported late
         "X.max()\n"  # its pages are in memory now
         "before = peak()\n"
-        "ddoq.quantize(X, 40, random_state=0, n_threads=1)\n"
+        "ddoq.quantize(X, 40, form=sys.argv[2], random_state=0, n_threads=1)\n"
         "print(peak() - before, X.nbytes)\n"
     )
     answer = subprocess.run(
-        [sys.executable, "-c", program, tmp_path / "X.npy"], check=True, capture_output=True, text=True
+        [sys.executable, "-c", program, tmp_path / "X.npy", form], check=True, capture_output=True, text=True
     )
     grown, size = map(int, answer.stdout.split())
-    assert grown < size / 2  # points 3.2 MB, a Gram matrix of 0.6 MB; X is 16 MB, and would be 32 MB in float32
+    # X is 16 MB, and would be 32 MB in float32. Gram form: points of 3.2 MB, a matrix of 0.6 MB. Streaming: panels of
+    # 38 MB, points, the same in panels, candidates, sums of 6.4 MB of the cells and of 10 MB of the rows: 69 MB
+    assert grown < (size / 2 if form == "gram" else 5 * size)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -274,8 +285,11 @@ def test_memory_is_known_before_and_the_advice_helps(
     monkeypatch.setattr(_check, "available_memory", lambda: largest + next_largest - 1)
     with pytest.raises(MemoryError, match=r'40 samples of class 0 .* use form="streaming" or n_threads=1 or'):
         quantize_classes(X, y, 2, n_threads=2)
+    with pytest.raises(MemoryError, match='use form="streaming", refine="none" or n_threads=1 or'):
+        quantize_classes(X, y, 2, n_threads=2, refine="hartigan")
     quantize_classes(X, y, 2, n_threads=1)
     quantize_classes(X, y, 2, n_threads=2, form="streaming")
+    quantize_classes(X, y, 2, n_threads=2, form="streaming", refine="none")
     monkeypatch.setattr(_check, "available_memory", lambda: largest - 1)
     last = "float32 or fewer" if dtype == "float64" else "fewer samples"
     with pytest.raises(MemoryError, match=f'use form="streaming" or {last}'):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from ddoq import quantize_classes, rate_distortion
+from ddoq import _backend, quantize_classes, rate_distortion
+from ddoq._check import GRAM, GRAM_MOVES, SKETCH, STREAMING
 
 
 def ragged(dtype: str) -> tuple[Any, Any, Any]:
@@ -34,6 +35,46 @@ def test_each_value_is_that_of_its_own_call(dtype: str, init: Any, n_threads: in
     assert curve.classes.tolist() == ["a", "b", "c"]
     for j, k in enumerate(curve.k.tolist()):
         assert_array_equal(curve.distortion[:, j], quantize_classes(X, y, k, **options).distortion)
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "k", "forms"),
+    [
+        (900, 1024, [2, 60, 17], [SKETCH] * 3),
+        (600, 1024, [2, 35, 60, 100, 39], [GRAM_MOVES, GRAM_MOVES, GRAM, GRAM, GRAM_MOVES]),
+        (4200, 2, [2, 100, 42, 300], [STREAMING] * 4),
+        (4200, 2, [2, 42, 100], [GRAM_MOVES] * 3),
+        (4200, 1024, [2, 42], [SKETCH] * 2),
+    ],
+)
+def test_all_numbers_of_points_have_one_form(
+    n: int, d: int, k: list[int], forms: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Core:
+        def __init__(self) -> None:
+            self.found: list[int] = []
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(core, name)
+
+        def quantize_classes(self, *arguments: Any) -> None:
+            self.found += arguments[12].tolist()
+            arguments[19][:] = 1
+
+    core, spy = _backend.core, Core()
+    monkeypatch.setattr(_backend, "core", spy)
+    X = np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
+    rate_distortion(np.tile(X, (1, d // 2)), k=k, random_state=0)
+    assert spy.found == forms
+
+
+def test_one_sketch_for_all_numbers_of_points() -> None:
+    # of 3,072 features there are 1,024 in the sketch of 2 points, and 512 in that of 60 and in that of both
+    X, options = np.random.default_rng(0).normal(size=(950, 3072)).astype(np.float32), {"max_iter": 2, "n_init": 1}
+    both = rate_distortion(X, k=[2, 60], random_state=0, **options).distortion[0]  # type: ignore[arg-type]
+    alone = [rate_distortion(X, k=[k], random_state=0, **options).distortion[0, 0] for k in (2, 60)]  # type: ignore[arg-type]
+    assert both[0] != alone[0]
+    assert both[1] == alone[1]
 
 
 @pytest.mark.parametrize(

@@ -119,18 +119,23 @@ def test_fork_while_other_threads_quantize() -> None:
 
 
 FORK_IN_PROGRESS = """
-import os
+import os, sys
 import numpy as np
 import ddoq
 
-X, children = np.random.default_rng(0).normal(size=(3000, 1000)).astype(np.float32), []
+# in Gram form one long task; in streaming form many short ones, between which it is polled
+options, shape = {
+    "gram": ({"form": "gram"}, (3000, 1000)),
+    "streaming": ({"form": "streaming", "n_init": 300}, (1000, 2)),
+}[sys.argv[1]]
+X, children = np.random.default_rng(0).normal(size=shape).astype(np.float32), []
 
 def progress(done):
     if not children:
         children.append(os.fork())
 
 try:
-    q = ddoq.quantize(X, 50, random_state=0, progress=progress)
+    q = ddoq.quantize(X, 50, random_state=0, progress=progress, **options)
 except RuntimeError as error:
     assert "forked" in str(error) and children == [0]
     # the child goes on with other work
@@ -165,15 +170,16 @@ while n_threads() < before + 3:
 """
 
 
-def run(script: str) -> str:
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script]
+def run(script: str, *arguments: str) -> str:
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_a_fork_in_progress_ends_the_childs_call_and_leaves_the_parents_alone() -> None:
-    assert run(FORK_IN_PROGRESS) == "7 True\n"
+@pytest.mark.parametrize("form", ["gram", "streaming"])
+def test_a_fork_in_progress_ends_the_childs_call_and_leaves_the_parents_alone(form: str) -> None:
+    assert run(FORK_IN_PROGRESS, form) == "7 True\n"
 
 
 def test_the_end_of_the_interpreter_ends_the_work_of_a_daemon_thread() -> None:
@@ -215,6 +221,7 @@ def problems(n_threads: int, isa: str) -> dict[str, tuple[list[Any], list[Any]]]
     return {
         "assign": (assign, [labels, dist2]),
         "gram": (gram, [gram[1]]),
+        "largest": ([X, n_threads, isa], []),
         "clvq": (clvq, [*clvq[1:5], *clvq[7:10]]),
         "weighted_loss": (loss, [gradient]),
         "quantize_classes": (classes, quantized),

@@ -171,6 +171,24 @@ def test_many_empty_cells(dtype: str, isa: str) -> None:
 
 
 @dtypes
+@pytest.mark.parametrize("lightest", [1e-6, 1e-20, 1e-60])
+def test_means_of_light_samples_that_heavy_ones_have_left(lightest: float, dtype: str, isa: str) -> None:
+    # from -3, 0 and 3 the middle takes two of the heavy samples, which then go to the outer points' other two
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        X = np.concatenate([[-1.6, -1.0, 1.0, 1.6], rng.uniform(-0.5, 0.5, 42)])[:, None]
+        X = np.concatenate([X + 0.02 * rng.random(X.shape), rng.normal(size=(46, 2)) / 50], axis=1).astype(dtype)
+        w = np.concatenate([rng.uniform(0.5, 1, 4), lightest ** rng.uniform(0.6, 1, 42)])
+        start = np.array([[-3, 0, 0], [0, 0, 0], [3, 0, 0]], dtype=dtype)
+        order = rng.permutation(46)
+        X, w = X[order], w[order]
+        for max_iter in (1, 2, 3, 300):
+            q = stream(X, 3, sample_weight=w, init=start, max_iter=max_iter, tol=0)
+            fit = reference.quantize_class(X, w, 3, start_points=start, max_iter=max_iter, tol=0)
+            assert_same_fit(q, fit, X)
+
+
+@dtypes
 def test_as_many_points_as_distinct_samples(dtype: str, isa: str) -> None:
     X = np.repeat(normal(40, 3, dtype), 2, axis=0)
     q = stream(X, 40, random_state=0)
@@ -322,6 +340,19 @@ def test_estimator_in_streaming_form() -> None:
 def test_bad_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         quantize([[0.0], [1.0]], 1, **options)
+
+
+@pytest.mark.parametrize("form", ["gram", "streaming"])
+@dtypes
+def test_great_values_are_fitted_or_refused_alike(form: Any, dtype: str, isa: str) -> None:
+    X = np.where(np.arange(40)[:, None] < 2, 1, -1) * np.ones(3, dtype=dtype)
+    largest = np.sqrt(np.finfo(dtype).max / 48)
+    q = quantize((X * 0.999 * largest).astype(dtype), 2, form=form, refine="none", random_state=0)
+    assert sorted(q.counts.tolist()) == [2, 38]
+    assert q.distortion < 1e-20 * float(largest) ** 2
+    for factor in (1.001, 1.9, 3):
+        with pytest.raises(ValueError, match=r"overflow.*scale the data"):
+            quantize((X * factor * largest).astype(dtype), 2, form=form, refine="none", random_state=0)
 
 
 # Interruption

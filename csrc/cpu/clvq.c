@@ -15,7 +15,7 @@
 
 #define BLOCK 64
 /* Threads are made for every block: with less to multiply it would take longer to make them. */
-#define LEAST_PRODUCT_PER_SAMPLE ((size_t)1 << 17)
+#define LEAST_PRODUCT_PER_SAMPLE ((size_t)1 << 18)
 
 struct clvq {
     const struct ddoq_clvq_args *args;

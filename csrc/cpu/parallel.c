@@ -44,35 +44,42 @@ static void fail(struct ddoq_crew *crew, enum ddoq_status status, size_t task)
     atomic_store_explicit(&crew->stop, true, memory_order_relaxed);
 }
 
+bool ddoq_poll_is_due(struct timespec *last)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if ((int64_t)(now.tv_sec - last->tv_sec) * 1000000000 + (now.tv_nsec - last->tv_nsec) < POLL_NANOSECONDS)
+        return false;
+    *last = now;
+    return true;
+}
+
+bool ddoq_ask_to_stop(const struct ddoq_poll *poll, size_t done, bool *is_child)
+{
+    pid_t process = getpid();
+    bool stop = poll->call && poll->call(poll->context, done);
+    *is_child = getpid() != process;
+    return stop || *is_child;
+}
+
 /* Never again after a failure: the first poll that fails has left an exception, with which no Python code may run. */
 static void poll_caller(struct ddoq_crew *crew)
 {
-    if (atomic_load_explicit(&crew->stop, memory_order_relaxed) || !crew->poll->call)
+    bool is_child;
+    if (atomic_load_explicit(&crew->stop, memory_order_relaxed) ||
+        !ddoq_ask_to_stop(crew->poll, atomic_load(&crew->done), &is_child))
         return;
-    pid_t process = getpid();
-    bool stop = crew->poll->call(crew->poll->context, atomic_load(&crew->done));
-    if (getpid() != process && !crew->alone) {
-        /* A child of the poll: it has no workers, and one of them may have held the lock. */
+    if (is_child) { /* it has no workers, and one of them may have held the lock */
         pthread_mutex_init(&crew->lock, NULL);
         crew->n_threads = crew->running = 0;
-        stop = true;
     }
-    if (stop)
-        fail(crew, DDOQ_INTERRUPTED, 0);
+    fail(crew, DDOQ_INTERRUPTED, 0);
 }
 
 int ddoq_stopped(struct ddoq_crew *crew)
 {
-    if (crew->alone) {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        int64_t passed =
-            (int64_t)(now.tv_sec - crew->last_poll.tv_sec) * 1000000000 + (now.tv_nsec - crew->last_poll.tv_nsec);
-        if (passed >= POLL_NANOSECONDS) {
-            crew->last_poll = now;
-            poll_caller(crew);
-        }
-    }
+    if (crew->alone && ddoq_poll_is_due(&crew->last_poll))
+        poll_caller(crew);
     return atomic_load_explicit(&crew->stop, memory_order_relaxed);
 }
 

@@ -2,6 +2,9 @@
 #ifndef DDOQ_CPU_PARALLEL_H
 #define DDOQ_CPU_PARALLEL_H
 
+#include <stdbool.h>
+#include <time.h>
+
 #include "ddoq.h"
 
 struct ddoq_crew;
@@ -16,5 +19,12 @@ enum ddoq_status ddoq_run_tasks(size_t n_tasks, const struct ddoq_run *run, ddoq
 
 /* Whether the task should return DDOQ_INTERRUPTED now. */
 int ddoq_stopped(struct ddoq_crew *crew);
+
+/* For work between crews. Whether 50 ms have passed since *last, which is then now. */
+bool ddoq_poll_is_due(struct timespec *last);
+
+/* Whether the poll wants the call to end; its child, if it forks, must end too: the work goes on in the parent alone.
+ */
+bool ddoq_ask_to_stop(const struct ddoq_poll *poll, size_t done, bool *is_child);
 
 #endif

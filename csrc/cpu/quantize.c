@@ -2,8 +2,8 @@
  * single-point moves, which no longer depend on d; the restart of the lowest distortion is kept, the first on ties.
  * Points, weights and the reported distortion come from one more pass over the original data (result.c).
  * Classes run side by side, one thread each, the biggest first, after those in streaming form (stream.h), which have
- * all threads one after the other. Consecutive classes of the same rows (the numbers of
- * points of a rate-distortion curve) share one Gram matrix.
+ * all threads one after the other. Consecutive classes of the same rows, in a sketch
+ * or not (the numbers of points of a rate-distortion curve), share one Gram matrix.
  *
  * In a sketch G is that of a random projection (a count-sketch with as many features in each bucket), which keeps
  * distances to a few percent; the points are then the means in all features, and the labels those nearest to them. */
@@ -35,20 +35,13 @@ static size_t class_points(const struct ddoq_quantize_args *args, size_t class)
     return (size_t)(args->point_offsets[class + 1] - args->point_offsets[class]);
 }
 
-/* Features of the class's sketch; 0 without one. */
-static size_t sketch_features(const struct ddoq_quantize_args *args, size_t class)
-{
-    size_t m = ddoq_sketch_features(args->d, class_points(args, class));
-    return args->forms[class] == DDOQ_SKETCH && args->d > m ? m : 0;
-}
-
 /* Whether the class has the rows and the Gram matrix of the one before it. */
 static bool same_rows(const struct ddoq_quantize_args *args, size_t class)
 {
     size_t n = class_size(args, class);
     return class > 0 && n == class_size(args, class - 1) &&
-           sketch_features(args, class) == sketch_features(args, class - 1) && args->forms[class] != DDOQ_STREAMING &&
-           args->forms[class - 1] != DDOQ_STREAMING &&
+           (args->forms[class] == DDOQ_SKETCH) == (args->forms[class - 1] == DDOQ_SKETCH) &&
+           args->forms[class] != DDOQ_STREAMING && args->forms[class - 1] != DDOQ_STREAMING &&
            memcmp(args->rows + args->row_offsets[class], args->rows + args->row_offsets[class - 1],
                   n * sizeof *args->rows) == 0;
 }
@@ -86,10 +79,9 @@ static bool allocate(struct ddoq_task *task, size_t k)
     task->gram = ddoq_take(memory, n, n, item);
     if (task->x.widen)
         task->widened = ddoq_take(memory, d, 1, item);
-    size_t m = sketch_features(task->args, task->class);
-    if (m > 0) {
+    if (task->n_sketch > 0) {
         task->sign = ddoq_take(memory, d, 1, item);
-        task->sketch = ddoq_take(memory, n, m, item);
+        task->sketch = ddoq_take(memory, n, task->n_sketch, item);
     }
     return !memory->is_short;
 }
@@ -124,7 +116,7 @@ static void write_signs(struct ddoq_task *task)
 static enum ddoq_status sketch_gram(struct ddoq_task *task)
 {
     const struct ddoq_kernels *kernels = task->fit.kernels;
-    size_t d = task->x.d, m = sketch_features(task->args, task->class), item = kernels->item;
+    size_t d = task->x.d, m = task->n_sketch, item = kernels->item;
     const struct ddoq_rows sketch = {.kernels = kernels, .data = task->sketch, .n = task->x.n, .d = m};
     write_signs(task);
     memcpy(task->shift, ddoq_features(&task->x, 0, 0, d, task->widened), d * item);
@@ -238,7 +230,7 @@ static enum ddoq_status quantize_class(struct ddoq_task *task, const struct job 
     task->fit.k = class_points(args, class);
     task->uniforms = args->uniforms ? args->uniforms + job->uniforms[class] : NULL;
     task->start_rows = args->start_rows ? args->start_rows + task->first_point * args->n_init : NULL;
-    bool sketched = sketch_features(args, class) > 0, empty;
+    bool sketched = task->n_sketch > 0, empty;
     enum ddoq_status status = DDOQ_OK;
     do {
         if (!task->fit.gram || task->sketched != sketched)
@@ -259,7 +251,9 @@ static enum ddoq_status quantize_run(void *context, size_t at, struct ddoq_crew 
     size_t first = job->order[at], end = end_of_run(args, first), most = 0;
     for (size_t class = first; class < end; class++)
         most = class_points(args, class) > most ? class_points(args, class) : most;
+    size_t m = ddoq_sketch_features(args->d, most); /* one sketch for all of them */
     struct ddoq_task task = {.args = args, .class = first};
+    task.n_sketch = args->forms[first] == DDOQ_SKETCH && args->d > m ? m : 0;
     task.x = ddoq_rows_of(job->isa, args->type, args->X, class_size(args, first), args->d);
     task.x.index = args->rows + args->row_offsets[first];
     task.fit = (struct ddoq_fit){.kernels = task.x.kernels, .crew = crew, .n = task.x.n};

@@ -16,9 +16,10 @@ struct ddoq_task {
     struct ddoq_memory memory;       /* owns every array below and of the fit */
     double *w, *diagonal, *sum;      /* (n), (n), (d) */
     char *shift, *gram;              /* (d), (n, n) real */
+    size_t n_sketch;                 /* features of the sketch; 0 without one */
     bool sketched;                   /* G is that of the sketch */
     void *widened;                   /* (d) real: a row of halves; NULL without them */
-    char *sketch, *sign;             /* (n, its features), (d) real; NULL without a sketch */
+    char *sketch, *sign;             /* (n, n_sketch), (d) real; NULL without a sketch */
     int64_t *kept_cell, *kept_label; /* (n) of the best restart so far */
 };
 

@@ -10,7 +10,6 @@
 #include "cpu/seed.h"
 #include "cpu/stream.h"
 
-#define POLL_NANOSECONDS 50000000
 #define CHUNKS 64            /* of the rows, each with sums of its own: means are the same for any number of threads */
 #define TASK_PRODUCTS 4e6    /* of one task of an assignment, in multiply-adds: some 0.1 ms */
 #define MAX_POINTS INT32_MAX /* labels of floats are integers of 32 bits until they are copied */
@@ -29,11 +28,9 @@ static int poll_caller(void *context, size_t done)
 enum ddoq_status ddoq_stream_phase(struct ddoq_stream *stream, size_t n_tasks, ddoq_task task)
 {
     size_t failed;
+    bool is_child;
     enum ddoq_status status = ddoq_run_tasks(n_tasks, &stream->run, task, stream, &failed);
-    struct timespec now, *last = &stream->last_poll;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    int64_t passed = (int64_t)(now.tv_sec - last->tv_sec) * 1000000000 + (now.tv_nsec - last->tv_nsec);
-    if (status == DDOQ_OK && passed >= POLL_NANOSECONDS && poll_caller(stream, 0))
+    if (status == DDOQ_OK && ddoq_poll_is_due(&stream->last_poll) && ddoq_ask_to_stop(&stream->run.poll, 0, &is_child))
         status = DDOQ_INTERRUPTED;
     return status;
 }
@@ -88,6 +85,7 @@ static enum ddoq_status pack_rows(struct ddoq_stream *stream, size_t chunk, void
                       ddoq_stream_chunk(stream, block, first));
         for (size_t i = 0; i < rows.n; i++) {
             double square = x->kernels->dist2(x->d, ddoq_features(&rows, i, 0, x->d, widened), stream->shift);
+            /* so that |c|^2 / 2 - <x, c> does not overflow */
             if (!(square <= (x->kernels->item == sizeof(float) ? FLT_MAX : DBL_MAX) / 4))
                 return DDOQ_NOT_FINITE;
             squares[0] += square;
@@ -148,6 +146,7 @@ static bool allocate(struct ddoq_stream *stream)
     stream->half = ddoq_take(memory, padded, 1, item);
     stream->sums = ddoq_take(memory, k, d, sizeof(double));
     stream->mass = ddoq_take(memory, k, 1, sizeof(double));
+    stream->heaviest = ddoq_take(memory, k, 1, sizeof(double));
     stream->count = ddoq_take(memory, k, 1, sizeof(int64_t));
     stream->n_moved = ddoq_take(memory, stream->n_tasks, 1, sizeof(size_t));
     if (stream->args->uniforms) {

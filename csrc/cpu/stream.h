@@ -28,13 +28,14 @@ struct ddoq_stream {
     double variance;                    /* mean of the features' variances */
     double tie;                         /* of the weighted sum of the squared distances */
     /* The points, and the partition whose means they are. */
-    char *points;  /* (k, d) real */
-    char *packed;  /* (padded k, d) the points less the shift in panels */
-    char *before;  /* (d) real scratch */
-    char *half;    /* (padded k) real |c - shift|^2 / 2, infinity for an empty cell */
-    int64_t *cell; /* (n) */
-    double *sums;  /* (k, d) weighted sums of the cells */
-    double *mass;  /* (k) */
+    char *points;     /* (k, d) real */
+    char *packed;     /* (padded k, d) the points less the shift in panels */
+    char *before;     /* (d) real scratch */
+    char *half;       /* (padded k) real |c - shift|^2 / 2, infinity for an empty cell */
+    int64_t *cell;    /* (n) */
+    double *sums;     /* (k, d) weighted sums of the cells */
+    double *mass;     /* (k) */
+    double *heaviest; /* (k) the greatest mass since the sums were made */
     int64_t *count;
     /* The last assignment. */
     int64_t *label;  /* (n) */

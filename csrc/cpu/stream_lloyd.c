@@ -1,7 +1,8 @@
 /* Lloyd's iterations over the samples. An assignment multiplies blocks of panels by the points and keeps the least of
  * |c|^2 / 2 - <x, c> in each sample's lane. The sums of the cells are in double and change by the samples that moved,
- * or are made anew where more than half did: one task for each slice of the features, or part of the cells in it, adds
- * the rows in their order, so that no bit depends on the threads; where few samples move X is not read again. */
+ * or are made anew where more than half did, where heavy samples have left a cell to light ones, and at the end: one
+ * task for each slice of the features, or part of the cells in it, adds the rows in their order, so that no bit depends
+ * on the threads; where few samples move X is not read again. */
 #include <math.h>
 #include <string.h>
 
@@ -9,6 +10,7 @@
 #include "cpu/stream.h"
 
 #define PART_FEATURES 64 /* of a task of the update: the sums of 1,000 cells fit into L2 */
+#define LEAST_SHARE 1e-3 /* of the most that a cell weighed: what is left of its sums below it may be rounding */
 #define AHEAD 8          /* rows that an update fetches before it needs them: those that moved are far apart */
 
 /* ---- assignment ---- */
@@ -202,17 +204,34 @@ static enum ddoq_status fill_empty_cells(struct ddoq_stream *stream)
     return DDOQ_OK;
 }
 
+/* mass = that of label's cells; whether it leaves one much lighter than its sums have been since they were made. */
+static bool weigh_cells(struct ddoq_stream *stream)
+{
+    bool is_light = false;
+    memset(stream->mass, 0, stream->k * sizeof *stream->mass);
+    for (size_t i = 0; i < stream->x.n; i++)
+        stream->mass[stream->label[i]] += stream->w[i];
+    for (size_t j = 0; j < stream->k; j++)
+        is_light |= stream->count[j] > 0 && stream->mass[j] < LEAST_SHARE * stream->heaviest[j];
+    return is_light;
+}
+
 /* The sums become those of label's cells, and cell = label. */
-static enum ddoq_status move_samples(struct ddoq_stream *stream)
+static enum ddoq_status move_samples(struct ddoq_stream *stream, bool rebuild)
 {
     size_t slices = feature_slices(stream);
+    stream->rebuild = weigh_cells(stream) || rebuild;
     enum ddoq_status status = ddoq_stream_phase(stream, slices * cell_parts(stream, slices), update_task);
     if (status != DDOQ_OK)
         return status;
     memcpy(stream->cell, stream->label, stream->x.n * sizeof *stream->cell);
-    memset(stream->mass, 0, stream->k * sizeof *stream->mass);
-    for (size_t i = 0; i < stream->x.n; i++)
-        stream->mass[stream->cell[i]] += stream->w[i];
+    for (size_t j = 0; j < stream->k; j++) {
+        stream->heaviest[j] = stream->rebuild ? stream->mass[j] : fmax(stream->heaviest[j], stream->mass[j]);
+        if (stream->count[j] == 0) { /* rounding is left of the sums, and nothing to weigh it against */
+            memset(stream->sums + j * stream->x.d, 0, stream->x.d * sizeof *stream->sums);
+            stream->heaviest[j] = 0;
+        }
+    }
     return DDOQ_OK;
 }
 
@@ -232,12 +251,9 @@ static double move_points(struct ddoq_stream *stream, char *before)
     return shift;
 }
 
-enum ddoq_status ddoq_stream_lloyd(struct ddoq_stream *stream, double tol, size_t max_iter, int64_t *n_iter)
+/* Until the labels stay, or the points nearly do. */
+static enum ddoq_status iterate(struct ddoq_stream *stream, double tol, size_t max_iter, int64_t *n_iter)
 {
-    for (size_t i = 0; i < stream->x.n; i++)
-        stream->cell[i] = -1;
-    for (size_t j = 0; j < stream->k; j++)
-        stream->count[j] = 1;
     for (*n_iter = 1;; ++*n_iter) {
         pack_points(stream);
         enum ddoq_status status = ddoq_stream_phase(stream, stream->n_tasks, assign_task);
@@ -249,12 +265,28 @@ enum ddoq_status ddoq_stream_lloyd(struct ddoq_stream *stream, double tol, size_
         memset(stream->count, 0, stream->k * sizeof *stream->count);
         for (size_t i = 0; i < stream->x.n; i++)
             stream->count[stream->label[i]]++;
-        stream->rebuild = n_moved > stream->x.n / 2;
         status = fill_empty_cells(stream);
         if (status == DDOQ_OK)
-            status = move_samples(stream);
+            status = move_samples(stream, n_moved > stream->x.n / 2);
         if (status != DDOQ_OK || move_points(stream, stream->before) <= tol * stream->variance ||
             (size_t)*n_iter == max_iter)
             return status;
     }
+}
+
+enum ddoq_status ddoq_stream_lloyd(struct ddoq_stream *stream, double tol, size_t max_iter, int64_t *n_iter)
+{
+    for (size_t i = 0; i < stream->x.n; i++)
+        stream->cell[i] = -1;
+    for (size_t j = 0; j < stream->k; j++) {
+        stream->count[j] = 1;
+        stream->heaviest[j] = 0;
+    }
+    enum ddoq_status status = iterate(stream, tol, max_iter, n_iter);
+    if (status != DDOQ_OK || stream->rebuild)
+        return status;
+    status = move_samples(stream, true); /* nothing moves: sums without what the changes have rounded */
+    if (status == DDOQ_OK)
+        move_points(stream, stream->before);
+    return status;
 }

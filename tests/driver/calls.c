@@ -60,6 +60,23 @@ static size_t item_of(enum ddoq_type type)
     return type == DDOQ_FLOAT64 ? 8 : type == DDOQ_FLOAT32 ? 4 : 2;
 }
 
+/* What the core computes in. */
+static enum ddoq_type real_of(enum ddoq_type type)
+{
+    return type == DDOQ_FLOAT64 ? DDOQ_FLOAT64 : DDOQ_FLOAT32;
+}
+
+/* Truncated; below 2^16, what is below 2^-14 becomes 0. */
+static uint16_t to_float16(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    uint32_t sign = bits >> 16 & 0x8000, exponent = bits >> 23 & 255, fraction = bits >> 13 & 0x3ff;
+    if (exponent == 255)
+        return (uint16_t)(sign | 0x7c00 | fraction);
+    return (uint16_t)(exponent < 113 ? sign : sign | (exponent - 112) << 10 | fraction);
+}
+
 static void put(enum ddoq_type type, void *array, size_t i, double value)
 {
     float narrow = (float)value;
@@ -67,6 +84,8 @@ static void put(enum ddoq_type type, void *array, size_t i, double value)
         ((double *)array)[i] = value;
     else if (type == DDOQ_FLOAT32)
         ((float *)array)[i] = narrow;
+    else if (type == DDOQ_FLOAT16)
+        ((uint16_t *)array)[i] = to_float16(narrow);
     else
         memcpy((uint16_t *)array + i, (char *)&narrow + 2, 2); /* truncated, little-endian */
 }
@@ -88,7 +107,7 @@ static double *doubles(struct call *call, size_t n, double low, double high)
 
 static const char *type_name(enum ddoq_type type)
 {
-    static const char *const names[] = {"float32", "float64", "bfloat16"};
+    static const char *const names[] = {"float32", "float64", "bfloat16", "float16"};
     return names[type];
 }
 
@@ -110,6 +129,27 @@ static void make_gram(struct call *call)
     snprintf(call->name, sizeof call->name, "gram %s n %zu d %zu", type_name(call->type), call->n, call->d);
 }
 
+/* ---- largest ---- */
+
+static enum ddoq_status run_largest(const struct ddoq_run *run, const struct call *call, void *const *out)
+{
+    return ddoq_largest(run, call->type, call->X, call->n, call->d, out[0]);
+}
+
+static void make_largest(struct call *call)
+{
+    call->run = run_largest;
+    call->type = below(4);
+    call->n = below(8) ? odd_size(900) : 0;
+    call->d = below(8) ? odd_size(600) : 0;
+    void *X = reals(call, call->type, call->n * call->d, -9, 9);
+    if (below(4) == 0 && call->n * call->d > 0)
+        put(call->type, X, below(call->n * call->d), below(2) ? NAN : -INFINITY);
+    call->X = X;
+    output(call, 1, sizeof(double), NULL);
+    snprintf(call->name, sizeof call->name, "largest %s n %zu d %zu", type_name(call->type), call->n, call->d);
+}
+
 /* ---- assign ---- */
 
 static enum ddoq_status run_assign(const struct ddoq_run *run, const struct call *call, void *const *out)
@@ -120,12 +160,12 @@ static enum ddoq_status run_assign(const struct ddoq_run *run, const struct call
 static void make_assign(struct call *call)
 {
     call->run = run_assign;
-    call->type = below(2);
+    call->type = below(4);
     call->n = below(8) ? odd_size(900) : 0;
     call->k = odd_size(130);
     call->d = below(8) ? odd_size(600) : 0;
     call->X = reals(call, call->type, call->n * call->d, -1, 1);
-    call->points = reals(call, call->type, call->k * call->d, -1, 1);
+    call->points = reals(call, real_of(call->type), call->k * call->d, -1, 1);
     output(call, call->n, sizeof(int64_t), NULL);
     output(call, call->n, sizeof(double), NULL);
     snprintf(call->name, sizeof call->name, "assign %s n %zu d %zu k %zu", type_name(call->type), call->n, call->d,
@@ -190,7 +230,7 @@ static void make_starts(struct call *call, struct ddoq_quantize_args *args)
     else if (kind == 1)
         args->start_rows = start_rows;
     else
-        args->start_points = reals(call, args->type, call->k * args->d, -1, 1);
+        args->start_points = reals(call, real_of(args->type), call->k * args->d, -1, 1);
 }
 
 static void make_quantize(struct call *call)
@@ -199,7 +239,7 @@ static void make_quantize(struct call *call)
     bool sketch = below(4) == 0;
     size_t n = odd_size(sketch ? 40 : 150), most = sketch ? 40 : 120;
     call->run = run_quantize;
-    args->type = below(2);
+    args->type = below(4);
     args->n_classes = below(16) ? odd_size(6) : 0;
     args->d = sketch ? 500 + odd_size(600) : odd_size(300);
     args->max_iter = 1 + below(30);
@@ -217,7 +257,7 @@ static void make_quantize(struct call *call)
         call->expected = DDOQ_NOT_FINITE;
     }
     args->X = X;
-    output(call, call->k * args->d, item_of(args->type), NULL);
+    output(call, call->k * args->d, item_of(real_of(args->type)), NULL);
     output(call, call->k, sizeof(double), NULL);
     output(call, call->k, sizeof(int64_t), NULL);
     output(call, call->n, sizeof(int64_t), NULL);
@@ -360,5 +400,5 @@ static void make_loss(struct call *call)
              args->k);
 }
 
-void (*const makers[])(struct call *call) = {make_gram, make_assign, make_quantize, make_clvq, make_loss};
+void (*const makers[])(struct call *call) = {make_gram, make_largest, make_assign, make_quantize, make_clvq, make_loss};
 const size_t n_makers = sizeof makers / sizeof *makers;

@@ -219,7 +219,7 @@ def test_kill_minus_9_then_resume_gives_the_same_bytes(tmp_path: Path) -> None:
         return subprocess.Popen([sys.executable, "-c", KILLED, str(out)], env=environment)
 
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    assert start(undisturbed).wait() == 0
+    quick(undisturbed, codec_steps=120, diffusion_steps=120)
     for stage in ("codec", "diffusion"):
         process = start(killed)
         while not (killed / f".{stage}.checkpoint").exists():
@@ -228,7 +228,7 @@ def test_kill_minus_9_then_resume_gives_the_same_bytes(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert stage not in json.loads((killed / "run.json").read_text())["stages"], f"killed too late for {stage}"
-    assert start(killed).wait() == 0
+    quick(killed, codec_steps=120, diffusion_steps=120)
     assert result(killed) == result(undisturbed)
     assert not [name for name in result(killed) if name.startswith(".")]
     ours, theirs = (json.loads((out / "run.json").read_text())["stages"] for out in (killed, undisturbed))

@@ -21,17 +21,16 @@ import numpy as np
 import torch
 
 from ddoq._device import torch_device
-from ddoq._fit import check_steps, torch_seed
+from ddoq._fit import check_steps
 from ddoq._fitted import fitted
+from ddoq._pictures import Pictures
 from ddoq._training import Journal, TrainingPrecision
-from ddoq.codecs import Codec, open_codec
+from ddoq.codecs import open_codec
 from ddoq.codecs.fit import fit_codec
 from ddoq.data import ImageData, open_data
-from ddoq.diffusion.dit import DiTDiffusion
 from ddoq.diffusion.fit import Objective, fit_diffusion, new_scheduler
 from ddoq.encode import encode, read_all_latents
 from ddoq.files import write_atomic
-from ddoq.imagefolder import png
 from ddoq.run import Run, seed_sequence
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
 FEWEST, SMALLEST = 16, 8  # images, and pixels of their side
 PATCHES = 32  # along a side, at most
-ROWS, COLUMNS = 10, 4  # of a picture: classes, and samples of each
 PASSES = 300  # over the images, at most, by the default number of steps, if that is above 500
 
 
@@ -204,7 +202,7 @@ def fit(
     config = {**data_facts, "size": name, "fit": {"codec": codec_options, "diffusion": diffusion_options}}
     where: dict[str, Any] = {"device": place, "progress": progress}
     with Run.locked(out, config, source.class_names) as run:
-        pictures = _Pictures(run.path / "samples", source, seed, place)
+        pictures = Pictures(run.path / "samples", source, seed, place)
         log = run.path / "log.jsonl"
 
         def train_codec(folder: Path, journal: Journal) -> dict[str, Any]:
@@ -330,45 +328,3 @@ def _index(class_names: Sequence[str]) -> bytes:
         "vae": ["diffusers", "AutoencoderKL"],
     }
     return json.dumps(facts, indent=1, ensure_ascii=False).encode()
-
-
-class _Pictures:
-    """PNG files that show how a training gets on; each is the same whenever it is made."""
-
-    def __init__(self, folder: Path, data: ImageData, seed: int, place: torch.device) -> None:
-        self.folder, self.data, self.seed, self.place = folder, data, seed, place
-        folder.mkdir(exist_ok=True)
-
-    @torch.no_grad()
-    def reconstructions(self, step: int, model: Any) -> None:
-        """Images spread over the data, and below each what the autoencoder makes of it."""
-        chosen = np.unique(np.linspace(0, len(self.data) - 1, 2 * COLUMNS).astype(np.int64))
-        images = self.data.images(chosen)
-        x = torch.from_numpy(np.ascontiguousarray(images)).to(self.place).float() / 127.5 - 1
-        made = model.decode(model.encode(x).latent_dist.mode()).sample.float() / 2 + 0.5
-        self._write(f"codec-{step:07d}.png", np.stack([images, _pixels(made)]))
-
-    def samples(self, step: int, transformer: Any, scheduler: Any, codec: Codec) -> None:
-        """Samples of the first classes, a row each."""
-        names = self.data.class_names
-        shown = min(ROWS, len(names))
-        model = DiTDiffusion(transformer, scheduler, names, device=self.place)
-        classes = torch.arange(shown).repeat_interleave(COLUMNS)
-        streams = seed_sequence(self.seed, "samples").spawn(len(classes))
-        generators = [torch.Generator().manual_seed(torch_seed(stream)) for stream in streams]
-        side, channels = model.latent_side, transformer.config["in_channels"]
-        noise = torch.zeros(len(classes), channels, side, side)
-        latents = model.sample(noise, classes, generators, strength=1, steps=25, guidance=2)
-        images = _pixels(codec.decode(latents))
-        self._write(f"diffusion-{step:07d}.png", images.reshape(shown, COLUMNS, *images.shape[1:]))
-
-    def _write(self, name: str, images: np.ndarray[Any, Any]) -> None:
-        """Write images (rows, columns, channels, h, w) as one."""
-        rows, columns, channels, h, w = images.shape
-        write_atomic(self.folder / name, png(images.transpose(2, 0, 3, 1, 4).reshape(channels, rows * h, columns * w)))
-
-
-def _pixels(images: torch.Tensor) -> np.ndarray[Any, Any]:
-    """Images in [0, 1] as uint8."""
-    pixels: np.ndarray[Any, Any] = (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    return pixels

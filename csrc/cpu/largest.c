@@ -32,7 +32,8 @@ enum ddoq_status ddoq_largest(const struct ddoq_run *run, enum ddoq_type type, c
     struct search m = {.x = ddoq_rows_of(run->isa, type, X, n, d)};
     size_t bytes = d * ddoq_item(&m.x), failed;
     m.rows = bytes < BLOCK_BYTES && bytes > 0 ? BLOCK_BYTES / bytes : 1;
-    enum ddoq_status status = ddoq_run_tasks(n / m.rows + (n % m.rows != 0), run, search_block, &m, &failed);
+    size_t blocks = bytes > 0 ? n / m.rows + (n % m.rows != 0) : 0; /* there may be 2^60 rows of nothing */
+    enum ddoq_status status = ddoq_run_tasks(blocks, run, search_block, &m, &failed);
     uint64_t bits = atomic_load(&m.most);
     if (m.x.widen) {
         uint16_t half = (uint16_t)bits;

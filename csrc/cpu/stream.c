@@ -1,6 +1,6 @@
-/* One class in streaming form: pack, then n_streaming times seed and iterate; the restart of the lowest distortion is kept,
- * the first on ties. What a caller sees is computed from the data: points are the means of the cells, summed in double,
- * labels and distances are those of direct distances (assign.c). */
+/* One class in streaming form: pack, then n_streaming times seed and iterate; the restart of the lowest distortion is
+ * kept, the first on ties. What a caller sees is computed from the data: points are the means of the cells, summed in
+ * double, labels and distances are those of direct distances (assign.c). */
 #include <float.h>
 #include <math.h>
 #include <string.h>

@@ -18,4 +18,4 @@ def test_driver(tmp_path: Path) -> None:
     subprocess.run([sys.executable, DRIVER / "build.py", tmp_path / "driver"], check=True)
     done = subprocess.run([tmp_path / "driver", "3", "1000"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("15 problems, ")
+    assert done.stdout.startswith("18 problems, ")

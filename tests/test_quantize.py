@@ -470,12 +470,3 @@ def test_sketch_in_which_all_samples_are_equal(sign: int) -> None:
     assert (q.counts > 0).all()
     assert_array_equal(q.counts, np.bincount(q.labels))
     assert_array_equal(q.labels, abs(X[:, :1] - q.points[:, 0]).argmin(axis=1))
-
-
-def test_curve_shares_a_gram_matrix_only_within_a_form() -> None:
-    X = np.random.default_rng(0).normal(size=(1200, 4100)).astype(np.float32)
-    k = [3, 70, 4]  # in a sketch, in all features, in a sketch
-    curve = ddoq.rate_distortion(X, k=k, random_state=1)
-    assert curve.distortion[0].tolist() == [
-        ddoq.quantize_classes(X, np.zeros(1200), number, random_state=1).distortion[0] for number in k
-    ]

@@ -12,9 +12,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ddoq import _backend
 from ddoq._check import check_sample_weight
+from ddoq._form import Form, Refine
 from ddoq._start import Init, RandomState
 from ddoq.clvq import OnlineQuantizer
-from ddoq.quantize import Form, Quantization, Refine, quantize
+from ddoq.quantize import Quantization, quantize
 
 
 class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]

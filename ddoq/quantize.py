@@ -17,10 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from ddoq import _backend
 from ddoq._check import (
-    GRAM,
-    GRAM_MOVES,
-    SKETCH,
-    STREAMING,
     as_classes,
     as_samples,
     check_finite,
@@ -34,34 +30,16 @@ from ddoq._check import (
     real_type,
     widened,
 )
+from ddoq._form import Form, Refine, curve_forms, forms_of
 from ddoq._start import Init, RandomState, starts, streams
 from ddoq.budget import convex_curve, grid, share
 
 Clock = Literal["global", "point"]
 Method = Literal["lloyd", "clvq", "minibatch"]
-Refine = Literal["auto", "hartigan", "none"]
-Form = Literal["auto", "gram", "streaming"]
 Progress = Callable[[int], None]
 
-# Single-point moves overfit where a cell has few samples: on latents of ImageNette (d 6,272) they left the distortion
-# on held-out samples the same or lower at 17 samples a point and more, and raised it by 3 to 6 % at 5.
-REFINE_FROM_SAMPLES_PER_POINT = 15
-
-# From that many features on the Gram product is most of the work, and "auto" fits in a sketch. Distortion of 3 starts
-# in it, mean of 10 classes x 4 seeds, against one start in all features: latents of ImageNette (d 6,272) 4,008.7 and
-# 4,006.9 at k 10, 3,673 and 3,653 at k 50; of their first 1,024 features 721.8 and 720.6, 651.5 and 647.8.
-SKETCH_FROM_FEATURES, SKETCH_FROM_SAMPLES, SKETCH_TO_POINTS = 1024, 512, 64
-
-# Three starts cost a few percent of the time in Gram form and lower the distortion by 0.1 to 0.8 % where the data have
-# clusters (64 blobs, d 4,096, k 10 and 50: 7,432 to 7,419 and 4,698 to 4,663).
+# In Gram form starts are cheap beside the matrix, and the best of three is lower where the data have clusters.
 STARTS = 3
-
-# Gram or streaming, one class on 2 threads (Zen 4, AVX-512, float32 blobs): the Gram form with moves, seconds and
-# distortion against the streaming form's: n 4,000: d 128, k 10 to 256: 0.06 to 0.09 s against 0.01 to 0.05, 0.1, 0.5
-# and 1.5 % lower; d 768: 0.15 to 0.18 s against 0.02 to 0.13. n 16,000, d 768: 2.5 to 2.8 s against 0.08 to 0.51, 0.02,
-# 0 and 0.4 % lower. So the Gram form is for classes of some thousands, where it is still a fraction of a second, and
-# for more where the moves have something to gain, as long as its matrix stays at 1 GiB of float32.
-GRAM_TO_SAMPLES, MOVES_TO_SAMPLES, MOVES_TO_SAMPLES_PER_POINT = 4096, 16_384, 100
 
 
 @dataclass(frozen=True)
@@ -423,9 +401,9 @@ def _quantize(
     rows = rows[np.argsort(class_index[rows], kind="stable")]
     sizes = np.bincount(class_index[rows], minlength=len(own_classes))
     check_number_of_points(X, rows, _offsets(sizes), own_k, own_classes)
-    forms = own_forms = _forms(form, refine, sizes, own_k, X.shape[1])
+    forms = own_forms = forms_of(form, refine, sizes, own_k, X.shape[1])
     if repeats is not None:
-        forms = _curve_forms(_forms(form, refine, np.repeat(sizes, repeats), k, X.shape[1]), np.repeat(forms, repeats))
+        forms = curve_forms(forms_of(form, refine, np.repeat(sizes, repeats), k, X.shape[1]), np.repeat(forms, repeats))
     if method == "lloyd":
         check_memory(sizes, own_k, X.shape[1], real_type(X.dtype), threads, own_classes, own_forms, refine)
     if repeats is not None:
@@ -526,35 +504,6 @@ def _share_budget(
     curves = quantize_curves(X, class_index, classes, numbers, seeds, sample_weight=sample_weight, init=init, **options)
     convex = [convex_curve(k, distortion) for k, distortion in zip(numbers, curves, strict=True)]
     return share(convex, np.array([w[rows].sum() for rows in own]), budget)
-
-
-def _forms(form: Form, refine: Refine, n: NDArray[np.int64], k: NDArray[np.int64], d: int) -> NDArray[np.uint8]:
-    """How each class of n samples and k points is quantised: GRAM, GRAM_MOVES, SKETCH or STREAMING.
-
-    A pure function of sizes and options, never of time or memory: results must not depend on the machine's mood.
-    """
-    if form == "streaming":
-        return np.full(len(k), STREAMING, dtype=np.uint8)
-    if refine != "auto":
-        forms = np.full(len(k), GRAM_MOVES if refine == "hartigan" else GRAM, dtype=np.uint8)
-    else:
-        forms = np.where(n >= REFINE_FROM_SAMPLES_PER_POINT * k, GRAM_MOVES, GRAM).astype(np.uint8)
-        if d >= SKETCH_FROM_FEATURES:
-            forms[(forms == GRAM_MOVES) & (n >= SKETCH_FROM_SAMPLES) & (k <= SKETCH_TO_POINTS)] = SKETCH
-    if form == "auto" and refine != "hartigan":
-        moves_pay = (forms != GRAM) & (n <= MOVES_TO_SAMPLES) & (n <= MOVES_TO_SAMPLES_PER_POINT * k)
-        forms[(n > GRAM_TO_SAMPLES) & ~moves_pay] = STREAMING
-    return forms
-
-
-def _curve_forms(forms: NDArray[np.uint8], largest: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """How the numbers of points of a curve are quantised: as the class's largest k, so that they share its Gram matrix.
-
-    Single-point moves are each one's own: they need no other matrix.
-    """
-    own = np.where(forms == GRAM, GRAM, GRAM_MOVES)
-    shared: NDArray[np.uint8] = np.where(largest >= SKETCH, largest, own).astype(np.uint8)
-    return shared
 
 
 def _empty_result(

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ddoq._check import as_classes, as_samples, check_integer
+from ddoq._form import Form, Refine
 from ddoq._start import Init, RandomState, streams
-from ddoq.quantize import Form, Refine, quantize_curves
+from ddoq.quantize import quantize_curves
 
 LEGEND_ROWS = 20  # of a column
 

@@ -17,7 +17,8 @@ from tolerances import DISTORTION, HAND, POINTS, SKLEARN_INERTIA, WEIGHTS
 
 from ddoq import OptimalQuantizer, _backend, rate_distortion, reference
 from ddoq._check import GRAM, GRAM_MOVES, SKETCH, STREAMING
-from ddoq.quantize import Quantization, _forms, quantize, quantize_classes
+from ddoq._form import forms_of
+from ddoq.quantize import Quantization, quantize, quantize_classes
 
 # Round a lane, a panel (6, 12, 24 and 48 samples) and a block (96), and more than one task of an update.
 LENGTHS = (1, 2, 3, 7, 8, 9, 15, 17, 23, 24, 25, 47, 48, 49, 95, 96, 97, 193, 400)
@@ -292,14 +293,14 @@ def test_the_rule() -> None:
     n = np.array([100, 4096, 4097, 4097, 16_384, 16_385, 16_384, 10**6])
     k = np.array([10, 10, 300, 41, 164, 165, 163, 10])
     assert (
-        _forms("auto", "auto", n, k, 50).tolist()
+        forms_of("auto", "auto", n, k, 50).tolist()
         == [GRAM, GRAM_MOVES, STREAMING, GRAM_MOVES, GRAM_MOVES] + [STREAMING] * 3
     )
-    assert _forms("auto", "none", n, k, 50).tolist() == [GRAM] * 2 + [STREAMING] * 6
-    assert _forms("auto", "hartigan", n, k, 50).tolist() == [GRAM_MOVES] * 8
-    assert _forms("gram", "none", n, k, 50).tolist() == [GRAM] * 8
-    assert _forms("streaming", "auto", n, k, 5000).tolist() == [STREAMING] * 8
-    assert _forms("auto", "auto", n, k, 5000).tolist() == [
+    assert forms_of("auto", "none", n, k, 50).tolist() == [GRAM] * 2 + [STREAMING] * 6
+    assert forms_of("auto", "hartigan", n, k, 50).tolist() == [GRAM_MOVES] * 8
+    assert forms_of("gram", "none", n, k, 50).tolist() == [GRAM] * 8
+    assert forms_of("streaming", "auto", n, k, 5000).tolist() == [STREAMING] * 8
+    assert forms_of("auto", "auto", n, k, 5000).tolist() == [
         GRAM,
         SKETCH,
         STREAMING,

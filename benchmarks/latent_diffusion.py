@@ -1,0 +1,252 @@
+"""MNIST and CIFAR-10 (JPEG) through models of one's own: fit, distil, quality, strength, weights.
+
+    python benchmarks/latent_diffusion.py WORK {mnist,cifar10} [--parts fit quality strength weights]     # resumes
+
+fit        `ddoq.fit` on all training images: a codec and a class-conditional flow, "tiny", in 30 (MNIST) or 60 minutes
+           of 2 cores; OMP_WAIT_POLICY=PASSIVE is set, for the cores may have other work
+quality    IPC 10 and 50: diffused, decoded, nearest real and as many random real images beside the test images, in the
+           feature space of a judge: agreement, KID, precision, recall, density, coverage. Judges: MNIST, a ConvNet-3
+           trained on all training images; CIFAR-10, ResNet-56 of akamaster/pytorch_resnet_cifar10
+strength   IPC 10: agreement, accuracy and W2 to the data (points and diffused images) against strength; 0 is the
+           decoded point
+weights    IPC 10: points of Lloyd and of D4M's minibatch x uniform, density and re-encoded weights: accuracy of 2
+           students on each of 3 distillations, W2 to the data
+
+Protocol of the students: "dc" (ConvNet-3, SGD, no augmentation; `ddoq.train`), MNIST cut to 60 epochs, CIFAR-10 to
+200, last epoch; MNIST is tested on its first 3,000 test images, CIFAR-10 on all 10,000, both JPEG.
+Results: results/latent_diffusion.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tarfile
+import time
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import torch
+from cifar_resnet import CLASSES, CifarResNet
+from common import data_dir, facts, load_result, mnist, peak_memory_gib, save_result
+from safetensors import safe_open
+from torch import Tensor
+
+import ddoq
+from ddoq.data import open_data
+from ddoq.distilled import DistilledDataset
+from ddoq.quality import image_quality
+from ddoq.report import weights_picture
+from ddoq.run import Run
+from ddoq.students import create_student
+
+FIT: dict[str, dict[str, Any]] = {
+    "mnist": {"codec_steps": 2_000, "diffusion_steps": 10_000},
+    "cifar10": {"codec_steps": 6_000, "diffusion_steps": 16_000},
+}
+EPOCHS = {"mnist": 60, "cifar10": 200}
+STRENGTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+SEEDS, STUDENTS = 3, 2
+WEIGHTINGS = ("uniform", "density", "reencoded")
+
+
+class MnistJudge(torch.nn.Module):
+    """ConvNet-3 trained on all training images for 2 epochs, kept in WORK."""
+
+    def __init__(self, work: Path, train: Any) -> None:
+        super().__init__()
+        path = work / "mnist-judge.safetensors"
+        if not path.exists():
+            ddoq.train(open_data(train), epochs=2, batch_size=64, checkpoint=path)
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["ddoq"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
+        self.model = create_student("convnet3", n_classes=10, channels=1, image_size=28)
+        self.model.load_state_dict(state)
+        self.mean, self.std = (torch.tensor(about[name]).reshape(-1, 1, 1) for name in ("mean", "std"))
+        self.eval().requires_grad_(False)
+
+    def features(self, images: Tensor) -> Tensor:
+        found: Tensor = self.model.features((images - self.mean) / self.std).flatten(1)
+        return found
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model.classifier(self.features(images))
+        return logits
+
+
+class Job:
+    """One data set: its folders in WORK, its part of the results, which every row is written to as it is made."""
+
+    def __init__(self, name: str, work: Path) -> None:
+        self.name, self.work = name, work
+        self.train: Any
+        self.test: Any
+        if name == "mnist":
+            self.train, self.test = mnist()
+        else:
+            folder = unpack(work)
+            self.train, self.test = folder / "train", folder / "test"
+
+    @cached_property
+    def judge(self) -> MnistJudge | CifarResNet:
+        if self.name == "mnist":
+            return MnistJudge(self.work, self.train)
+        return CifarResNet(56, data_dir() / "cifar_resnet" / "resnet56.safetensors")
+
+    @cached_property
+    def judge_names(self) -> tuple[str, ...]:
+        return CLASSES if self.name == "cifar10" else tuple(map(str, range(10)))
+
+    def rows(self, part: str) -> dict[str, Any]:
+        rows: dict[str, Any] = load_result("latent_diffusion").get(self.name, {}).get(part, {})
+        return rows
+
+    def keep(self, part: str, row: str, value: Any) -> None:
+        result = load_result("latent_diffusion")
+        own = result.setdefault(self.name, {})
+        own.setdefault("facts", facts())
+        own.setdefault(part, {})[row] = value
+        save_result("latent_diffusion", result)
+        print(f"{self.name}, {part}, {row}: {value}", flush=True)
+
+    def distill(self, label: str, **options: Any) -> tuple[Path, DistilledDataset]:
+        out = self.work / f"{self.name}-{label}"
+        return out, ddoq.distill(self.train, out, diffusion=self.work / f"{self.name}-model", **options)
+
+    def quality(self, images: Any) -> dict[str, Any]:
+        found = image_quality(
+            images, self.test, self.judge.features, judge=self.judge, judge_names=self.judge_names, device="cpu"
+        )
+        return {key: round(value, 5) if isinstance(value, float) else value for key, value in asdict(found).items()}
+
+    def accuracies(self, out: Path, sets: tuple[str, ...], weightings: tuple[Any, ...], students: int) -> list[Any]:
+        chosen = {name: ddoq.load(out, synthesis=name) for name in sets}
+        logs = out / "train"
+        table = ddoq.evaluate(
+            chosen, self.test, weightings=weightings, seeds=students, epochs=EPOCHS[self.name], logs=logs
+        )
+        rows: list[Any] = table.to_json()["rows"]
+        return rows
+
+    def random(self, ipc: int, seed: int = 0) -> Any:
+        """As many random training images per class, for the row beside."""
+        data = open_data(self.train)
+        stream = np.random.default_rng(seed)
+        chosen = [stream.choice(np.flatnonzero(data.labels == c), ipc, replace=False) for c in range(10)]
+        indices = np.concatenate(chosen)
+        return open_data((data.images(indices), [data.class_names[c] for c in data.labels[indices]]))
+
+
+def unpack(work: Path) -> Path:
+    """CIFAR-10 as a folder of class folders, unpacked once."""
+    done = work / "cifar10" / "done"
+    if not done.exists():
+        with tarfile.open(data_dir() / "cifar10" / "cifar10_jpeg.tar.xz") as archive:
+            archive.extractall(done.parent, filter="data")
+        done.touch()
+    return done.parent
+
+
+def fit(job: Job) -> None:
+    if job.rows("fit"):
+        return
+    out = job.work / f"{job.name}-model"
+    fresh, start = not out.exists(), time.monotonic()
+    fitted = ddoq.fit(job.train, out, size="tiny", **FIT[job.name])
+    stages = Run.open(out).manifest["stages"]
+    keep = {
+        "minutes": round((time.monotonic() - start) / 60, 1),
+        "resumed": not fresh,  # then the minutes are those of the last process
+        "stage_minutes": {name: round(stage["seconds"] / 60, 1) for name, stage in stages.items()},
+        "codec": dict(fitted.codec),
+        "diffusion": dict(fitted.diffusion),
+        "peak_memory_gib": round(peak_memory_gib(), 2),
+    }
+    for name, value in keep.items():
+        job.keep("fit", name, value)
+
+
+def quality(job: Job) -> None:
+    for ipc in (10, 50):
+        out, dataset = job.distill(f"ipc{ipc}", ipc=ipc, controls=("nearest", "decode"))
+        if not (out / "weights.png").exists():
+            weights_picture(dataset, out / "weights.png")
+        sets = {name: ddoq.load(out, synthesis=name) for name in ("diffuse", "decode", "nearest")}
+        for name, images in {**sets, "random real images": job.random(ipc)}.items():
+            if f"ipc {ipc}, {name}" not in job.rows("quality"):
+                job.keep("quality", f"ipc {ipc}, {name}", job.quality(images))
+        if "all test images, judge" not in job.rows("quality"):
+            test = open_data(job.test)
+            right = 0
+            for part in np.array_split(np.arange(len(test)), 20):
+                logits = job.judge(torch.from_numpy(test.images(part)).float() / 255)
+                names = [job.judge_names[i] for i in logits.argmax(1).tolist()]
+                right += sum(name == test.class_names[c] for name, c in zip(names, test.labels[part], strict=True))
+            job.keep("quality", "all test images, judge", {"agreement": right / len(test)})
+
+
+def distances(out: Path) -> dict[str, float]:
+    """Mean W2 over the classes by set and weighting."""
+    table = ddoq.weigh(out, progress=False)
+    return {f"{row.set}, {row.weighting}": round(row.mean, 5) for row in table.rows}
+
+
+def strength(job: Job) -> None:
+    for value in STRENGTHS:
+        if f"{value}" in job.rows("strength"):
+            continue
+        out, dataset = job.distill(f"strength{value}", ipc=10, strength=value)
+        info = Run.open(out).info("synthesize")
+        rows = job.accuracies(out, ("diffuse",), ("density",), STUDENTS)
+        row = {
+            "keeps": info["keep"],
+            "agreement": job.quality(dataset)["agreement"],
+            "w2": distances(out),
+            "accuracies": rows[0]["accuracies"],
+            "protocol": rows[0]["protocol"],
+        }
+        job.keep("strength", f"{value}", row)
+
+
+def weights(job: Job) -> None:
+    for seed in range(SEEDS):
+        for method in ("lloyd", "minibatch"):
+            label = f"{method}, distillation {seed}"
+            if label in job.rows("weights"):
+                continue
+            out, _ = job.distill(f"{method}{seed}", ipc=10, quantizer=method, seed=seed, controls=("decode",))
+            rows = job.accuracies(out, ("diffuse", "decode"), WEIGHTINGS, STUDENTS)
+            job.keep("weights", label, {"rows": rows, "w2": distances(out)})
+        label = f"random real images, {seed}"
+        if label not in job.rows("weights"):
+            accuracies = [
+                ddoq.train(job.random(10, seed), test=job.test, epochs=EPOCHS[job.name], seed=student).accuracy
+                for student in range(STUDENTS)
+            ]
+            job.keep("weights", label, {"accuracies": accuracies})
+
+
+PARTS = {"fit": fit, "quality": quality, "strength": strength, "weights": weights}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, help="folder for models and runs")
+    parser.add_argument("data", choices=FIT)
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    job = Job(options.data, options.work)
+    for part in options.parts:
+        PARTS[part](job)
+
+
+if __name__ == "__main__":
+    main()

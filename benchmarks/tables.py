@@ -9,6 +9,7 @@ import statistics
 from typing import Any
 
 from common import ROOT, load_result
+from diffusion_page import diffusion_section
 from quantiser_page import figure, quantiser_page
 
 
@@ -101,7 +102,15 @@ def imagenette() -> list[str]:
 
 def main() -> None:
     text = "\n".join(
-        ["# Results", "", "Made by `python benchmarks/tables.py` from benchmarks/results.", "", *mnist(), *imagenette()]
+        [
+            "# Results",
+            "",
+            "Made by `python benchmarks/tables.py` from benchmarks/results.",
+            "",
+            *mnist(),
+            *diffusion_section(),
+            *imagenette(),
+        ]
     )
     docs = ROOT.parent / "docs"
     (docs / "results.md").write_text(text.rstrip() + "\n", encoding="utf-8")

@@ -124,9 +124,8 @@ struct ddoq_clvq_args {
     int64_t *wins;   /* in and out (k): steps that each point has won; their sum is the number of steps so far */
     double *sums;    /* NULL, or in and out (k, d): sum of each point over the first summed[j] steps of its clock; */
     int64_t *summed; /* in and out (k): after them the point has not moved */
-    double *weight_sums;        /* NULL, or in and out (k): sum of the weights over all steps */
-    int64_t *winners;           /* out (n) */
-    const struct ddoq_isa *isa; /* set by the call */
+    double *weight_sums; /* NULL, or in and out (k): sum of the weights over all steps */
+    int64_t *winners;    /* out (n) */
 };
 
 /* One step of competitive learning vector quantisation for each sample. Points, weights, wins and the sums are the

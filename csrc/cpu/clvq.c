@@ -1,250 +1,190 @@
-/* Competitive learning vector quantisation (Bouton and Pages 1997), in blocks. Within a block of samples x_m, shifted
- * by their mean, every step needs only the products P[m][j] = <x_m, c_j>, G[m][l] = <x_m, x_l> and the squares |c_j|^2.
- * With the step g, h = 1 - g and the winner j of sample m:
+/* Competitive learning vector quantisation (Bouton and Pages 1997), in blocks. Within a block of samples x_m, all less
+ * a shift near their mean, every step needs only the products P[m][j] = <x_m, c_j>, G[m][l] = <x_m, x_l> and the
+ * squares |c_j|^2; clvq_steps.c takes the steps. They are those of the sequential algorithm up to rounding; the
+ * features are read once a block, by the product's tiles: the block packed, the points, of which few change in a block,
+ * as they lie.
  *
- *     |c_j|^2 <- h^2 |c_j|^2 + 2 g h P[m][j] + g^2 G[m][m]        P[l][j] <- h P[l][j] + g G[m][l] for l > m
- *
- * The points follow at the block's end as combinations of their old selves and of the block's samples, and so do the
- * sums of the points over the steps. The steps are those of the sequential algorithm up to rounding; the features are
- * read once a block, by the product's tiles, which several threads share where there are enough of them. */
-#include <math.h>
+ * The threads of the call go through one sequence of items, each the next that is left: for every block its
+ * preparation, the products of groups of points, its steps. An item waits only for earlier ones, so that any number of
+ * threads comes to the end; while one takes a block's steps another prepares the next block. */
+#include <sched.h>
 #include <string.h>
 
-#include "cpu/gram.h"
-#include "cpu/memory.h"
+#include "cpu/clvq.h"
+#include "cpu/parallel.h"
 
-#define BLOCK 64
-/* Threads are made for every block: with less to multiply it would take longer to make them. */
-#define LEAST_PRODUCT_PER_SAMPLE ((size_t)1 << 18)
+#define BLOCK DDOQ_CLVQ_BLOCK
+#define DEPTH 128        /* features of a panel: one of the widest, of 48 floats, fits in L1 */
+#define GROUP_POINTS 24  /* of an item; a multiple of every tile's height */
+#define LEAST_DRIFT2 4.0 /* of a block's mean from the shift, over spread: then the block's mean is the shift */
+/* More threads pay from so many products of a sample, and of all. */
+#define LEAST_PRODUCTS 65536.0
+#define LEAST_ALL_PRODUCTS 1.6e7
+#define YIELDS 200 /* before a thread that waits sleeps: some 50 microseconds, as long as the steps of a block */
+#define NAP 20000  /* nanoseconds */
 
-struct clvq {
-    const struct ddoq_clvq_args *args;
-    const struct ddoq_kernels *kernels;
-    size_t n_threads;
-    struct ddoq_crew *crew;
-    struct ddoq_memory memory;
-    struct ddoq_rows x;       /* the block */
-    char *shift;              /* (d) real: the block's mean */
-    char *packed;             /* the block in panels, DDOQ_DEPTH features after the other */
-    char *gram;               /* (BLOCK, BLOCK) real */
-    double *products, *grams; /* (BLOCK, k), (BLOCK, BLOCK) */
-    double *squares, *sum;    /* (k), (d) */
-    double step[BLOCK];       /* g of each sample */
-};
-
-static bool allocate(struct clvq *m)
+static bool allocate(struct ddoq_clvq *m)
 {
     size_t k = m->args->k, d = m->args->d, item = m->kernels->item;
     struct ddoq_memory *memory = &m->memory;
-    m->shift = ddoq_take(memory, d, 1, item);
-    m->packed = ddoq_take(memory, ddoq_padded(m->kernels, BLOCK), d, item);
+    for (size_t b = 0; b < 2; b++) {
+        m->shifts[b] = ddoq_take(memory, d, 1, item);
+        m->blocks[b].packed = ddoq_take(memory, BLOCK, d, item);
+        m->blocks[b].grams = ddoq_take(memory, BLOCK, BLOCK, sizeof(double));
+    }
     m->gram = ddoq_take(memory, BLOCK, BLOCK, item);
-    m->products = ddoq_take(memory, BLOCK, k, sizeof(double));
-    m->grams = ddoq_take(memory, BLOCK, BLOCK, sizeof(double));
+    m->mean = ddoq_take(memory, d, 1, sizeof(double));
+    m->shifted = ddoq_take(memory, k, d, item);
     m->squares = ddoq_take(memory, k, 1, sizeof(double));
+    m->products = ddoq_take(memory, BLOCK, k, sizeof(double));
     m->sum = ddoq_take(memory, d, 1, sizeof(double));
     return !memory->is_short;
 }
 
-static char *point(const struct clvq *m, size_t j)
-{
-    return (char *)m->args->points + j * m->args->d * m->kernels->item;
-}
+/* ---- items ---- */
 
-/* Products of the block with one panel of points, the j-th and those after it, and the points' squares. */
-static enum ddoq_status multiply_points(const struct clvq *m, size_t j)
+/* Packs the block and multiplies it by itself, above the diagonal. */
+static enum ddoq_status multiply_samples(struct ddoq_clvq *m, const struct ddoq_clvq_block *block,
+                                         struct ddoq_crew *crew)
 {
     const struct ddoq_kernels *kernels = m->kernels;
-    size_t k = m->args->k, d = m->args->d, width = kernels->tile_cols, item = kernels->item;
-    size_t stride = ddoq_padded(kernels, BLOCK);
-    const struct ddoq_rows points = {.kernels = kernels, .data = point(m, j), .n = ddoq_smaller(width, k - j), .d = d};
-    char *panel = ddoq_allocate(width, DDOQ_DEPTH + BLOCK, item);
-    if (!panel)
-        return DDOQ_NO_MEMORY;
-    char *product = panel + width * DDOQ_DEPTH * item; /* (BLOCK, width) */
-    for (size_t first = 0; first < d; first += DDOQ_DEPTH) {
-        size_t depth = ddoq_smaller(DDOQ_DEPTH, d - first);
-        ddoq_pack(&points, m->shift, first, depth, panel);
-        ddoq_multiply_panel(kernels, m->packed + first * stride * item, m->x.n, panel, points.n, depth, product, width,
-                            first > 0);
+    size_t d = m->args->d, n = block->x.n, width = kernels->tile_cols, item = kernels->item;
+    size_t padded = ddoq_padded(kernels, n);
+    for (size_t first = 0; first < d; first += DEPTH) {
+        size_t depth = ddoq_smaller(DEPTH, d - first);
+        char *panels = block->packed + first * padded * item;
+        if (ddoq_stopped(crew))
+            return DDOQ_INTERRUPTED;
+        ddoq_pack(&block->x, block->shift, first, depth, panels);
+        for (size_t l = 0; l < padded; l += width)
+            ddoq_multiply_panel(kernels, panels, l + width, panels + l * depth * item, width, depth, m->gram + l * item,
+                                BLOCK, first > 0);
     }
-    for (size_t i = 0; i < m->x.n; i++)
-        kernels->widen(points.n, product + i * width * item, 1, m->products + i * k + j);
-    for (size_t p = 0; p < points.n; p++)
-        m->squares[j + p] = kernels->dist2(d, point(m, j + p), m->shift);
-    free(panel);
+    for (size_t i = 0; i < n; i++)
+        kernels->widen(n - i, m->gram + (i * BLOCK + i) * item, 1, block->grams + i * BLOCK + i);
     return DDOQ_OK;
 }
 
-/* The first task is the block's own products, the others are the panels of points. */
-static enum ddoq_status multiply(void *context, size_t task, struct ddoq_crew *crew)
-{
-    struct clvq *m = context;
-    if (ddoq_stopped(crew))
-        return DDOQ_INTERRUPTED;
-    if (task > 0)
-        return multiply_points(m, (task - 1) * m->kernels->tile_cols);
-    enum ddoq_status status = ddoq_gram_rows(&m->x, m->shift, m->gram, crew);
-    if (status == DDOQ_OK)
-        m->kernels->widen(m->x.n * m->x.n, m->gram, 1, m->grams);
-    return status;
-}
-
-static int is_stopped(void *crew, size_t done)
-{
-    (void)done;
-    return ddoq_stopped(crew);
-}
-
-/* Everything the block's steps read. */
-static enum ddoq_status prepare(struct clvq *m)
+/* Shift, panels and products of the block. */
+static enum ddoq_status prepare(struct ddoq_clvq *m, size_t b, struct ddoq_crew *crew)
 {
     const struct ddoq_kernels *kernels = m->kernels;
-    size_t k = m->args->k, d = m->args->d, n = m->x.n, stride = ddoq_padded(kernels, BLOCK);
-    memset(m->sum, 0, d * sizeof *m->sum);
-    for (size_t i = 0; i < n; i++)
-        kernels->axpy(d, 1, ddoq_row(&m->x, i), m->sum);
-    kernels->narrow(d, m->sum, (double)n, m->shift);
-    for (size_t first = 0; first < d; first += DDOQ_DEPTH)
-        ddoq_pack(&m->x, m->shift, first, ddoq_smaller(DDOQ_DEPTH, d - first),
-                  m->packed + first * stride * kernels->item);
-    size_t n_tasks = 1 + ddoq_padded(kernels, k) / kernels->tile_cols;
-    if (m->n_threads > 1 && k >= LEAST_PRODUCT_PER_SAMPLE / d) {
-        const struct ddoq_run run = {.n_threads = m->n_threads, .poll = {.call = is_stopped, .context = m->crew}};
-        size_t failed;
-        return ddoq_run_tasks(n_tasks, &run, multiply, m, &failed);
+    struct ddoq_clvq_block *block = &m->blocks[b % 2];
+    const char *before = b > 0 ? m->blocks[1 - b % 2].shift : NULL;
+    size_t d = m->args->d;
+    block->x = (struct ddoq_rows){.kernels = kernels,
+                                  .data = (const char *)m->args->X + b * BLOCK * d * kernels->item,
+                                  .n = ddoq_smaller(BLOCK, m->args->n - b * BLOCK),
+                                  .d = d};
+    char *shift = m->shifts[before == m->shifts[0]];
+    memset(m->mean, 0, d * sizeof *m->mean);
+    for (size_t i = 0; i < block->x.n; i++)
+        kernels->axpy(d, 1, ddoq_row(&block->x, i), m->mean);
+    kernels->narrow(d, m->mean, (double)block->x.n, shift);
+    block->is_shifted = !before || kernels->dist2(d, shift, before) > LEAST_DRIFT2 * m->spread;
+    block->shift = block->is_shifted ? shift : before;
+    enum ddoq_status status = multiply_samples(m, block, crew);
+    if (status != DDOQ_OK || !block->is_shifted)
+        return status;
+    m->spread = 0;
+    for (size_t i = 0; i < block->x.n; i++)
+        m->spread += block->grams[i * BLOCK + i] / (double)block->x.n;
+    return DDOQ_OK;
+}
+
+/* Products of the block with a group of points, the j-th and those after it. */
+static enum ddoq_status multiply_points(struct ddoq_clvq *m, const struct ddoq_clvq_block *block, size_t j,
+                                        struct ddoq_crew *crew)
+{
+    const struct ddoq_kernels *kernels = m->kernels;
+    size_t k = m->args->k, d = m->args->d, width = kernels->tile_cols, height = kernels->tile_rows;
+    size_t item = kernels->item, n = ddoq_smaller(GROUP_POINTS, k - j), padded = ddoq_padded(kernels, block->x.n);
+    char product[GROUP_POINTS * BLOCK * sizeof(double)] __attribute__((aligned(DDOQ_CACHE_LINE)));
+    for (size_t r = 0; r < n && block->is_shifted; r++)
+        ddoq_clvq_shift_point(m, block->shift, j + r);
+    for (size_t first = 0; first < d; first += DEPTH) {
+        size_t depth = ddoq_smaller(DEPTH, d - first);
+        const char *points = m->shifted + (j * d + first) * item, *panels = block->packed + first * padded * item;
+        if (ddoq_stopped(crew))
+            return DDOQ_INTERRUPTED;
+        for (size_t i = 0; i < padded; i += width)
+            for (size_t r = 0; r < n; r += height)
+                kernels->tile_in_place(depth, points + r * d * item, d, panels + i * depth * item,
+                                       product + (r * BLOCK + i) * item, BLOCK, ddoq_smaller(height, n - r), first > 0);
     }
+    for (size_t i = 0; i < block->x.n; i++)
+        kernels->widen(n, product + i * item, BLOCK, m->products + i * k + j);
+    return DDOQ_OK;
+}
+
+/* ---- their order ---- */
+
+/* Whether counter has come to value before the crew was stopped. */
+static bool await(atomic_size_t *counter, size_t value, struct ddoq_crew *crew)
+{
+    for (size_t yields = 0; atomic_load(counter) < value; yields++) {
+        if (ddoq_stopped(crew))
+            return false;
+        if (yields < YIELDS)
+            sched_yield();
+        else
+            nanosleep(&(struct timespec){.tv_nsec = NAP}, NULL);
+    }
+    return true;
+}
+
+static enum ddoq_status run_item(struct ddoq_clvq *m, size_t item, struct ddoq_crew *crew)
+{
+    size_t b = item / (m->n_groups + 2), part = item % (m->n_groups + 2);
+    struct ddoq_clvq_block *block = &m->blocks[b % 2];
     enum ddoq_status status = DDOQ_OK;
-    for (size_t task = 0; task < n_tasks && status == DDOQ_OK; task++)
-        status = multiply(m, task, m->crew);
+    if (part == 0) { /* its place was that of the block before the last, and it reads the last one's shift */
+        if (!await(&m->finished, b > 0 ? 2 * b - 1 : 0, crew))
+            return DDOQ_INTERRUPTED;
+        status = prepare(m, b, crew);
+    } else if (part <= m->n_groups) {
+        if (!await(&m->finished, 2 * b + 1, crew))
+            return DDOQ_INTERRUPTED;
+        status = multiply_points(m, block, (part - 1) * GROUP_POINTS, crew);
+        atomic_fetch_add(&m->multiplied, status == DDOQ_OK);
+        return status;
+    } else {
+        if (!await(&m->multiplied, (b + 1) * m->n_groups, crew))
+            return DDOQ_INTERRUPTED;
+        ddoq_clvq_take_steps(m, block, m->args->winners + b * BLOCK);
+    }
+    atomic_fetch_add(&m->finished, status == DDOQ_OK);
     return status;
 }
-
-/* The steps of the block: winners and step sizes. steps: how many were taken before. */
-static void run_steps(struct clvq *m, int64_t *winners, double steps)
-{
-    const struct ddoq_clvq_args *args = m->args;
-    const struct ddoq_kernels *doubles = &args->isa->real[DDOQ_FLOAT64];
-    size_t n = m->x.n, k = args->k;
-    for (size_t i = 0; i < n; i++) {
-        double two[2], *products = m->products + i * k;
-        const double *gram = m->grams + i * n;
-        size_t j = doubles->two_least(k, products, m->squares, two);
-        double clock = args->weights ? steps + (double)i : (double)args->wins[j];
-        double g = pow(1 + clock / args->b, -args->power), h = 1 - g;
-        m->squares[j] = h * h * m->squares[j] + 2 * g * h * products[j] + g * g * gram[i];
-        for (size_t l = i + 1; l < n; l++)
-            m->products[l * k + j] = h * m->products[l * k + j] + g * gram[l];
-        args->wins[j]++;
-        winners[i] = (int64_t)j;
-        m->step[i] = g;
-    }
-}
-
-static void update_weights(const struct clvq *m, const int64_t *winners)
-{
-    double kept = 1, tail = 0, *weights = m->args->weights, *sums = m->args->weight_sums, gained[BLOCK], summed[BLOCK];
-    for (size_t i = m->x.n; i-- > 0;) { /* tail: what the weight after step i adds to the sum, by itself */
-        tail = 1 + (i + 1 < m->x.n ? (1 - m->step[i + 1]) * tail : 0);
-        gained[i] = kept * m->step[i];
-        summed[i] = tail * m->step[i];
-        kept *= 1 - m->step[i];
-    }
-    if (sums) {
-        for (size_t j = 0; j < m->args->k; j++)
-            sums[j] += (1 - m->step[0]) * tail * weights[j];
-        for (size_t i = 0; i < m->x.n; i++)
-            sums[winners[i]] += summed[i];
-    }
-    for (size_t j = 0; j < m->args->k; j++)
-        weights[j] *= kept;
-    for (size_t i = 0; i < m->x.n; i++)
-        weights[winners[i]] += gained[i];
-}
-
-/* The winner of sample first, which has won none before it in the block. steps: how many were taken before the block.
- * A point stays what its step made it until it wins again: by its own clock for one step, by the global one for as
- * many as there are samples in between. */
-static void update_point(struct clvq *m, const int64_t *winners, size_t first, int64_t steps)
-{
-    const struct ddoq_clvq_args *args = m->args;
-    size_t n = m->x.n, d = args->d, j = (size_t)winners[first], next = n, wins[BLOCK], n_wins = 0;
-    double kept = 1, tail = 0, moved[BLOCK], summed[BLOCK];
-    for (size_t i = n; i-- > first;) {
-        if ((size_t)winners[i] != j)
-            continue;
-        tail = (args->weights ? (double)(next - i) : 1) + (next < n ? (1 - m->step[next]) * tail : 0);
-        moved[n_wins] = kept * m->step[i];
-        summed[n_wins] = tail * m->step[i];
-        kept *= 1 - m->step[i];
-        wins[n_wins++] = next = i;
-    }
-    if (args->sums) {
-        double *sums = args->sums + j * d;
-        double before = args->weights ? (double)(steps + (int64_t)first - args->summed[j]) : 0;
-        m->kernels->axpy(d, before + (1 - m->step[first]) * tail, point(m, j), sums);
-        for (size_t i = n_wins; i-- > 0;)
-            m->kernels->axpy(d, summed[i], ddoq_row(&m->x, wins[i]), sums);
-        args->summed[j] = args->weights ? steps + (int64_t)n : args->wins[j];
-    }
-    memset(m->sum, 0, d * sizeof *m->sum);
-    m->kernels->axpy(d, kept, point(m, j), m->sum);
-    for (size_t i = n_wins; i-- > 0;)
-        m->kernels->axpy(d, moved[i], ddoq_row(&m->x, wins[i]), m->sum);
-    m->kernels->narrow(d, m->sum, 1, point(m, j));
-}
-
-static void update_points(struct clvq *m, const int64_t *winners, int64_t steps)
-{
-    for (size_t i = 0; i < m->x.n; i++) {
-        bool done = false;
-        for (size_t l = 0; l < i; l++)
-            done |= winners[l] == winners[i];
-        if (!done)
-            update_point(m, winners, i, steps);
-    }
-}
-
-struct clvq_call {
-    const struct ddoq_clvq_args *args;
-    size_t n_threads;
-};
 
 static enum ddoq_status clvq_task(void *context, size_t task, struct ddoq_crew *crew)
 {
     (void)task;
-    const struct clvq_call *call = context;
-    const struct ddoq_clvq_args *args = call->args;
-    const struct ddoq_kernels *kernels = &args->isa->real[args->type];
-    struct clvq m = {.args = args, .kernels = kernels, .n_threads = call->n_threads, .crew = crew};
-    enum ddoq_status status = allocate(&m) ? DDOQ_OK : DDOQ_NO_MEMORY;
-    int64_t steps = 0;
-    for (size_t j = 0; j < args->k; j++)
-        steps += args->wins[j];
-    for (size_t first = 0; first < args->n && status == DDOQ_OK; first += BLOCK) {
-        int64_t *winners = args->winners + first;
-        m.x = (struct ddoq_rows){.kernels = kernels,
-                                 .data = (const char *)args->X + first * args->d * kernels->item,
-                                 .n = ddoq_smaller(BLOCK, args->n - first),
-                                 .d = args->d};
-        status = prepare(&m);
-        if (status != DDOQ_OK)
+    struct ddoq_clvq *m = context;
+    enum ddoq_status status = DDOQ_OK;
+    while (status == DDOQ_OK) {
+        size_t item = atomic_fetch_add(&m->next, 1);
+        if (item >= m->n_blocks * (m->n_groups + 2))
             break;
-        run_steps(&m, winners, (double)steps);
-        if (args->weights)
-            update_weights(&m, winners);
-        update_points(&m, winners, steps);
-        steps += (int64_t)m.x.n;
+        status = ddoq_stopped(crew) ? DDOQ_INTERRUPTED : run_item(m, item, crew);
     }
-    ddoq_release(&m.memory);
     return status;
 }
 
 enum ddoq_status ddoq_clvq(const struct ddoq_run *run, const struct ddoq_clvq_args *args)
 {
-    struct ddoq_clvq_args job = *args;
-    job.isa = run->isa;
-    struct clvq_call call = {.args = &job, .n_threads = run->n_threads};
+    struct ddoq_clvq m = {
+        .args = args, .kernels = &run->isa->real[args->type], .doubles = &run->isa->real[DDOQ_FLOAT64]};
+    double products = (double)args->k * (double)args->d;
+    bool pays = products >= LEAST_PRODUCTS && products * (double)args->n >= LEAST_ALL_PRODUCTS;
     size_t failed;
-    return ddoq_run_tasks(1, run, clvq_task, &call, &failed);
+    m.n_blocks = (args->n + BLOCK - 1) / BLOCK;
+    m.n_groups = (args->k + GROUP_POINTS - 1) / GROUP_POINTS;
+    for (size_t j = 0; j < args->k; j++)
+        m.steps += args->wins[j];
+    enum ddoq_status status = DDOQ_NO_MEMORY;
+    if (allocate(&m))
+        status = ddoq_run_tasks(pays ? run->n_threads : 1, run, clvq_task, &m, &failed);
+    ddoq_release(&m.memory);
+    return status;
 }

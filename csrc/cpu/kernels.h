@@ -59,6 +59,14 @@ struct ddoq_kernels {
     /* out (tile_cols) = or += squared norms of a panel's rows, with the bits that tile gives. */
     void (*squares)(size_t depth, const void *panel, void *out, int add);
 
+    /* Of competitive learning. */
+    /* c (rows <= tile_rows, tile_cols, of c_stride) = or += A B^T, of rows of a, a_stride apart, and a panel b, with
+     * the bits that tile gives. c is aligned to its vectors. */
+    void (*tile_in_place)(size_t depth, const void *a, size_t a_stride, const void *b, void *c, size_t c_stride,
+                          size_t rows, int add);
+    /* out = x - y */
+    void (*subtract)(size_t n, const void *x, const void *y, void *out);
+
     /* Of the loss, over one row of n classes. */
     double (*largest)(size_t n, const void *x);
     /* Sum of x - shift. */

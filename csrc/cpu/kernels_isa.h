@@ -167,6 +167,8 @@ static inline void transpose_f64(quad_f64 x[2])
         .lower = lower_##suffix,                                                                                       \
         .copy_labels = copy_labels_##suffix,                                                                           \
         .squares = squares_##suffix,                                                                                   \
+        .tile_in_place = tile_in_place_##suffix,                                                                       \
+        .subtract = subtract_##suffix,                                                                                 \
         .largest = largest_##suffix,                                                                                   \
         .total = total_##suffix,                                                                                       \
         .exponentials = exponentials_##suffix,                                                                         \

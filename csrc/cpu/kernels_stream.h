@@ -60,3 +60,42 @@ static void FN(squares)(size_t depth, const void *panel_, void *out_, int add)
         out[v] = sum[v];
     }
 }
+
+/* Rows of a are read where they lie: it is they that change, and b that is packed. */
+static void FN(tile_in_place)(size_t depth, const void *a_, size_t a_stride, const void *b_, void *c_, size_t c_stride,
+                              size_t rows, int add)
+{
+    const FN(vreal) *restrict b = b_;
+    const REAL *a[TILE_ROWS];
+    FN(vreal) sum[TILE_ROWS][TILE_VECTORS] = {{{0}}};
+    for (size_t r = 0; r < TILE_ROWS; r++)
+        a[r] = (const REAL *)a_ + (r < rows ? r : rows - 1) * a_stride;
+    for (size_t p = 0; p < depth; p++, b += TILE_VECTORS) {
+#pragma GCC unroll 16
+        for (size_t r = 0; r < TILE_ROWS; r++) {
+#pragma GCC unroll 16
+            for (size_t v = 0; v < TILE_VECTORS; v++)
+                sum[r][v] += a[r][p] * b[v];
+        }
+    }
+#pragma GCC unroll 16
+    for (size_t r = 0; r < TILE_ROWS; r++) {
+        FN(vreal) *c = (FN(vreal) *)((REAL *)c_ + r * c_stride);
+        if (r >= rows)
+            return;
+#pragma GCC unroll 16
+        for (size_t v = 0; v < TILE_VECTORS; v++) {
+            if (add)
+                sum[r][v] += c[v];
+            c[v] = sum[r][v];
+        }
+    }
+}
+
+static void FN(subtract)(size_t n, const void *x_, const void *y_, void *out_)
+{
+    const REAL *x = x_, *y = y_;
+    REAL *restrict out = out_;
+    for (size_t i = 0; i < n; i++)
+        out[i] = x[i] - y[i];
+}

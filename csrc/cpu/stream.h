@@ -33,7 +33,8 @@ struct ddoq_stream {
     char *before;     /* (d) real scratch */
     char *half;       /* (padded k) real |c - shift|^2 / 2, infinity for an empty cell */
     int64_t *cell;    /* (n) */
-    double *sums;     /* (k, d) weighted sums of the cells */
+    double *sums;     /* (k, d) weighted sums of the cells, a slice of the features after the other */
+    size_t slice;     /* features of one, the last has the rest */
     double *mass;     /* (k) */
     double *heaviest; /* (k) the greatest mass since the sums were made */
     int64_t *count;

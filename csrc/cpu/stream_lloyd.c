@@ -9,9 +9,11 @@
 #include "cpu/assign.h"
 #include "cpu/stream.h"
 
-#define PART_FEATURES 64 /* of a task of the update: the sums of 1,000 cells fit into L2 */
+#define SLICE_SUMS 65536 /* of a task of the update: half of an L2 cache, but of 64 features at least */
+#define LEAST_SLICE 64
+#define MOST_SLICE 1024
 #define LEAST_SHARE 1e-3 /* of the most that a cell weighed: what is left of its sums below it may be rounding */
-#define AHEAD 8          /* rows that an update fetches before it needs them: those that moved are far apart */
+#define AHEAD 4096       /* bytes that an update fetches before it needs them: the rows that moved are far apart */
 
 /* ---- assignment ---- */
 
@@ -104,9 +106,24 @@ static size_t cell_parts(const struct ddoq_stream *stream, size_t slices)
     return parts;
 }
 
+/* Features of a slice: as many as cache and threads allow, so that a row is read in few pieces. */
+static size_t slice_features(const struct ddoq_stream *stream)
+{
+    size_t share = (stream->x.d + stream->run.n_threads - 1) / stream->run.n_threads, fit = SLICE_SUMS / stream->k;
+    size_t features = ddoq_smaller(ddoq_smaller(share, fit), MOST_SLICE);
+    return features > LEAST_SLICE ? (features + LEAST_SLICE - 1) / LEAST_SLICE * LEAST_SLICE : LEAST_SLICE;
+}
+
 static size_t feature_slices(const struct ddoq_stream *stream)
 {
-    return (stream->x.d + PART_FEATURES - 1) / PART_FEATURES;
+    return (stream->x.d + stream->slice - 1) / stream->slice;
+}
+
+/* Sums of cell j over the slice that begins at feature first. Slices lie apart: cores that update neighbouring lines
+ * take them from each other by fetching ahead. */
+static double *sums_of(const struct ddoq_stream *stream, size_t first, size_t j)
+{
+    return stream->sums + first * stream->k + j * ddoq_smaller(stream->slice, stream->x.d - first);
 }
 
 /* Adds the samples of a segment to the sums of the cells that are part modulo parts, a power of two. */
@@ -114,22 +131,23 @@ static void update_segment(struct ddoq_stream *stream, size_t begin, size_t rows
                            size_t parts)
 {
     const struct ddoq_rows *x = &stream->x;
-    size_t d = x->d, depth = ddoq_smaller(PART_FEATURES, d - first), bytes = depth * ddoq_item(x);
-    float widened[PART_FEATURES];
+    size_t d = x->d, depth = ddoq_smaller(stream->slice, d - first), bytes = depth * ddoq_item(x);
+    size_t ahead = AHEAD / bytes + 1;
+    float widened[MOST_SLICE];
     for (size_t m = 0; m < rows; m++) {
         size_t i = stream->rebuild ? begin + m : (size_t)stream->moved[begin + m];
         size_t from = (size_t)stream->cell[i], to = (size_t)stream->label[i];
-        if (m + AHEAD < rows) {
-            size_t next = stream->rebuild ? i + AHEAD : (size_t)stream->moved[begin + m + AHEAD];
+        if (m + ahead < rows) {
+            size_t next = stream->rebuild ? i + ahead : (size_t)stream->moved[begin + m + ahead];
             const char *row = ddoq_row(x, next) + first * ddoq_item(x);
             for (size_t byte = 0; byte < bytes; byte += DDOQ_CACHE_LINE)
                 __builtin_prefetch(row + byte, 0, 2);
         }
         const char *row = ddoq_features(x, i, first, depth, widened);
         if (!stream->rebuild && (from & (parts - 1)) == part)
-            x->kernels->axpy(depth, -stream->w[i], row, stream->sums + from * d + first);
+            x->kernels->axpy(depth, -stream->w[i], row, sums_of(stream, first, from));
         if ((to & (parts - 1)) == part)
-            x->kernels->axpy(depth, stream->w[i], row, stream->sums + to * d + first);
+            x->kernels->axpy(depth, stream->w[i], row, sums_of(stream, first, to));
     }
 }
 
@@ -137,9 +155,9 @@ static enum ddoq_status update_task(void *context, size_t task, struct ddoq_crew
 {
     struct ddoq_stream *stream = context;
     size_t slices = feature_slices(stream), parts = cell_parts(stream, slices), part = task / slices;
-    size_t first = task % slices * PART_FEATURES, d = stream->x.d, depth = ddoq_smaller(PART_FEATURES, d - first);
+    size_t first = task % slices * stream->slice, depth = ddoq_smaller(stream->slice, stream->x.d - first);
     for (size_t j = part; j < stream->k && stream->rebuild; j += parts)
-        memset(stream->sums + j * d + first, 0, depth * sizeof *stream->sums);
+        memset(sums_of(stream, first, j), 0, depth * sizeof *stream->sums);
     for (size_t segment = 0; segment < stream->n_tasks; segment++) {
         size_t begin = segment * stream->task_blocks * DDOQ_STREAM_ROWS, rows = stream->n_moved[segment];
         if (stream->rebuild)
@@ -228,7 +246,9 @@ static enum ddoq_status move_samples(struct ddoq_stream *stream, bool rebuild)
     for (size_t j = 0; j < stream->k; j++) {
         stream->heaviest[j] = stream->rebuild ? stream->mass[j] : fmax(stream->heaviest[j], stream->mass[j]);
         if (stream->count[j] == 0) { /* rounding is left of the sums, and nothing to weigh it against */
-            memset(stream->sums + j * stream->x.d, 0, stream->x.d * sizeof *stream->sums);
+            for (size_t first = 0; first < stream->x.d; first += stream->slice)
+                memset(sums_of(stream, first, j), 0,
+                       ddoq_smaller(stream->slice, stream->x.d - first) * sizeof *stream->sums);
             stream->heaviest[j] = 0;
         }
     }
@@ -245,7 +265,9 @@ static double move_points(struct ddoq_stream *stream, char *before)
         if (stream->count[j] == 0)
             continue;
         memcpy(before, stream->points + j * bytes, bytes);
-        kernels->narrow(d, stream->sums + j * d, stream->mass[j], stream->points + j * bytes);
+        for (size_t first = 0; first < d; first += stream->slice)
+            kernels->narrow(ddoq_smaller(stream->slice, d - first), sums_of(stream, first, j), stream->mass[j],
+                            stream->points + j * bytes + first * kernels->item);
         shift += kernels->dist2(d, before, stream->points + j * bytes);
     }
     return shift;
@@ -276,6 +298,7 @@ static enum ddoq_status iterate(struct ddoq_stream *stream, double tol, size_t m
 
 enum ddoq_status ddoq_stream_lloyd(struct ddoq_stream *stream, double tol, size_t max_iter, int64_t *n_iter)
 {
+    stream->slice = slice_features(stream);
     for (size_t i = 0; i < stream->x.n; i++)
         stream->cell[i] = -1;
     for (size_t j = 0; j < stream->k; j++) {

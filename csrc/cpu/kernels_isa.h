@@ -6,6 +6,10 @@
 
 #include "cpu/kernels.h"
 
+#if defined(__AVX2__)
+#    include <immintrin.h>
+#endif
+
 #define LANES_F64 (VECTOR_BYTES / 8)
 #define VIRTUAL_LANES 16
 #define TILE_VECTORS 3 /* beside TILE_ROWS * 3 accumulators there are registers for a row of B and a broadcast */
@@ -112,6 +116,20 @@ static inline void transpose_f64(quad_f64 x[2])
     x[1] = __builtin_shufflevector(x[0], x[1], 1, 3);
     x[0] = low;
 }
+
+/* The lesser of two (the second where neither is), and yes where mask is set: gcc finds neither instruction in bits. */
+#if defined(__AVX512F__)
+#    define minimum_f32(a, b) (vreal_f32) _mm512_min_ps((__m512)(a), (__m512)(b))
+#    define minimum_f64(a, b) (vreal_f64) _mm512_min_pd((__m512d)(a), (__m512d)(b))
+#elif defined(__AVX2__)
+#    define minimum_f32(a, b) (vreal_f32) _mm256_min_ps((__m256)(a), (__m256)(b))
+#    define minimum_f64(a, b) (vreal_f64) _mm256_min_pd((__m256d)(a), (__m256d)(b))
+#endif
+#if defined(__AVX2__) && !defined(__AVX512F__)
+#    define CHOOSE(mask, yes, no) _mm256_blendv_epi8((__m256i)(no), (__m256i)(yes), (__m256i)(mask))
+#else
+#    define CHOOSE(mask, yes, no) (((mask) & (yes)) | (~(mask) & (no)))
+#endif
 
 #define REAL float
 #define INTEGER int32_t

@@ -4,10 +4,13 @@
 /* As wide as REAL, so that labels lie in the lanes of their samples. */
 typedef INTEGER FN(vinteger) __attribute__((vector_size(VECTOR_BYTES), may_alias));
 
-static inline FN(vreal) FN(choose)(FN(vinteger) mask, FN(vreal) yes, FN(vreal) no)
+#if !defined(__AVX2__)
+static inline FN(vreal) FN(minimum)(FN(vreal) a, FN(vreal) b)
 {
-    return (FN(vreal))((mask & (FN(vinteger))yes) | (~mask & (FN(vinteger))no));
+    FN(vinteger) less = (FN(vinteger))(a < b);
+    return (FN(vreal))CHOOSE(less, (FN(vinteger))a, (FN(vinteger))b);
 }
+#endif
 
 static void FN(lower)(size_t rows, const void *product_, const void *half_, size_t first, void *best_, void *label_)
 {
@@ -25,12 +28,13 @@ static void FN(lower)(size_t rows, const void *product_, const void *half_, size
         }
     }
     for (size_t r = 0; r < rows; r++, product += TILE_VECTORS) {
+        FN(vinteger) at = (FN(vinteger)){0} + (INTEGER)(first + r);
 #pragma GCC unroll 16
         for (size_t v = 0; v < TILE_VECTORS; v++) {
             FN(vreal) value = half[r] - product[v];
             FN(vinteger) less = (FN(vinteger))(value < best[v]);
-            best[v] = FN(choose)(less, value, best[v]);
-            label[v] = (less & (INTEGER)(first + r)) | (~less & label[v]);
+            best[v] = FN(minimum)(value, best[v]);
+            label[v] = (FN(vinteger))CHOOSE(less, at, label[v]);
         }
     }
     for (size_t v = 0; v < TILE_VECTORS; v++) {

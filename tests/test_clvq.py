@@ -52,6 +52,20 @@ def test_steps_are_the_sequential_ones(n: int, d: int, k: int, dtype: str, clock
             assert_allclose(mine_weights, weights, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_samples_that_drift(n_threads: int, isa: str) -> None:
+    X, k = normal(672, 300, "float32"), 240  # enough for threads
+    X += np.repeat(np.arange(7, dtype=np.float32) * 10_000, 96)[:, None]  # products less the first mean would be noise
+    start = X[::2][:k].copy()
+    points, weights, _, winners = reference.clvq(X, start, step=(1.0, 0.2), per_point=False)
+    mine, mine_weights, mine_winners = start.copy(), np.full(k, 1 / k), np.full(len(X), -1)
+    wins = np.zeros(k, dtype=np.int64)
+    _backend.core.clvq(X, mine, mine_weights, wins, mine_winners, 1.0, 0.2, None, None, None, n_threads, isa)
+    assert_array_equal(mine_winners, winners)
+    assert_allclose(mine, points, rtol=0, atol=POINTS * np.abs(X).max())
+    assert_allclose(mine_weights, weights, rtol=1e-12, atol=1e-15)
+
+
 def test_by_hand(isa: str) -> None:
     # points 0 and 8; steps 1, 2/3, 1/2: 2 replaces 0; 5 is as near to 2 as to 8, so 2 -> 4; 10 draws 8 to 9
     stream = OnlineQuantizer(2)

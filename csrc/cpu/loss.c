@@ -102,7 +102,8 @@ static int soft_row(const struct pass *p, size_t i, const void *s, double factor
 static int one_row(const struct pass *p, size_t i, const struct scratch *scratch)
 {
     const struct ddoq_loss_args *a = p->args;
-    double weight = a->weight[i], factor = weight / (double)a->n_rows, loss = 0;
+    double weight = a->weight_type == DDOQ_FLOAT64 ? ((const double *)a->weight)[i] : ((const float *)a->weight)[i];
+    double factor = weight / (double)a->n_rows, loss = 0;
     if (!(weight >= 0) || isinf(weight))
         return -1;
     const void *s = read_row(p, a->type, a->logits, i, a->n_classes, scratch->student);

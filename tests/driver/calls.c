@@ -387,9 +387,10 @@ static void make_loss(struct call *call)
     args->label_smoothing = args->target == DDOQ_INDEX && below(2) ? 0.1 : 0;
     args->logits = reals(call, args->type, args->n_rows * args->n_classes, -9, 9);
     make_targets(call, args);
-    double *weight = doubles(call, args->n_rows, 0, 2);
+    args->weight_type = below(2);
+    void *weight = reals(call, args->weight_type, args->n_rows, 0, 2);
     if (below(20) == 0) {
-        weight[below(args->n_rows)] = below(2) ? -1 : NAN;
+        put(args->weight_type, weight, below(args->n_rows), below(2) ? -1 : NAN);
         call->expected = DDOQ_BAD_ROW;
     }
     args->weight = weight;

@@ -262,7 +262,7 @@ def test_c_is_torch(kind: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_bits_do_not_depend_on_threads(kind: str) -> None:
     before, results = torch.get_num_threads(), []
-    arguments = case(kind, 300, 1000, torch.float32)
+    arguments = case(kind, 600, 1000, torch.float32)
     try:
         for n_threads in (1, 2, 5):
             torch.set_num_threads(n_threads)

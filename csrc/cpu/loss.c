@@ -9,8 +9,9 @@
 #include "cpu/parallel.h"
 
 #define TASK_ENTRIES ((size_t)1 << 15)
-/* Up to this many entries a second thread costs more than it saves: starting and joining one takes some 50 us. */
-#define ALONE_ENTRIES ((size_t)1 << 18)
+/* Up to this many entries a second thread costs more than it saves: starting and joining one takes some 35 us, and it
+ * does not come to run where one of torch's threads still spins after its last work. */
+#define ALONE_ENTRIES ((size_t)1 << 19)
 #define SUM_TOLERANCE 1e-2 /* of a row's probabilities: rows stored as float16 or bfloat16 */
 
 struct pass {
@@ -154,8 +155,8 @@ enum ddoq_status ddoq_weighted_loss(const struct ddoq_run *run, const struct ddo
         .row_loss = row_loss,
     };
     struct ddoq_run crew = *run;
-    if (crew.n_threads == 1 || n <= ALONE_ENTRIES / args->n_classes)
-        crew.n_threads = 0; /* the calling thread works itself */
+    if (n <= ALONE_ENTRIES / args->n_classes)
+        crew.n_threads = 1;
     enum ddoq_status status = ddoq_run_tasks((n - 1) / task_rows + 1, &crew, loss_task, &pass, &failed);
     double sum = 0;
     for (size_t i = 0; i < n && status == DDOQ_OK; i++)

@@ -380,7 +380,7 @@ static void make_loss(struct call *call)
     args->type = below(3);
     args->target_type = args->type == DDOQ_FLOAT64 ? DDOQ_FLOAT64 : below(2) ? DDOQ_FLOAT32 : DDOQ_BFLOAT16;
     args->target = below(4);
-    args->n_rows = many ? 200 + below(100) : odd_size(100);
+    args->n_rows = many ? 500 + below(100) : odd_size(100);
     args->n_classes = many ? 1000 : odd_size(2000);
     args->k = below(1 + (args->n_classes < 9 ? args->n_classes : 9));
     args->temperature = args->target == DDOQ_INDEX ? 1 : 0.5 + uniform();

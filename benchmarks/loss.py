@@ -1,11 +1,14 @@
 """The weighted loss, forward and gradient, against eager torch in the same run: microseconds, 2 threads, and error.
 
-    python benchmarks/loss.py [--repeats 200]
+    python benchmarks/loss.py [--repeats 200] [--cells "float32 index"]     # resumes row by row
 
-Eager torch is the fastest of the compositions that one would write for each kind of target, without any check of
-values; with bfloat16 logits that is both computing in bfloat16 and converting them to float32 first. Calls alternate,
-so that a busy machine slows all. Errors are those of the gradient, in norm, relative to that of the same formula in
-float64 (of the same logits and targets). Results: results/loss.json, one entry for each machine and instruction set.
+Two eager torches, without any check of values. "plain" is the composition that ddoq itself has for other devices:
+log_softmax, softmax of the teacher, the divergence or entropy of each row, times the weights, mean. The other is the
+fastest of several that one would write for each kind of target, fused functions among them; with bfloat16 logits both
+in bfloat16 and in float32. Calls alternate, so that a busy machine slows all; a row is measured again when the machine
+is not as free as it has been (peak.py), and one that stays uneven says so. Errors are those of the gradient, in norm,
+relative to that of the same formula in float64 (of the same logits and targets). Results: results/loss.json, one entry
+for each machine and instruction set.
 """
 
 from __future__ import annotations
@@ -14,10 +17,12 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from common import facts, load_result, save_result
+from common import entry, facts, load_result, save_result
+from peak import measured
 from torch import Tensor
 from torch.nn import functional
 
@@ -81,7 +86,11 @@ def measure(kind: str, n: int, classes: int, dtype: torch.dtype, repeats: int) -
     ours = WeightedLoss(kind, temperature=tau)  # type: ignore[arg-type]
     logits = (torch.randn(n, classes) * 3).to(dtype).requires_grad_()
     target, weight = target_of(kind, n, classes, dtype), torch.rand(n)
-    calls: dict[str, Loss] = {"ddoq": lambda s: ours(s, target, weight)}
+    soft, indices = ours._split(target)
+    calls: dict[str, Loss] = {
+        "ddoq": lambda s: ours(s, target, weight),
+        "plain": lambda s: _composed(s, soft, indices, weight, kind, tau, 0.0),
+    }
     for name, peer in peers(kind, target, weight, tau).items():
         calls[name] = peer
         if dtype == torch.bfloat16:
@@ -94,47 +103,58 @@ def measure(kind: str, n: int, classes: int, dtype: torch.dtype, repeats: int) -
             if repeat >= 3:  # the first calls load, allocate and start threads
                 times[name].append((time.perf_counter() - start) * 1e6)
 
-    soft, indices = ours._split(target)
     wide = logits.detach().double().requires_grad_()
     wide_soft = None if soft is None else soft.double()
     exact = gradient(lambda s: _composed(s, wide_soft, indices, weight.double(), kind, tau, 0.0), wide)
-    row: dict[str, Any] = {"target": kind, "shape": [n, classes], "dtype": str(dtype).removeprefix("torch.")}
+    row: dict[str, Any] = {}
     for name, call in calls.items():
         row[name] = {
             "min_us": round(min(times[name]), 1),
             "median_us": round(statistics.median(times[name]), 1),
             "gradient_error": float(f"{(gradient(call, logits).double() - exact).norm() / exact.norm():.2g}"),
         }
-    row["fastest_torch"] = min((name for name in calls if name != "ddoq"), key=lambda name: row[name]["median_us"])
-    for figure in ("min", "median"):
-        row[f"ratio_of_{figure}s"] = round(row[row["fastest_torch"]][f"{figure}_us"] / row["ddoq"][f"{figure}_us"], 2)
+    torches = [name for name in calls if name != "ddoq"]
+    row["fastest_torch"] = min(torches, key=lambda name: row[name]["median_us"])
+    for prefix, name in (("ratio", row["fastest_torch"]), ("plain_ratio", "plain")):
+        for figure in ("min", "median"):
+            row[f"{prefix}_of_{figure}s"] = round(row[name][f"{figure}_us"] / row["ddoq"][f"{figure}_us"], 2)
     return row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=200, help="calls of each at the smallest shape")
-    repeats = parser.parse_args().repeats
-    torch.manual_seed(0)
+    parser.add_argument("--cells", default="", help="only rows whose name begins so")
+    options = parser.parse_args()
     torch.set_num_threads(THREADS)
     result, here = load_result("loss"), facts()
-    rows: list[dict[str, Any]] = []
-    result[f"{here['cpu']}, {here['instruction_set']}"] = {"facts": here, "threads": THREADS, "rows": rows}
+    part = entry(result, here)
     print("instruction set", here["instruction_set"])
     for dtype in (torch.float32, torch.bfloat16):
         for kind in ("index", "probs", "logits", "topk"):
             for n, classes in SHAPES:
-                row = measure(kind, n, classes, dtype, max(10, repeats * SHAPES[0][0] // n))
-                rows.append(row)
-                ours, theirs = row["ddoq"], row[row["fastest_torch"]]
-                print(
-                    f"{row['dtype']:9s}{kind:7s}{n:5d} x {classes}  {ours['median_us']:9.1f} "
-                    f"{theirs['median_us']:9.1f} us  ratio {row['ratio_of_medians']:6.2f}"
-                    f" ({row['ratio_of_mins']:.2f} of minima)  error {ours['gradient_error']:.1e} "
-                    f"{theirs['gradient_error']:.1e}  {row['fastest_torch']}",
-                    flush=True,
-                )
-    save_result("loss", result)
+                cell = f"{str(dtype).removeprefix('torch.')} {kind} {n} x {classes}"
+                if cell in part["cells"] or not cell.startswith(options.cells):
+                    continue
+                torch.manual_seed(0)
+                repeats = max(10, options.repeats * SHAPES[0][0] // n)
+                run = partial(measure, kind, n, classes, dtype, repeats)
+                row = measured(run, part, here["instruction_set"], THREADS)
+                part["cells"][cell] = row
+                save_result("loss", result)
+                report(cell, row)
+
+
+def report(cell: str, row: dict[str, Any]) -> None:
+    ours, theirs = row["ddoq"], row[row["fastest_torch"]]
+    print(
+        f"{cell:28s}{ours['median_us']:9.1f} us  plain {row['plain']['median_us']:9.1f} us, ratio "
+        f"{row['plain_ratio_of_medians']:6.2f} ({row['plain_ratio_of_mins']:.2f} of minima)  fastest "
+        f"{theirs['median_us']:9.1f} us, ratio {row['ratio_of_medians']:6.2f} ({row['ratio_of_mins']:.2f})"
+        f"  error {ours['gradient_error']:.1e} {theirs['gradient_error']:.1e}  {row['fastest_torch']}"
+        f"{'' if row['even'] else '  uneven'}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

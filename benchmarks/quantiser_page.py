@@ -12,6 +12,7 @@ from typing import Any
 from common import load_result
 
 Record = dict[str, Any]
+LOSS_GOALS = {"256": 3, "8192": 1.5}  # times faster than plain torch, by the number of rows
 INTRODUCTION = """# The quantiser, measured
 
 Made by `python benchmarks/tables.py` from benchmarks/results; `make bench` lists the scripts. Every library has the
@@ -230,28 +231,37 @@ distribution, and the error of the online weights in total variation. `python be
 
 def loss() -> str:
     text = """
-The weighted loss, forward and gradient, against the fastest of several plain compositions in eager torch, on the CPU:
-median microseconds of a step, and the gradient's error in norm against float64. `python benchmarks/loss.py`."""
+The weighted loss, forward and gradient, in eager torch on the CPU: median microseconds of a step, and the gradient's
+error in norm against float64. Plain torch is the composition that ddoq has for other devices, and the one that the goal
+is about: 3 times faster at 256 rows, 1.5 times at 8,192. The fastest is that of several compositions, fused functions
+among them. A time with ~ was taken while the machine's peak was more than 5 % below its best.
+`python benchmarks/loss.py`."""
 
     def body(isa: str, part: Record) -> list[str]:
-        rows, lost = [], []
-        for row in part["rows"]:
+        rows, missed, lost = [], [], []
+        for cell, row in part["cells"].items():
             own, peer, name = row["ddoq"], row[row["fastest_torch"]], row["fastest_torch"]
-            where = f"{row['dtype']} {row['target']} {tuple(row['shape'])}"
             rows.append(
                 {
-                    "data": where,
+                    "data": cell + ("" if row["even"] else " ~"),
                     "ddoq": own["median_us"],
+                    "plain torch": row["plain"]["median_us"],
+                    f"plain / ddoq, {isa}": row["plain_ratio_of_medians"],
                     "fastest torch": peer["median_us"],
                     "which": name,
-                    f"torch / ddoq, {isa}": row["ratio_of_medians"],
+                    f"fastest / ddoq, {isa}": row["ratio_of_medians"],
                     "gradient error": own["gradient_error"],
                     "torch's": peer["gradient_error"],
                 }
             )
+            goal = LOSS_GOALS.get(cell.split(" ")[2], 0)
+            if row["plain_ratio_of_medians"] < goal:
+                missed.append(cell)
             if row["ratio_of_medians"] < 1:
-                lost.append(where)
-        return [*records(rows, isa), "", losses("ddoq is faster", len(rows), lost)]
+                lost.append(cell)
+        goals = [cell for cell in part["cells"] if cell.split(" ")[2] in LOSS_GOALS]
+        reached = losses("The goal against plain torch is reached", len(goals), missed)
+        return [*records(rows, isa), "", f"{reached} {losses('ddoq is faster than the fastest', len(rows), lost)}"]
 
     return section("The loss", text, "loss", body)
 

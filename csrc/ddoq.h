@@ -100,12 +100,13 @@ enum ddoq_target { DDOQ_INDEX, DDOQ_PROBS, DDOQ_LOGITS, DDOQ_TOPK };
 struct ddoq_loss_args {
     enum ddoq_type type;        /* of logits and gradient */
     enum ddoq_type target_type; /* of soft targets: float64 with float64 logits, float32 or bfloat16 with the others */
+    enum ddoq_type weight_type; /* float32 or float64 */
     enum ddoq_target target;
     size_t n_rows, n_classes, k;
     const void *logits;     /* (n_rows, n_classes) */
     const void *soft;       /* (n_rows, n_classes), top-k (n_rows, k); NULL for class indices */
     const int64_t *indices; /* (n_rows), top-k (n_rows, k); NULL otherwise; values are checked here */
-    const double *weight;   /* (n_rows); values are checked here */
+    const void *weight;     /* (n_rows); values are checked here */
     double temperature, label_smoothing;
     void *gradient; /* out (n_rows, n_classes) */
     double *loss;   /* out: one number */

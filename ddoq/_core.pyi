@@ -80,7 +80,7 @@ def weighted_loss(
     logits: _Real | NDArray[np.uint16],  # (B, C); uint16 holds bfloat16
     soft: _Real | NDArray[np.uint16] | None,  # (B, C), top-k (B, k); float64 if and only if logits are
     indices: NDArray[np.int64] | None,  # (B,), top-k (B, k)
-    weight: NDArray[np.float64],  # (B,)
+    weight: _Real,  # (B,)
     target: str,
     temperature: float,
     label_smoothing: float,

@@ -9,8 +9,8 @@ The divisor is the number of rows B, never the sum of the batch's weights: renor
 what each image counts from step to step, and the batches' mean would no longer be the weighted mean of the data set.
 
 On the CPU float32, bfloat16 and float64 logits go to the C core, which gives the loss and its gradient by the logits in
-one pass (the custom operator `ddoq::weighted_loss`). Other devices and float16, and weights or targets that need a
-gradient, use the same formulas in torch (`_composed`).
+one pass: directly, or through the custom operator `ddoq::weighted_loss` where torch traces or wraps its tensors. Other
+devices and float16, and weights or targets that need a gradient, use the same formulas in torch (`_composed`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ddoq import _backend
 
@@ -94,10 +95,14 @@ class WeightedLoss(nn.Module):
         self._check(logits, soft, indices, weight)
         options = (self.target, self.temperature, self.label_smoothing)
         if logits.shape[1] > 0 and logits.dtype in _IN_C and _fits_c(logits, soft, indices, weight):
-            if torch.is_grad_enabled() and logits.requires_grad:
-                loss: Tensor = _Step.apply(logits, soft, indices, weight, *options)[0]  # type: ignore[no-untyped-call]
+            arguments = (logits, soft, indices, weight, *options)
+            eager, loss = _is_eager(logits, soft, indices, weight), None
+            if not (logits.requires_grad and torch.is_grad_enabled()):
+                loss = (_weighted_loss if eager else _operator)(*arguments)[0]
+            elif eager:
+                loss = _Step.apply(*arguments)  # type: ignore[no-untyped-call]
             else:
-                loss = _operator(logits, soft, indices, weight, *options)[0]
+                loss = _TracedStep.apply(*arguments)[0]  # type: ignore[no-untyped-call]
             return loss
         _check_values(logits, soft, indices, weight, self.target)
         return _composed(logits, soft, indices, weight, *options)
@@ -144,11 +149,19 @@ class WeightedLoss(nn.Module):
             raise TypeError(f"{self.target} must be floating point, got {soft.dtype}")
 
 
-def _fits_c(logits: Tensor, *others: Tensor | None) -> bool:
+def _fits_c(logits: Tensor, soft: Tensor | None, indices: Tensor | None, weight: Tensor) -> bool:
     """Whether all is on the CPU and the gradient by the logits is the only one asked for."""
-    given = [other for other in others if other is not None]
-    needs = torch.is_grad_enabled() and any(other.requires_grad for other in given)
-    return not needs and all(tensor.device.type == "cpu" for tensor in (logits, *given))
+    if not (logits.is_cpu and weight.is_cpu and (soft is None or soft.is_cpu) and (indices is None or indices.is_cpu)):
+        return False
+    needs = weight.requires_grad or (soft is not None and soft.requires_grad)
+    return not (needs and torch.is_grad_enabled())
+
+
+def _is_eager(*tensors: Tensor | None) -> bool:
+    """Whether all are plain tensors with memory of their own, and nothing records or replaces what is done to them."""
+    if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+        return False
+    return all(tensor is None or type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
 
 
 def _weighted_loss(
@@ -163,13 +176,16 @@ def _weighted_loss(
     """The loss and its gradient by the logits, in the C core."""
     gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    keep = soft is not None and (soft.dtype == wide or (soft.dtype == torch.bfloat16 and wide == torch.float32))
+    if soft is not None and soft.dtype != wide and (soft.dtype != torch.bfloat16 or wide == torch.float64):
+        soft = soft.to(wide)
+    if weight.dtype not in (torch.float32, torch.float64):
+        weight = weight.double()
     try:
         loss = _backend.core.weighted_loss(
             _array(logits),
-            None if soft is None else _array(soft if keep else soft.to(wide)),
+            None if soft is None else _array(soft),
             None if indices is None else _array(indices.long()),
-            _array(weight.double()),
+            _array(weight),
             target,
             temperature,
             label_smoothing,
@@ -180,7 +196,7 @@ def _weighted_loss(
     except ValueError:
         _check_values(logits, soft, indices, weight, target)
         raise
-    return torch.tensor(loss, dtype=wide), gradient
+    return torch.scalar_tensor(loss, dtype=wide), gradient
 
 
 def _shapes(logits: Tensor, *_: object) -> tuple[Tensor, Tensor]:
@@ -201,7 +217,45 @@ _operator = torch.ops.ddoq.weighted_loss.default
 
 
 class _Step(torch.autograd.Function):
-    """The operator with its gradient.
+    """The loss with its gradient, in an eager step."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        loss, ctx.gradient = _weighted_loss(*arguments)
+        ctx.options = arguments[4:]
+        ctx.save_for_backward(*arguments[:4])
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, by_loss: Tensor) -> Any:
+        # The gradient is given away, and scaled in place: what takes it may add to it. A second pass through a graph
+        # that was kept computes it anew.
+        gradient, ctx.gradient = ctx.gradient, None
+        if gradient is None:
+            gradient = _weighted_loss(*ctx.saved_tensors, *ctx.options)[1]
+        if by_loss.item() != 1:
+            gradient.mul_(by_loss.detach())
+        if torch.is_grad_enabled():
+            gradient = _Underivable.apply(ctx.saved_tensors[0], gradient)  # type: ignore[no-untyped-call]
+        return gradient, None, None, None, None, None, None
+
+
+class _Underivable(torch.autograd.Function):
+    """A gradient by the logits of which no derivative may be taken."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, gradient: Tensor) -> Tensor:
+        return gradient
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(
+            "WeightedLoss has no second derivative on the CPU: give float16 logits or write the loss in torch"
+        )
+
+
+class _TracedStep(torch.autograd.Function):
+    """The operator with its gradient, for torch.compile, which refuses second derivatives itself.
 
     The operator itself has none: torch.library's own way to give it one takes longer than the loss of a small batch.
     """
@@ -209,24 +263,14 @@ class _Step(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Any:
         loss, gradient = _operator(*arguments)
-        ctx.set_materialize_grads(False)
         ctx.save_for_backward(gradient)
+        ctx.mark_non_differentiable(gradient)
         return loss, gradient
 
     @staticmethod
-    def backward(ctx: Any, by_loss: Tensor | None, by_gradient: Tensor | None) -> Any:
-        # A compiled step gives zeros where an eager one gives None, and refuses second derivatives itself.
-        eager = not torch.compiler.is_compiling()
-        if eager and by_gradient is not None:
-            raise RuntimeError(
-                "WeightedLoss has no second derivative on the CPU: give float16 logits or write the loss in torch"
-            )
+    def backward(ctx: Any, by_loss: Tensor, _: Any) -> Any:
         (gradient,) = ctx.saved_tensors
-        # An eager step's factor is 1: then the stored gradient is the answer, without another pass over it.
-        plain = eager and type(by_loss) is Tensor and not by_loss.requires_grad
-        if by_loss is not None and not (plain and by_loss.item() == 1):
-            gradient = gradient * by_loss
-        return (None if by_loss is None else gradient, *[None] * 6)
+        return gradient * by_loss, None, None, None, None, None, None
 
 
 def _array(tensor: Tensor) -> Any:
@@ -247,7 +291,7 @@ def _composed(
     """The loss from torch's own operations."""
     if logits.dtype in _HALVES:
         logits = logits.float()
-    log_p = torch.log_softmax(logits / temperature, dim=1)
+    log_p = torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=1)
     if soft is None:
         assert indices is not None
         # gather, not torch's cross_entropy: that silently leaves out rows whose target is -100

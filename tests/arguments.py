@@ -90,7 +90,7 @@ def valid_weighted_loss(rng: np.random.Generator) -> list[Any]:
         real(rng.normal(size=(B, C)), kind),
         None if target == "index" else real(soft, soft_kind),
         indices if target in ("index", "topk") else None,
-        rng.uniform(0, 2, size=B),
+        rng.uniform(0, 2, size=B).astype(rng.choice(["float32", "float64"])),
         target,
         float(rng.uniform(0.5, 4)) if target != "index" else 1.0,
         0.1 if target == "index" else 0.0,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
 from ddoq import _core as core
@@ -261,7 +262,7 @@ def test_c_is_torch(kind: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_bits_do_not_depend_on_threads(kind: str) -> None:
     before, results = torch.get_num_threads(), []
-    arguments = case(kind, 300, 1000, torch.float32)
+    arguments = case(kind, 600, 1000, torch.float32)
     try:
         for n_threads in (1, 2, 5):
             torch.set_num_threads(n_threads)
@@ -336,6 +337,29 @@ def test_compiled(kind: str) -> None:
     compiled_value, compiled_gradient = computed(compiled, logits, target, weight)
     assert value == compiled_value
     assert torch.equal(gradient, compiled_gradient)
+
+
+def test_a_kept_graph_gives_the_gradient_again() -> None:
+    loss, logits, target, weight = case("probs", 4, 5)
+    _, gradient = computed(loss, logits, target, weight)
+    logits.requires_grad_()
+    value = loss(logits, target, weight)
+    for passes in (1, 2, 3):
+        value.backward(retain_graph=True)
+        torch.testing.assert_close(logits.grad, passes * gradient)
+    assert logits.grad is not None
+    logits.grad.zero_()
+    (4 * value).backward()
+    torch.testing.assert_close(logits.grad, 4 * gradient)
+
+
+@pytest.mark.parametrize("needs_gradient", [False, True])
+def test_a_traced_step_holds_the_operator(needs_gradient: bool) -> None:
+    loss, logits, target, weight = case("index", 4, 5)
+    logits.requires_grad_(needs_gradient)
+    graph = make_fx(lambda s: loss(s, target, weight))(logits)
+    assert torch.ops.ddoq.weighted_loss.default in [node.target for node in graph.graph.nodes]
+    assert graph(2 * logits) == loss(2 * logits, target, weight)
 
 
 def test_gradients_of_weights_and_targets() -> None:

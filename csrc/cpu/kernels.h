@@ -71,7 +71,7 @@ struct ddoq_kernels {
     double (*largest)(size_t n, const void *x);
     /* Sum of x - shift. */
     double (*total)(size_t n, const void *x, double shift);
-    /* out = exp(scale (x - shift)), for exponents <= 0; returns the sum. */
+    /* out = exp(scale (x - shift)), for scale > 0 and x <= shift; returns the sum. */
     double (*exponentials)(size_t n, const void *x, double shift, double scale, void *out);
     /* out = e = exp(scale (t - t_shift)); its sum, and the sum over e != 0 of scale e ((t - t_shift) - (s - s_shift)).
      */
@@ -92,7 +92,9 @@ struct ddoq_kernels {
 
     void (*from_float16)(size_t n, const uint16_t *x, float *out);
     void (*from_bfloat16)(size_t n, const uint16_t *x, float *out);
-    void (*to_bfloat16)(size_t n, const float *x, uint16_t *out);
+    /* As scale_add and difference, with out in bfloat16. */
+    void (*scale_add_half)(size_t n, double a, double b, const float *x, uint16_t *out);
+    void (*difference_half)(size_t n, double a, double b, const float *f, const float *x, uint16_t *out);
 };
 
 struct ddoq_isa {

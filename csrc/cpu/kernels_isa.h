@@ -199,7 +199,8 @@ static inline void transpose_f64(quad_f64 x[2])
         .half_magnitude = half_magnitude,                                                                              \
         .from_float16 = from_float16,                                                                                  \
         .from_bfloat16 = from_bfloat16,                                                                                \
-        .to_bfloat16 = to_bfloat16,                                                                                    \
+        .scale_add_half = scale_add_half,                                                                              \
+        .difference_half = difference_half,                                                                            \
     }
 #define DEFINE_ISA_(isa) const struct ddoq_isa ddoq_isa_##isa = {#isa, {KERNELS(float, f32), KERNELS(double, f64)}}
 #define DEFINE_ISA(isa) DEFINE_ISA_(isa)

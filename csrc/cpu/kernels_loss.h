@@ -48,11 +48,17 @@ BODY double FN(sum_block)(FN(block) block)
     return (double)lane[0];
 }
 
-BODY FN(block) FN(larger)(FN(block) a, FN(block) b)
+BODY FN(block) FN(larger_block)(FN(block) a, FN(block) b)
 {
     for (size_t v = 0; v < FN(BLOCK_VECTORS); v++)
-        a.v[v] = FN(select)(b.v[v] > a.v[v], b.v[v], a.v[v]);
+        a.v[v] = FN(larger)(b.v[v], a.v[v]);
     return a;
+}
+
+/* x, or least where it is lower; NaN stays NaN. */
+BODY FN(vreal) FN(at_least)(REAL least, FN(vreal) x)
+{
+    return FN(larger)((FN(vreal)){0} + least, x);
 }
 
 /* Four chains of comparisons, since each comparison waits for the one before it in its chain. */
@@ -67,10 +73,15 @@ static double FN(largest)(size_t n, const void *x_)
     size_t i = 0;
     for (; i + STEP <= n; i += STEP)
         for (size_t chain = 0; chain < CHAINS; chain++)
-            most[chain] = FN(larger)(most[chain], FN(load_block)(x + i + chain * VIRTUAL_LANES, VIRTUAL_LANES, 0));
-    for (; i < n; i += VIRTUAL_LANES)
-        most[0] = FN(larger)(most[0], FN(load_block)(x + i, n - i, -(REAL)INFINITY));
-    FN(block) all = FN(larger)(FN(larger)(most[0], most[1]), FN(larger)(most[2], most[3]));
+            most[chain] =
+                FN(larger_block)(most[chain], FN(load_block)(x + i + chain * VIRTUAL_LANES, VIRTUAL_LANES, 0));
+    for (; i + VIRTUAL_LANES <= n; i += VIRTUAL_LANES)
+        most[0] = FN(larger_block)(most[0], FN(load_block)(x + i, VIRTUAL_LANES, 0));
+    if (i < n && n > VIRTUAL_LANES) /* the last block has some entries for a second time */
+        most[1] = FN(larger_block)(most[1], FN(load_block)(x + n - VIRTUAL_LANES, VIRTUAL_LANES, 0));
+    else if (i < n)
+        most[1] = FN(larger_block)(most[1], FN(load_block)(x, n, -(REAL)INFINITY));
+    FN(block) all = FN(larger_block)(FN(larger_block)(most[0], most[1]), FN(larger_block)(most[2], most[3]));
     REAL lane[VIRTUAL_LANES];
     memcpy(lane, &all, sizeof lane);
     for (size_t half = VIRTUAL_LANES / 2; half > 0; half /= 2)
@@ -79,11 +90,12 @@ static double FN(largest)(size_t n, const void *x_)
     return (double)lane[0];
 }
 
-BODY void FN(exp_block)(const REAL *x, size_t left, REAL shift, REAL scale, REAL *out, FN(block) * total)
+BODY void FN(exp_block)(const REAL *x, size_t left, REAL shift, REAL unit, REAL *out, FN(block) * total)
 {
     FN(block) block = FN(load_block)(x, left, -(REAL)INFINITY);
+    const REAL least = FN(exp_least)(unit);
     for (size_t v = 0; v < FN(BLOCK_VECTORS); v++) {
-        block.v[v] = FN(exp_vector)((block.v[v] - shift) * scale);
+        block.v[v] = FN(exp_vector)(FN(at_least)(least, block.v[v] - shift), unit);
         total->v[v] += block.v[v];
     }
     FN(store_block)(out, left, block);
@@ -91,16 +103,16 @@ BODY void FN(exp_block)(const REAL *x, size_t left, REAL shift, REAL scale, REAL
 
 static double FN(exponentials)(size_t n, const void *x_, double shift, double scale, void *out_)
 {
-    const REAL *x = x_;
+    const REAL *x = x_, unit = (REAL)(scale * FN(EXP_UNIT));
     REAL *out = out_;
     double sum = 0;
     for (size_t i = 0, end; i < n; i = end) {
         FN(block) total = {{{0}}};
         end = n - i < LOSS_CHUNK ? n : i + LOSS_CHUNK;
         for (; i + VIRTUAL_LANES <= end; i += VIRTUAL_LANES)
-            FN(exp_block)(x + i, VIRTUAL_LANES, (REAL)shift, (REAL)scale, out + i, &total);
+            FN(exp_block)(x + i, VIRTUAL_LANES, (REAL)shift, unit, out + i, &total);
         if (i < end)
-            FN(exp_block)(x + i, end - i, (REAL)shift, (REAL)scale, out + i, &total);
+            FN(exp_block)(x + i, end - i, (REAL)shift, unit, out + i, &total);
         sum += FN(sum_block)(total);
     }
     return sum;
@@ -124,17 +136,17 @@ static double FN(total)(size_t n, const void *x_, double shift)
 }
 
 /* One block of the teacher's logits: their exponentials, the sum of these and of their products with the differences
- * of the logarithms. Classes of probability 0 add 0, whatever their logits. */
-BODY void FN(teacher_block)(const REAL *s, REAL s_shift, const REAL *t, REAL t_shift, size_t left, REAL scale,
-                            REAL *out, FN(block) * total, FN(block) * cross)
+ * of the shifted logits. Classes of probability 0 add 0, whatever their logits. */
+BODY void FN(teacher_block)(const REAL *s, REAL s_shift, const REAL *t, REAL t_shift, size_t left, REAL unit, REAL *out,
+                            FN(block) * total, FN(block) * cross)
 {
     FN(block) student = FN(load_block)(s, left, 0), target = FN(load_block)(t, left, -(REAL)INFINITY);
+    const REAL least = FN(exp_least)(unit);
     for (size_t v = 0; v < FN(BLOCK_VECTORS); v++) {
-        FN(vreal) log_t = (target.v[v] - t_shift) * scale, log_s = (student.v[v] - s_shift) * scale;
-        FN(vreal) e = FN(exp_vector)(log_t);
+        FN(vreal) d = FN(at_least)(least, target.v[v] - t_shift), e = FN(exp_vector)(d, unit);
         target.v[v] = e;
         total->v[v] += e;
-        cross->v[v] += FN(select)(e != 0, e * (log_t - log_s), (FN(vreal)){0});
+        cross->v[v] += FN(unless_zero)(e, e * (d - (student.v[v] - s_shift)));
     }
     FN(store_block)(out, left, target);
 }
@@ -143,47 +155,47 @@ static struct ddoq_cross FN(cross_logits)(size_t n, const void *s_, double s_shi
                                           double scale, void *out_)
 {
     const REAL *s = s_, *t = t_;
-    REAL *out = out_, ss = (REAL)s_shift, ts = (REAL)t_shift, sc = (REAL)scale;
+    REAL *out = out_, ss = (REAL)s_shift, ts = (REAL)t_shift, unit = (REAL)(scale * FN(EXP_UNIT));
     struct ddoq_cross result = {0};
     for (size_t i = 0, end; i < n; i = end) {
         FN(block) total = {{{0}}}, cross = {{{0}}};
         end = n - i < LOSS_CHUNK ? n : i + LOSS_CHUNK;
         for (; i + VIRTUAL_LANES <= end; i += VIRTUAL_LANES)
-            FN(teacher_block)(s + i, ss, t + i, ts, VIRTUAL_LANES, sc, out + i, &total, &cross);
+            FN(teacher_block)(s + i, ss, t + i, ts, VIRTUAL_LANES, unit, out + i, &total, &cross);
         if (i < end)
-            FN(teacher_block)(s + i, ss, t + i, ts, end - i, sc, out + i, &total, &cross);
+            FN(teacher_block)(s + i, ss, t + i, ts, end - i, unit, out + i, &total, &cross);
         result.sum += FN(sum_block)(total);
-        result.cross += FN(sum_block)(cross);
+        result.cross += scale * FN(sum_block)(cross);
     }
     return result;
 }
 
-BODY void FN(probs_block)(const REAL *s, REAL shift, const REAL *t, size_t left, REAL scale, FN(block) * total,
+BODY void FN(probs_block)(const REAL *s, REAL shift, const REAL *t, size_t left, REAL unit, FN(block) * total,
                           FN(block) * cross, FN(block) * least)
 {
     FN(block) student = FN(load_block)(s, left, 0), target = FN(load_block)(t, left, 0);
     for (size_t v = 0; v < FN(BLOCK_VECTORS); v++) {
-        FN(vreal) p = target.v[v], term = p * (FN(log_vector)(p) - (student.v[v] - shift) * scale);
+        FN(vreal) p = target.v[v], term = p * (FN(log_vector)(p) - (student.v[v] - shift) * unit);
         total->v[v] += p;
-        cross->v[v] += FN(select)(p != 0, term, (FN(vreal)){0});
-        least->v[v] = FN(select)(p < least->v[v], p, least->v[v]);
+        cross->v[v] += FN(unless_zero)(p, term);
+        least->v[v] = -FN(larger)(-p, -least->v[v]);
     }
 }
 
 static struct ddoq_cross FN(cross_probs)(size_t n, const void *s_, double shift, double scale, const void *t_)
 {
-    const REAL *s = s_, *t = t_;
+    const REAL *s = s_, *t = t_, unit = (REAL)(scale * FN(EXP_UNIT));
     struct ddoq_cross result = {0};
     FN(block) least = {{{0}}};
     for (size_t i = 0, end; i < n; i = end) {
         FN(block) total = {{{0}}}, cross = {{{0}}};
         end = n - i < LOSS_CHUNK ? n : i + LOSS_CHUNK;
         for (; i + VIRTUAL_LANES <= end; i += VIRTUAL_LANES)
-            FN(probs_block)(s + i, (REAL)shift, t + i, VIRTUAL_LANES, (REAL)scale, &total, &cross, &least);
+            FN(probs_block)(s + i, (REAL)shift, t + i, VIRTUAL_LANES, unit, &total, &cross, &least);
         if (i < end)
-            FN(probs_block)(s + i, (REAL)shift, t + i, end - i, (REAL)scale, &total, &cross, &least);
+            FN(probs_block)(s + i, (REAL)shift, t + i, end - i, unit, &total, &cross, &least);
         result.sum += FN(sum_block)(total);
-        result.cross += FN(sum_block)(cross);
+        result.cross += FN(sum_block)(cross) / FN(EXP_UNIT);
     }
     result.is_negative = FN(sum_block)(least) < 0;
     return result;

@@ -2,6 +2,7 @@
  * where the gradient will be), loss, gradient. Rows are summed in their order at the end, so that bits do not depend on
  * the threads. The value checks are part of the pass: a row that breaks a rule ends the call with DDOQ_BAD_ROW. */
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include "cpu/kernels.h"
@@ -9,8 +10,9 @@
 #include "cpu/parallel.h"
 
 #define TASK_ENTRIES ((size_t)1 << 15)
-/* Up to this many entries a second thread costs more than it saves: starting and joining one takes some 50 us. */
-#define ALONE_ENTRIES ((size_t)1 << 18)
+/* Up to this many entries a second thread costs more than it saves: starting and joining one takes some 35 us, and it
+ * does not come to run where one of torch's threads still spins after its last work. */
+#define ALONE_ENTRIES ((size_t)1 << 19)
 #define SUM_TOLERANCE 1e-2 /* of a row's probabilities: rows stored as float16 or bfloat16 */
 
 struct pass {
@@ -22,7 +24,7 @@ struct pass {
 
 /* Scratch rows of one task, in the type that is computed in. */
 struct scratch {
-    void *student, *gradient, *target, *teacher;
+    void *student, *exponentials, *target, *teacher;
 };
 
 /* Row i of a matrix of n columns in the computing type: in place, or widened into scratch. */
@@ -48,8 +50,9 @@ static void set(const struct pass *p, void *row, size_t j, double value)
         ((float *)row)[j] = (float)value;
 }
 
-/* Loss of row i without its weight, its gradient times factor; e: the row of the gradient. */
-static int index_row(const struct pass *p, size_t i, const void *s, double factor, void *e, double *loss)
+/* Loss of row i without its weight, its gradient times factor to out; e: the exponentials, which are out itself or, of
+ * halves, scratch. */
+static int index_row(const struct pass *p, size_t i, const void *s, double factor, void *e, void *out, double *loss)
 {
     const struct ddoq_loss_args *a = p->args;
     const struct ddoq_kernels *kernels = p->kernels;
@@ -63,13 +66,30 @@ static int index_row(const struct pass *p, size_t i, const void *s, double facto
     *loss = -log_y;
     if (eps > 0)
         *loss = (1 - eps) * -log_y + eps * (log_sum - kernels->total(n, s, most) / (double)n);
-    kernels->scale_add(n, factor / sum, -factor * eps / (double)n, e);
-    set(p, e, (size_t)y, factor * (p_y - (1 - eps) - eps / (double)n));
+    double scale = factor / sum, add = -factor * eps / (double)n, by_y = factor * (p_y - (1 - eps) - eps / (double)n);
+    if (e == out) {
+        kernels->scale_add(n, scale, add, e);
+        set(p, e, (size_t)y, by_y);
+    } else {
+        float only = (float)by_y;
+        kernels->scale_add_half(n, scale, add, e, out);
+        kernels->scale_add_half(1, 1, 0, &only, (uint16_t *)out + y);
+    }
     return 0;
 }
 
+/* out = by_e e - by_t t, with e and out as above */
+static void subtract(const struct pass *p, double by_e, double by_t, const void *t, void *e, void *out)
+{
+    size_t n = p->args->n_classes;
+    if (e == out)
+        p->kernels->difference(n, by_e, by_t, t, e);
+    else
+        p->kernels->difference_half(n, by_e, by_t, t, e, out);
+}
+
 static int soft_row(const struct pass *p, size_t i, const void *s, double factor, const struct scratch *scratch,
-                    void *e, double *loss)
+                    void *e, void *out, double *loss)
 {
     const struct ddoq_loss_args *a = p->args;
     const struct ddoq_kernels *kernels = p->kernels;
@@ -88,31 +108,30 @@ static int soft_row(const struct pass *p, size_t i, const void *s, double factor
         double t_most = kernels->largest(n, t);
         struct ddoq_cross teacher = kernels->cross_logits(n, s, most, t, t_most, scale, scratch->teacher);
         *loss = teacher.cross / teacher.sum - log(teacher.sum) + log(sum);
-        kernels->difference(n, factor * scale / sum, factor * scale / teacher.sum, scratch->teacher, e);
+        subtract(p, factor * scale / sum, factor * scale / teacher.sum, scratch->teacher, e, out);
         return 0;
     }
     struct ddoq_cross probs = kernels->cross_probs(n, s, most, scale, t);
     if (probs.is_negative || !(fabs(probs.sum - 1) <= SUM_TOLERANCE))
         return -1;
     *loss = probs.cross + probs.sum * log(sum);
-    kernels->difference(n, factor * scale * probs.sum / sum, factor * scale, t, e);
+    subtract(p, factor * scale * probs.sum / sum, factor * scale, t, e, out);
     return 0;
 }
 
 static int one_row(const struct pass *p, size_t i, const struct scratch *scratch)
 {
     const struct ddoq_loss_args *a = p->args;
-    double weight = a->weight[i], factor = weight / (double)a->n_rows, loss = 0;
+    double weight = a->weight_type == DDOQ_FLOAT64 ? ((const double *)a->weight)[i] : ((const float *)a->weight)[i];
+    double factor = weight / (double)a->n_rows, loss = 0;
     if (!(weight >= 0) || isinf(weight))
         return -1;
     const void *s = read_row(p, a->type, a->logits, i, a->n_classes, scratch->student);
-    void *e = scratch->gradient;
-    if (a->type != DDOQ_BFLOAT16)
-        e = (char *)a->gradient + i * a->n_classes * p->kernels->item;
-    int bad =
-        a->target == DDOQ_INDEX ? index_row(p, i, s, factor, e, &loss) : soft_row(p, i, s, factor, scratch, e, &loss);
-    if (a->type == DDOQ_BFLOAT16 && !bad)
-        p->kernels->to_bfloat16(a->n_classes, e, (uint16_t *)a->gradient + i * a->n_classes);
+    bool is_half = a->type == DDOQ_BFLOAT16;
+    void *out = (char *)a->gradient + i * a->n_classes * (is_half ? sizeof(uint16_t) : p->kernels->item);
+    void *e = is_half ? scratch->exponentials : out;
+    int bad = a->target == DDOQ_INDEX ? index_row(p, i, s, factor, e, out, &loss)
+                                      : soft_row(p, i, s, factor, scratch, e, out, &loss);
     p->row_loss[i] = weight * loss;
     return bad;
 }
@@ -127,7 +146,7 @@ static enum ddoq_status loss_task(void *context, size_t task, struct ddoq_crew *
     struct ddoq_memory memory = {0};
     const struct scratch scratch = {
         .student = ddoq_take(&memory, n, 1, item),
-        .gradient = ddoq_take(&memory, n, 1, item),
+        .exponentials = ddoq_take(&memory, n, 1, item),
         .target = ddoq_take(&memory, n, 1, item),
         .teacher = ddoq_take(&memory, n, 1, item),
     };
@@ -153,8 +172,8 @@ enum ddoq_status ddoq_weighted_loss(const struct ddoq_run *run, const struct ddo
         .row_loss = row_loss,
     };
     struct ddoq_run crew = *run;
-    if (crew.n_threads == 1 || n <= ALONE_ENTRIES / args->n_classes)
-        crew.n_threads = 0; /* the calling thread works itself */
+    if (n <= ALONE_ENTRIES / args->n_classes)
+        crew.n_threads = 1;
     enum ddoq_status status = ddoq_run_tasks((n - 1) / task_rows + 1, &crew, loss_task, &pass, &failed);
     double sum = 0;
     for (size_t i = 0; i < n && status == DDOQ_OK; i++)

@@ -1,8 +1,7 @@
-/* Threads for one call. The calling thread computes nothing: it wakes every 50 ms to poll (signals, progress) and sets
- * a flag that the workers read between tiles and iterations. Workers block all signals, so that handlers run on the
- * caller's threads only. Where no thread can be started, the calling thread does the work itself and polls from
- * ddoq_stopped. A poll may fork, and may end its thread: Python does so to threads that come back while it shuts down.
- */
+/* Threads for one call. The calling thread works beside those it starts: a short job is done before they are awake.
+ * Every 50 ms it polls (signals, progress), between the tiles of its tasks and while it waits for the last ones, and
+ * sets a flag that the others read between theirs. They block all signals, so that handlers run on the caller's threads
+ * only. A poll may fork, and may end its thread: Python does so to threads that come back while it shuts down. */
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -22,8 +21,8 @@ struct ddoq_crew {
     const struct ddoq_poll *poll;
     atomic_size_t next, done;
     atomic_bool stop;
-    bool alone; /* the calling thread works, and polls between its tiles */
-    struct timespec last_poll;
+    pthread_t caller;
+    struct timespec last_poll; /* the caller's */
     size_t n_threads;
     pthread_t threads[MAX_THREADS];
     pthread_mutex_t lock;    /* guards the fields below */
@@ -78,7 +77,7 @@ static void poll_caller(struct ddoq_crew *crew)
 
 int ddoq_stopped(struct ddoq_crew *crew)
 {
-    if (crew->alone && ddoq_poll_is_due(&crew->last_poll))
+    if (crew->poll->call && pthread_equal(pthread_self(), crew->caller) && ddoq_poll_is_due(&crew->last_poll))
         poll_caller(crew);
     return atomic_load_explicit(&crew->stop, memory_order_relaxed);
 }
@@ -165,22 +164,26 @@ enum ddoq_status ddoq_run_tasks(size_t n_tasks, const struct ddoq_run *run, ddoq
                                 size_t *failed)
 {
     struct ddoq_crew crew = {
-        .task = task, .context = context, .n_tasks = n_tasks, .poll = &run->poll, .status = DDOQ_OK};
+        .task = task,
+        .context = context,
+        .n_tasks = n_tasks,
+        .poll = &run->poll,
+        .caller = pthread_self(),
+        .status = DDOQ_OK,
+    };
     pthread_condattr_t monotonic;
-    size_t n = run->n_threads < n_tasks ? run->n_threads : n_tasks;
+    size_t most = run->n_threads < MAX_THREADS ? run->n_threads : MAX_THREADS, n = n_tasks < most ? n_tasks : most;
 
     pthread_mutex_init(&crew.lock, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&crew.finished, &monotonic);
     pthread_condattr_destroy(&monotonic);
+    clock_gettime(CLOCK_MONOTONIC, &crew.last_poll);
 
-    start_threads(&crew, n < MAX_THREADS ? n : MAX_THREADS);
+    start_threads(&crew, n < 1 ? 0 : n - 1);
     pthread_cleanup_push(join_threads, &crew);
-    if (crew.n_threads == 0) {
-        crew.alone = true;
-        work(&crew);
-    }
+    work(&crew);
     wait_and_poll(&crew);
     pthread_cleanup_pop(1);
     pthread_cond_destroy(&crew.finished);

@@ -1,4 +1,4 @@
-/* A crew of threads made for one call and joined at its end. */
+/* A crew of threads made for one call and joined at its end; the calling thread is one of it. */
 #ifndef DDOQ_CPU_PARALLEL_H
 #define DDOQ_CPU_PARALLEL_H
 
@@ -11,9 +11,9 @@ struct ddoq_crew;
 
 typedef enum ddoq_status (*ddoq_task)(void *context, size_t task, struct ddoq_crew *crew);
 
-/* Runs tasks 0..n_tasks-1, each once, in order of start, on at most n_threads threads, and polls meanwhile. The first
- * failure stops the rest; *failed is its task. Tasks must look at ddoq_stopped often enough to be heard within a
- * fraction of a second. */
+/* Runs tasks 0..n_tasks-1, each once, in order of start, on at most n_threads threads, this one among them, and polls
+ * meanwhile on this one. The first failure stops the rest; *failed is its task. Tasks must look at ddoq_stopped often
+ * enough to be heard within a fraction of a second: it polls too. */
 enum ddoq_status ddoq_run_tasks(size_t n_tasks, const struct ddoq_run *run, ddoq_task task, void *context,
                                 size_t *failed);
 

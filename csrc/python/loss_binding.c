@@ -32,10 +32,15 @@ static int read_target(PyObject *object, enum ddoq_target *target)
     return -1;
 }
 
+static int type_of(PyObject *object)
+{
+    return PyArray_Check(object) ? PyArray_TYPE((PyArrayObject *)object) : NPY_FLOAT32;
+}
+
 /* A matrix of float32, float64 or bfloat16 (as uint16), which *real tells. */
 static int read_real(PyObject *object, const char *name, struct array *array)
 {
-    int type = PyArray_Check(object) ? PyArray_TYPE((PyArrayObject *)object) : NPY_FLOAT32;
+    int type = type_of(object);
     if (type != NPY_FLOAT32 && type != NPY_FLOAT64 && type != NPY_UINT16) {
         PyErr_Format(PyExc_TypeError, "%s must have dtype float32, float64 or uint16 (bfloat16)", name);
         return -1;
@@ -91,9 +96,12 @@ PyObject *ddoq_core_weighted_loss(PyObject *Py_UNUSED(module), PyObject *const *
     double loss = 0;
     struct ddoq_loss_args job = {.loss = &loss};
 
-    if (check_arguments("weighted_loss", n_args, N_ARGUMENTS) || read_target(args[A_TARGET], &job.target) ||
-        read_real(args[A_LOGITS], "logits", logits) || read_targets(args, job.target, a) ||
-        ddoq_read_array(args[A_WEIGHT], "weight", NPY_FLOAT64, 1, 0, &a[A_WEIGHT]) ||
+    if (check_arguments("weighted_loss", n_args, N_ARGUMENTS))
+        return NULL;
+    int weight_type = type_of(args[A_WEIGHT]) == NPY_FLOAT64 ? NPY_FLOAT64 : NPY_FLOAT32;
+    if (read_target(args[A_TARGET], &job.target) || read_real(args[A_LOGITS], "logits", logits) ||
+        read_targets(args, job.target, a) ||
+        ddoq_read_array(args[A_WEIGHT], "weight", weight_type, 1, 0, &a[A_WEIGHT]) ||
         read_number(args[A_TEMPERATURE], "temperature", &job.temperature) ||
         read_number(args[A_SMOOTHING], "label_smoothing", &job.label_smoothing) ||
         read_count(args[A_THREADS], "n_threads", &run.n_threads) || read_isa(args[A_ISA], &run.isa) ||
@@ -108,6 +116,7 @@ PyObject *ddoq_core_weighted_loss(PyObject *Py_UNUSED(module), PyObject *const *
     }
     job.type = logits->real;
     job.target_type = a[A_SOFT].real;
+    job.weight_type = a[A_WEIGHT].real;
     job.n_rows = logits->shape[0];
     job.n_classes = logits->shape[1];
     job.k = a[A_SOFT].shape[1];

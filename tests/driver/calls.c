@@ -380,16 +380,17 @@ static void make_loss(struct call *call)
     args->type = below(3);
     args->target_type = args->type == DDOQ_FLOAT64 ? DDOQ_FLOAT64 : below(2) ? DDOQ_FLOAT32 : DDOQ_BFLOAT16;
     args->target = below(4);
-    args->n_rows = many ? 200 + below(100) : odd_size(100);
+    args->n_rows = many ? 500 + below(100) : odd_size(100);
     args->n_classes = many ? 1000 : odd_size(2000);
     args->k = below(1 + (args->n_classes < 9 ? args->n_classes : 9));
     args->temperature = args->target == DDOQ_INDEX ? 1 : 0.5 + uniform();
     args->label_smoothing = args->target == DDOQ_INDEX && below(2) ? 0.1 : 0;
     args->logits = reals(call, args->type, args->n_rows * args->n_classes, -9, 9);
     make_targets(call, args);
-    double *weight = doubles(call, args->n_rows, 0, 2);
+    args->weight_type = below(2);
+    void *weight = reals(call, args->weight_type, args->n_rows, 0, 2);
     if (below(20) == 0) {
-        weight[below(args->n_rows)] = below(2) ? -1 : NAN;
+        put(args->weight_type, weight, below(args->n_rows), below(2) ? -1 : NAN);
         call->expected = DDOQ_BAD_ROW;
     }
     args->weight = weight;

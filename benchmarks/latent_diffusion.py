@@ -47,7 +47,7 @@ from ddoq.run import Run
 from ddoq.students import create_student
 
 FIT: dict[str, dict[str, Any]] = {
-    "mnist": {"codec_steps": 2_000, "diffusion_steps": 10_000},
+    "mnist": {"codec_steps": 2_000, "diffusion_steps": 5_500},
     "cifar10": {"codec_steps": 6_000, "diffusion_steps": 16_000},
 }
 EPOCHS = {"mnist": 60, "cifar10": 200}

@@ -109,7 +109,8 @@ static size_t cell_parts(const struct ddoq_stream *stream, size_t slices)
 /* Features of a slice: as many as cache and threads allow, so that a row is read in few pieces. */
 static size_t slice_features(const struct ddoq_stream *stream)
 {
-    size_t share = (stream->x.d + stream->run.n_threads - 1) / stream->run.n_threads, fit = SLICE_SUMS / stream->k;
+    size_t d = stream->x.d, n_threads = stream->run.n_threads; /* 0: the calling thread */
+    size_t share = n_threads > 1 ? (d + n_threads - 1) / n_threads : d, fit = SLICE_SUMS / stream->k;
     size_t features = ddoq_smaller(ddoq_smaller(share, fit), MOST_SLICE);
     return features > LEAST_SLICE ? (features + LEAST_SLICE - 1) / LEAST_SLICE * LEAST_SLICE : LEAST_SLICE;
 }

@@ -294,4 +294,5 @@ def test_interrupt_is_status_130(data: Path, tmp_path: Path) -> None:
     # `python -m` ends by the signal itself, 130 to a shell, if it struck within an exec of a string, as in an import of
     # dataclasses: CPython remembers it though it was handled
     assert process.returncode in (130, -signal.SIGINT)
-    assert err.startswith("ddoq: interrupted") and err.count("\n") == 1
+    assert err.startswith("ddoq: interrupted")
+    assert err.count("\n") == 1

@@ -51,16 +51,21 @@ enum ddoq_status ddoq_largest(const struct ddoq_run *run, enum ddoq_type type, c
 enum ddoq_status ddoq_assign(const struct ddoq_run *run, enum ddoq_type type, const void *X, size_t n,
                              const void *points, size_t k, size_t d, int64_t *labels, double *dist2);
 
-/* Features of the sketch of d features for k points (the most of the classes that share it): fewer for many points,
- * where the fit is good to a percent anyway; no sketch is made of fewer features than that. */
-static inline size_t ddoq_sketch_features(size_t d, size_t k)
+/* Features of the sketch for k points (the most of the classes that share it), and how many of n samples it has: it is
+ * there to find the cells, and moves in all features and samples follow. No sketch is made of fewer features. */
+static inline size_t ddoq_sketch_features(size_t k)
 {
-    size_t m = d / (k <= 16 ? 3 : 6) / 256 * 256;
-    return m > 512 ? m : 512;
+    return k <= 16 ? 768 : 512;
+}
+
+static inline size_t ddoq_sketch_samples(size_t n, size_t k)
+{
+    size_t enough = k <= 8 ? 512 : 64 * k;
+    return n < enough ? n : enough;
 }
 
 /* How a class is quantised: in Gram form by Lloyd's iterations, with single-point moves after them, and both in a
- * sketch; or streaming, by Lloyd's iterations over the samples with all threads. */
+ * sketch of some samples, before moves of all; or streaming, by Lloyd's iterations over the samples with all threads. */
 enum ddoq_form { DDOQ_GRAM, DDOQ_GRAM_MOVES, DDOQ_SKETCH, DDOQ_STREAMING };
 
 struct ddoq_quantize_args {

@@ -31,6 +31,9 @@ struct ddoq_kernels {
     void (*tile)(size_t depth, const void *a, const void *b, void *c, size_t stride, size_t rows, size_t cols, int add);
     /* out (m) = sum over the features p = q (mod m) of sign[p] (x[p] - shift[p]): a count-sketch of x (d). */
     void (*fold)(size_t d, size_t m, const void *x, const void *shift, const void *sign, void *out);
+    /* out (n_rows, k) = or += (rows[r] - shift) . points[j] over depth features, points (k, depth) of stride. */
+    void (*products)(size_t depth, size_t n_rows, const void *const *rows, const void *shift, size_t k,
+                     const void *points, size_t stride, void *out, int add);
     /* Upper triangle of rows begin..end of the square matrix c = its lower triangle. */
     void (*mirror)(size_t n, size_t begin, size_t end, void *c);
     /* y += w x */

@@ -14,6 +14,9 @@
 #define VIRTUAL_LANES 16
 #define TILE_VECTORS 3 /* beside TILE_ROWS * 3 accumulators there are registers for a row of B and a broadcast */
 #define ACCUMULATORS (VIRTUAL_LANES / LANES_F64)
+/* Rows and points of a tile of products: accumulators of 64 bytes for each pair, and a register for each row. */
+#define DOT_ROWS (VECTOR_BYTES / 16)
+#define DOT_POINTS (VECTOR_BYTES == 64 ? 5 : 3)
 
 typedef double vf64 __attribute__((vector_size(VECTOR_BYTES)));
 typedef int64_t vi64 __attribute__((vector_size(VECTOR_BYTES)));
@@ -174,6 +177,7 @@ static inline void transpose_f64(quad_f64 x[2])
         .pack = pack_##suffix,                                                                                         \
         .tile = tile_##suffix,                                                                                         \
         .fold = fold_##suffix,                                                                                         \
+        .products = products_##suffix,                                                                                 \
         .mirror = mirror_##suffix,                                                                                     \
         .axpy = axpy_##suffix,                                                                                         \
         .widen = widen_##suffix,                                                                                       \

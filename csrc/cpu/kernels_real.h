@@ -136,6 +136,68 @@ static void FN(fold)(size_t d, size_t m, const void *x_, const void *shift_, con
             out[p - first] += (x[p] - shift[p]) * sign[p];
 }
 
+/* Products of some rows with some points, both numbers constants of the callers; each is a sum over the lanes of 64
+ * bytes, in a fixed order. */
+static inline __attribute__((always_inline)) void FN(products_of)(size_t n_rows, size_t n_points, size_t depth,
+                                                                  const void *const *rows, const REAL *shift,
+                                                                  const REAL *points, size_t stride, REAL *out,
+                                                                  size_t out_stride, int add)
+{
+    enum { LANES = VECTOR_BYTES / sizeof(REAL), ALL = 64 / sizeof(REAL), VECTORS = ALL / LANES };
+    FN(vreal) sum[DOT_ROWS][DOT_POINTS][VECTORS] = {{{{0}}}};
+    size_t p = 0;
+    for (; p + ALL <= depth; p += ALL) {
+#pragma GCC unroll 4
+        for (size_t v = 0; v < VECTORS; v++) {
+            size_t at = p + v * LANES;
+            FN(vreal) x[DOT_ROWS];
+#pragma GCC unroll 4
+            for (size_t r = 0; r < n_rows; r++)
+                x[r] = *(const FN(vreal_unaligned) *)((const REAL *)rows[r] + at) -
+                       *(const FN(vreal_unaligned) *)(shift + at);
+#pragma GCC unroll 8
+            for (size_t j = 0; j < n_points; j++) {
+                FN(vreal) point = *(const FN(vreal_unaligned) *)(points + j * stride + at);
+#pragma GCC unroll 4
+                for (size_t r = 0; r < n_rows; r++)
+                    sum[r][j][v] += x[r] * point;
+            }
+        }
+    }
+    for (size_t r = 0; r < n_rows; r++) {
+        for (size_t j = 0; j < n_points; j++) {
+            REAL lane[ALL], tail = 0;
+            memcpy(lane, sum[r][j], sizeof lane);
+            for (size_t half = ALL / 2; half > 0; half /= 2)
+                for (size_t i = 0; i < half; i++)
+                    lane[i] += lane[i + half];
+            for (size_t q = p; q < depth; q++)
+                tail += (((const REAL *)rows[r])[q] - shift[q]) * points[j * stride + q];
+            REAL *at = out + r * out_stride + j;
+            *at = (add ? *at : 0) + (lane[0] + tail);
+        }
+    }
+}
+
+static void FN(products)(size_t depth, size_t n_rows, const void *const *rows, const void *shift, size_t k,
+                         const void *points_, size_t stride, void *out_, int add)
+{
+    const REAL *points = points_;
+    REAL *out = out_;
+    size_t r = 0;
+    for (; r + DOT_ROWS <= n_rows; r += DOT_ROWS) {
+        size_t j = 0;
+        for (; j + DOT_POINTS <= k; j += DOT_POINTS)
+            FN(products_of)(DOT_ROWS, DOT_POINTS, depth, rows + r, shift, points + j * stride, stride, out + r * k + j,
+                            k, add);
+        for (; j < k; j++)
+            FN(products_of)(DOT_ROWS, 1, depth, rows + r, shift, points + j * stride, stride, out + r * k + j, k, add);
+    }
+    for (; r < n_rows; r++)
+        for (size_t j = 0; j < k; j++)
+            FN(products_of)(1, 1, depth, rows + r, shift, points + j * stride, stride, out + r * k + j, k, add);
+}
+
 static void FN(mirror)(size_t n, size_t begin, size_t end, void *c_)
 {
     enum { BLOCK = 16 }; /* one cache line of floats: each line is written while it is at hand */

@@ -5,8 +5,9 @@
  * all threads one after the other. Consecutive classes of the same rows, in a sketch
  * or not (the numbers of points of a rate-distortion curve), share one Gram matrix.
  *
- * In a sketch G is that of a random projection (a count-sketch with as many features in each bucket), which keeps
- * distances to a few percent; the points are then the means in all features, and the labels those nearest to them. */
+ * In a sketch G is that of a random projection (a count-sketch with as many features in each bucket) of some samples,
+ * which keeps distances to a few percent; moves of all samples in all features follow (polish.c), the points are the
+ * means of their cells, and the labels those nearest to them. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,12 +56,11 @@ static size_t end_of_run(const struct ddoq_quantize_args *args, size_t class)
     return class;
 }
 
-/* k: the most points of the classes that share this memory. */
-static bool allocate(struct ddoq_task *task, size_t k)
+static bool allocate(struct ddoq_task *task)
 {
     struct ddoq_fit *fit = &task->fit;
     struct ddoq_memory *memory = &task->memory;
-    size_t n = fit->n, d = task->x.d, item = fit->kernels->item;
+    size_t n = task->x.n, d = task->x.d, k = task->most, n_gram = task->sample.n, item = fit->kernels->item;
     double **per_row[] = {&task->w,    &task->diagonal, &fit->dist2,     &fit->closest,
                           &fit->trial, &fit->best,      &fit->cumulative};
     int64_t **label_per_row[] = {&fit->cell, &fit->label, &fit->target, &task->kept_cell, &task->kept_label};
@@ -73,15 +73,22 @@ static bool allocate(struct ddoq_task *task, size_t k)
         *per_point[i] = ddoq_take(memory, k, 1, sizeof(double));
     fit->count = ddoq_take(memory, k, 1, sizeof(int64_t));
     fit->seeds = ddoq_take(memory, k, 1, sizeof(int64_t));
-    fit->sums = ddoq_take(memory, k, n, sizeof(double));
+    fit->sums = ddoq_take(memory, k, n_gram, sizeof(double));
     task->sum = ddoq_take(memory, d, 1, sizeof(double));
     task->shift = ddoq_take(memory, d, 1, item);
-    task->gram = ddoq_take(memory, n, n, item);
+    task->gram = ddoq_take(memory, n_gram, n_gram, item);
     if (task->x.widen)
-        task->widened = ddoq_take(memory, d, 1, item);
-    if (task->n_sketch > 0) {
+        task->widened = ddoq_take(memory, DDOQ_POLISH_ROWS, d, item);
+    if (task->sketched) {
+        task->sample_w = ddoq_take(memory, n_gram, 1, sizeof(double));
+        task->place = ddoq_take(memory, n_gram, 1, sizeof(int64_t));
+        task->index = ddoq_take(memory, n_gram, 1, sizeof(int64_t));
         task->sign = ddoq_take(memory, d, 1, item);
-        task->sketch = ddoq_take(memory, n, task->n_sketch, item);
+        task->sketch = ddoq_take(memory, n_gram, task->n_sketch, item);
+        task->sums = ddoq_take(memory, k, d, sizeof(double));
+        task->centred = ddoq_take(memory, k, d, item);
+        task->origin = ddoq_take(memory, d, 1, item);
+        task->product = ddoq_take(memory, DDOQ_POLISH_ROWS, k, item);
     }
     return !memory->is_short;
 }
@@ -112,35 +119,59 @@ static void write_signs(struct ddoq_task *task)
     }
 }
 
+/* The samples of the sketch, evenly spread over the class. */
+static void choose_sample(struct ddoq_task *task)
+{
+    size_t n = task->sample.n;
+    for (size_t i = 0; i < n; i++) {
+        size_t place = i * task->x.n / n;
+        task->place[i] = (int64_t)place;
+        task->index[i] = task->x.index[place];
+        task->sample_w[i] = task->w[place];
+    }
+    task->sample.index = task->index;
+    task->fit.w = task->sample_w;
+}
+
 /* G of the sketch, which is linear: its rows less the first, and then less the mean of the sketch. */
 static enum ddoq_status sketch_gram(struct ddoq_task *task)
 {
     const struct ddoq_kernels *kernels = task->fit.kernels;
     size_t d = task->x.d, m = task->n_sketch, item = kernels->item;
-    const struct ddoq_rows sketch = {.kernels = kernels, .data = task->sketch, .n = task->x.n, .d = m};
+    const struct ddoq_rows sketch = {.kernels = kernels, .data = task->sketch, .n = task->sample.n, .d = m};
     write_signs(task);
-    memcpy(task->shift, ddoq_features(&task->x, 0, 0, d, task->widened), d * item);
-    for (size_t i = 0; i < task->x.n; i++) {
+    memcpy(task->shift, ddoq_features(&task->sample, 0, 0, d, task->widened), d * item);
+    for (size_t i = 0; i < sketch.n; i++) {
         if (ddoq_stopped(task->fit.crew))
             return DDOQ_INTERRUPTED;
-        const char *row = ddoq_features(&task->x, i, 0, d, task->widened);
+        const char *row = ddoq_features(&task->sample, i, 0, d, task->widened);
         kernels->fold(d, m, row, task->shift, task->sign, task->sketch + i * m * item);
     }
-    enum ddoq_status status = ddoq_write_mean(task, &sketch, NULL, 0, task->shift);
+    enum ddoq_status status = ddoq_write_mean(task, &sketch, task->sample_w, NULL, 0, task->shift);
     return status == DDOQ_OK ? ddoq_gram_rows(&sketch, task->shift, task->gram, task->fit.crew) : status;
 }
 
 static enum ddoq_status centred_gram(struct ddoq_task *task)
 {
-    enum ddoq_status status = ddoq_write_mean(task, &task->x, NULL, 0, task->shift);
+    enum ddoq_status status = ddoq_write_mean(task, &task->x, task->w, NULL, 0, task->shift);
     return status == DDOQ_OK ? ddoq_gram_rows(&task->x, task->shift, task->gram, task->fit.crew) : status;
 }
 
 static enum ddoq_status prepare_gram(struct ddoq_task *task, bool sketched)
 {
     struct ddoq_fit *fit = &task->fit;
+    ddoq_release(&task->memory);
     task->sketched = sketched;
+    task->sample = task->x;
+    if (sketched)
+        task->sample.n = ddoq_sketch_samples(task->x.n, task->most);
+    fit->n = task->sample.n;
+    if (!allocate(task))
+        return DDOQ_NO_MEMORY;
     ddoq_read_weights(&task->x, task->args->sample_weight, task->w);
+    fit->w = task->w;
+    if (sketched)
+        choose_sample(task);
     enum ddoq_status status = sketched ? sketch_gram(task) : centred_gram(task);
     if (status != DDOQ_OK)
         return status;
@@ -148,7 +179,6 @@ static enum ddoq_status prepare_gram(struct ddoq_task *task, bool sketched)
     for (size_t i = 0; i < fit->n; i++)
         if (!isfinite(task->diagonal[i]))
             return DDOQ_NOT_FINITE;
-    fit->w = task->w;
     fit->gram = task->gram;
     fit->diagonal = task->diagonal;
     return DDOQ_OK;
@@ -160,7 +190,17 @@ static enum ddoq_status assign_to_points(struct ddoq_task *task)
     struct ddoq_fit *fit = &task->fit;
     size_t bytes = task->x.d * fit->kernels->item;
     const char *points = (const char *)task->args->start_points + task->first_point * bytes;
-    return ddoq_assign_rows(&task->x, points, fit->k, fit->label, fit->dist2, fit->crew);
+    return ddoq_assign_rows(&task->sample, points, fit->k, fit->label, fit->dist2, fit->crew);
+}
+
+/* The same to rows of the class, which the sketch may lack. */
+static enum ddoq_status assign_to_rows(struct ddoq_task *task, const int64_t *rows)
+{
+    struct ddoq_fit *fit = &task->fit;
+    size_t d = task->x.d, bytes = d * fit->kernels->item;
+    for (size_t j = 0; j < fit->k; j++)
+        memcpy(task->centred + j * bytes, ddoq_features(&task->x, (size_t)rows[j], 0, d, task->widened), bytes);
+    return ddoq_assign_rows(&task->sample, task->centred, fit->k, fit->label, fit->dist2, fit->crew);
 }
 
 static enum ddoq_status start(struct ddoq_task *task, size_t restart)
@@ -169,7 +209,10 @@ static enum ddoq_status start(struct ddoq_task *task, size_t restart)
     if (task->args->start_points)
         return assign_to_points(task);
     if (task->args->start_rows) {
-        memcpy(fit->seeds, task->start_rows + restart * fit->k, fit->k * sizeof *fit->seeds);
+        const int64_t *rows = task->start_rows + restart * fit->k;
+        if (task->sketched)
+            return assign_to_rows(task, rows);
+        memcpy(fit->seeds, rows, fit->k * sizeof *fit->seeds);
     } else {
         enum ddoq_status status =
             ddoq_seed_greedy(fit, task->uniforms + restart * (1 + (fit->k - 1) * ddoq_seed_trials(fit->k)));
@@ -221,6 +264,16 @@ static enum ddoq_status fit_class(struct ddoq_task *task)
     return status;
 }
 
+/* The partition of the sketch's samples becomes one of all of them, in which the others have no cell. */
+static void spread_cells(struct ddoq_task *task)
+{
+    for (size_t i = 0; i < task->x.n; i++)
+        task->kept_label[i] = -1;
+    for (size_t i = 0; i < task->sample.n; i++)
+        task->kept_label[task->place[i]] = task->kept_cell[i];
+    memcpy(task->kept_cell, task->kept_label, task->x.n * sizeof *task->kept_cell);
+}
+
 static enum ddoq_status quantize_class(struct ddoq_task *task, const struct job *job, size_t class)
 {
     const struct ddoq_quantize_args *args = job->args;
@@ -237,6 +290,8 @@ static enum ddoq_status quantize_class(struct ddoq_task *task, const struct job 
             status = prepare_gram(task, sketched);
         if (status == DDOQ_OK)
             status = fit_class(task);
+        if (status == DDOQ_OK && sketched)
+            spread_cells(task);
         if (status == DDOQ_OK)
             status = ddoq_write_result(task, &empty);
         sketched = false; /* once more in all features, if the sketch parted what they do not */
@@ -251,14 +306,14 @@ static enum ddoq_status quantize_run(void *context, size_t at, struct ddoq_crew 
     size_t first = job->order[at], end = end_of_run(args, first), most = 0;
     for (size_t class = first; class < end; class++)
         most = class_points(args, class) > most ? class_points(args, class) : most;
-    size_t m = ddoq_sketch_features(args->d, most); /* one sketch for all of them */
-    struct ddoq_task task = {.args = args, .class = first};
+    size_t m = ddoq_sketch_features(most); /* one sketch for all of them */
+    struct ddoq_task task = {.args = args, .class = first, .most = most};
     task.n_sketch = args->forms[first] == DDOQ_SKETCH && args->d > m ? m : 0;
     task.x = ddoq_rows_of(job->isa, args->type, args->X, class_size(args, first), args->d);
     task.x.index = args->rows + args->row_offsets[first];
-    task.fit = (struct ddoq_fit){.kernels = task.x.kernels, .crew = crew, .n = task.x.n};
+    task.fit = (struct ddoq_fit){.kernels = task.x.kernels, .crew = crew};
 
-    enum ddoq_status status = allocate(&task, most) ? DDOQ_OK : DDOQ_NO_MEMORY;
+    enum ddoq_status status = DDOQ_OK;
     for (size_t class = first; class < end && status == DDOQ_OK; class++)
         status = quantize_class(&task, job, class);
     ddoq_release(&task.memory);

@@ -7,13 +7,13 @@
 
 #define MEAN_FEATURES 2048 /* their sums fit into L1 */
 
-enum ddoq_status ddoq_write_mean(struct ddoq_task *task, const struct ddoq_rows *x, const int64_t *cell, int64_t j,
-                                 void *out)
+enum ddoq_status ddoq_write_mean(struct ddoq_task *task, const struct ddoq_rows *x, const double *w,
+                                 const int64_t *cell, int64_t j, void *out)
 {
     size_t item = x->kernels->item;
     double mass = 0;
     for (size_t i = 0; i < x->n; i++)
-        mass += !cell || cell[i] == j ? task->w[i] : 0;
+        mass += !cell || cell[i] == j ? w[i] : 0;
     for (size_t first = 0; first < x->d; first += MEAN_FEATURES) {
         size_t depth = ddoq_smaller(MEAN_FEATURES, x->d - first);
         memset(task->sum, 0, depth * sizeof *task->sum);
@@ -22,7 +22,7 @@ enum ddoq_status ddoq_write_mean(struct ddoq_task *task, const struct ddoq_rows 
                 continue;
             if (ddoq_stopped(task->fit.crew))
                 return DDOQ_INTERRUPTED;
-            x->kernels->axpy(depth, task->w[i], ddoq_features(x, i, first, depth, task->widened), task->sum);
+            x->kernels->axpy(depth, w[i], ddoq_features(x, i, first, depth, task->widened), task->sum);
         }
         x->kernels->narrow(depth, task->sum, mass, (char *)out + first * item);
     }
@@ -38,7 +38,7 @@ static enum ddoq_status write_points(struct ddoq_task *task)
     char *points = (char *)task->args->points + task->first_point * bytes;
     memset(fit->mass, 0, fit->k * sizeof *fit->mass);
     memset(fit->count, 0, fit->k * sizeof *fit->count);
-    for (size_t i = 0; i < fit->n; i++) {
+    for (size_t i = 0; i < task->x.n; i++) {
         fit->mass[task->kept_cell[i]] += task->w[i];
         fit->count[task->kept_cell[i]]++;
     }
@@ -46,7 +46,8 @@ static enum ddoq_status write_points(struct ddoq_task *task)
         heaviest = fit->mass[j] > fit->mass[heaviest] ? j : heaviest;
     for (size_t j = 0; j < fit->k; j++) {
         size_t from = fit->count[j] > 0 ? j : heaviest;
-        enum ddoq_status status = ddoq_write_mean(task, &task->x, task->kept_cell, (int64_t)from, points + j * bytes);
+        enum ddoq_status status =
+            ddoq_write_mean(task, &task->x, task->w, task->kept_cell, (int64_t)from, points + j * bytes);
         if (status != DDOQ_OK)
             return status;
     }
@@ -94,9 +95,9 @@ static enum ddoq_status fill_empty_points(struct ddoq_task *task)
         task->kept_cell[i] = (int64_t)j;
         fit->count[from]--;
         fit->count[j] = 1;
-        status = ddoq_write_mean(task, &task->x, task->kept_cell, from, points + (size_t)from * bytes);
+        status = ddoq_write_mean(task, &task->x, task->w, task->kept_cell, from, points + (size_t)from * bytes);
         if (status == DDOQ_OK)
-            status = ddoq_write_mean(task, &task->x, task->kept_cell, (int64_t)j, points + j * bytes);
+            status = ddoq_write_mean(task, &task->x, task->w, task->kept_cell, (int64_t)j, points + j * bytes);
         memcpy(task->kept_label, task->kept_cell, task->x.n * sizeof *task->kept_label);
     }
     return status;
@@ -132,15 +133,22 @@ static enum ddoq_status write_assignment(struct ddoq_task *task)
     return DDOQ_OK;
 }
 
-/* After a sketch: labels nearest to the points in all features. */
+/* After a sketch: the means of the cells after moves, and labels nearest to them in all features. */
 static enum ddoq_status assign_to_means(struct ddoq_task *task, bool *empty)
 {
     struct ddoq_fit *fit = &task->fit;
-    size_t bytes = task->x.d * fit->kernels->item;
-    const char *points = (const char *)task->args->points + task->first_point * bytes;
+    size_t d = task->x.d, bytes = d * fit->kernels->item;
+    char *points = (char *)task->args->points + task->first_point * bytes;
+    for (size_t j = 0; j < fit->k; j++) {
+        if (fit->count[j] == 0) {
+            *empty = true;
+            return DDOQ_OK;
+        }
+        fit->kernels->narrow(d, task->sums + j * d, fit->mass[j], points + j * bytes);
+    }
     enum ddoq_status status = ddoq_assign_rows(&task->x, points, fit->k, task->kept_label, fit->dist2, fit->crew);
     memset(fit->count, 0, fit->k * sizeof *fit->count);
-    for (size_t i = 0; i < fit->n && status == DDOQ_OK; i++)
+    for (size_t i = 0; i < task->x.n && status == DDOQ_OK; i++)
         fit->count[task->kept_label[i]]++;
     for (size_t j = 0; j < fit->k; j++)
         *empty |= fit->count[j] == 0;
@@ -150,11 +158,9 @@ static enum ddoq_status assign_to_means(struct ddoq_task *task, bool *empty)
 enum ddoq_status ddoq_write_result(struct ddoq_task *task, bool *empty)
 {
     *empty = false;
-    enum ddoq_status status = write_points(task);
+    enum ddoq_status status = task->sketched ? ddoq_polish(task) : write_points(task);
     if (status == DDOQ_OK)
-        status = fill_empty_points(task);
-    if (status == DDOQ_OK && task->sketched)
-        status = assign_to_means(task, empty);
+        status = task->sketched ? assign_to_means(task, empty) : fill_empty_points(task);
     if (status == DDOQ_OK && !*empty)
         status = write_assignment(task);
     return status;

@@ -6,29 +6,40 @@
 #include "cpu/gram.h"
 #include "cpu/memory.h"
 
+#define DDOQ_POLISH_ROWS 48 /* samples whose moves are decided together */
+
 struct ddoq_task {
     const struct ddoq_quantize_args *args;
-    struct ddoq_rows x;
-    size_t class, first_row, first_point;
+    struct ddoq_rows x, sample;                 /* all rows of the class, and those that the Gram matrix is of */
+    size_t class, first_row, first_point, most; /* most: points of the classes that share the Gram matrix */
     const double *uniforms;
     const int64_t *start_rows;
     struct ddoq_fit fit;
     struct ddoq_memory memory;       /* owns every array below and of the fit */
-    double *w, *diagonal, *sum;      /* (n), (n), (d) */
-    char *shift, *gram;              /* (d), (n, n) real */
-    size_t n_sketch;                 /* features of the sketch; 0 without one */
-    bool sketched;                   /* G is that of the sketch */
-    void *widened;                   /* (d) real: a row of halves; NULL without them */
-    char *sketch, *sign;             /* (n, n_sketch), (d) real; NULL without a sketch */
+    double *w, *diagonal, *sum;      /* (n), (sample.n), (d) */
+    char *shift, *gram;              /* (d), (sample.n, sample.n) real */
+    char *widened;                   /* (DDOQ_POLISH_ROWS, d) real: rows of halves; NULL without them */
     int64_t *kept_cell, *kept_label; /* (n) of the best restart so far */
+    /* With a sketch alone. */
+    size_t n_sketch;         /* its features; 0 without one */
+    bool sketched;           /* G is that of the sketch */
+    double *sample_w, *sums; /* (sample.n), (k, d) sums of the cells' samples */
+    int64_t *place, *index;  /* (sample.n) the sample's place in the class and in X */
+    char *sketch, *sign;     /* (sample.n, n_sketch), (d) real */
+    char *centred, *origin;  /* (k, d) points less the shift, (d) zeros, real */
+    char *product;           /* (DDOQ_POLISH_ROWS, k) real */
 };
 
 /* w (n) = weights of the rows, scaled by a power of two so that the greatest is in 1/2..1. */
 void ddoq_read_weights(const struct ddoq_rows *x, const double *sample_weight, double *w);
 
-/* out (x->d) = weighted mean of the class's rows x with cell[i] == j, or of all of them where cell is NULL. */
-enum ddoq_status ddoq_write_mean(struct ddoq_task *task, const struct ddoq_rows *x, const int64_t *cell, int64_t j,
-                                 void *out);
+/* out (x->d) = weighted mean of the rows x with cell[i] == j, or of all of them where cell is NULL. */
+enum ddoq_status ddoq_write_mean(struct ddoq_task *task, const struct ddoq_rows *x, const double *w,
+                                 const int64_t *cell, int64_t j, void *out);
+
+/* After a sketch: moves of all samples in all features. kept_cell, -1 for the samples outside the sketch, becomes the
+ * partition, sums and the fit's mass and count its own. */
+enum ddoq_status ddoq_polish(struct ddoq_task *task);
 
 /* Writes the class's outputs from kept_cell and kept_label; with a sketch, labels are those nearest to the means in all
  * features. *empty: then some point would be left without a sample, and nothing is written. */

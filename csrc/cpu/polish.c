@@ -1,0 +1,144 @@
+/* After the fit of a sketch: single-point moves (hartigan.c) of all samples in all features. A pass visits blocks of
+ * rows in order. Every sample of a block goes where the distortion rises least, given the points before the block,
+ * and one outside the sketch enters so; then the points of the cells that changed follow. Passes end when few samples
+ * move: the moves of the first ones gain most. */
+#include <math.h>
+#include <string.h>
+
+#include "cpu/result.h"
+
+#define BLOCK_ROWS DDOQ_POLISH_ROWS
+#define DEPTH 2048 /* features of 50 points fit into L2 */
+#define LEAST_GAIN 1e-6
+#define MAX_PASSES 3
+#define FEW_MOVES 16 /* one in so many samples */
+
+/* The point of cell j from its sum, less the shift. */
+static void set_point(struct ddoq_task *task, size_t j)
+{
+    const struct ddoq_kernels *kernels = task->x.kernels;
+    size_t d = task->x.d;
+    double mass = task->fit.mass[j];
+    char *point = task->centred + j * d * kernels->item;
+    if (task->fit.count[j] == 0)
+        return;
+    memcpy(task->sum, task->sums + j * d, d * sizeof *task->sum);
+    kernels->axpy(d, -mass, task->shift, task->sum);
+    kernels->narrow(d, task->sum, mass, point);
+    task->fit.offset[j] = kernels->dist2(d, point, task->origin);
+}
+
+static void add_row(struct ddoq_task *task, const void *row, size_t j, double w, int64_t count)
+{
+    task->x.kernels->axpy(task->x.d, w, row, task->sums + j * task->x.d);
+    task->fit.mass[j] += w;
+    task->fit.count[j] += count;
+}
+
+/* Sums and points of the cells of the samples in the sketch. */
+static enum ddoq_status start_points(struct ddoq_task *task)
+{
+    const struct ddoq_kernels *kernels = task->x.kernels;
+    size_t d = task->x.d, k = task->fit.k;
+    double total = 0;
+    memset(task->sums, 0, k * d * sizeof *task->sums);
+    memset(task->fit.mass, 0, k * sizeof *task->fit.mass);
+    memset(task->fit.count, 0, k * sizeof *task->fit.count);
+    memset(task->origin, 0, d * kernels->item);
+    for (size_t i = 0; i < task->x.n; i++) {
+        if (ddoq_stopped(task->fit.crew))
+            return DDOQ_INTERRUPTED;
+        if (task->kept_cell[i] >= 0)
+            add_row(task, ddoq_features(&task->x, i, 0, d, task->widened), (size_t)task->kept_cell[i], task->w[i], 1);
+    }
+    memset(task->sum, 0, d * sizeof *task->sum);
+    for (size_t j = 0; j < k; j++) {
+        total += task->fit.mass[j];
+        for (size_t p = 0; p < d; p++)
+            task->sum[p] += task->sums[j * d + p];
+    }
+    kernels->narrow(d, task->sum, total, task->shift);
+    for (size_t j = 0; j < k; j++)
+        set_point(task, j);
+    return DDOQ_OK;
+}
+
+/* Where the sample costs least: its own cell unless another one is lower by more than rounding. */
+static int64_t cheapest(const struct ddoq_task *task, size_t i, const double *product, double norm)
+{
+    const struct ddoq_fit *fit = &task->fit;
+    int64_t own = task->kept_cell[i], found = own;
+    double w = task->w[i], limit = INFINITY;
+    if (own >= 0) {
+        double rest = fit->mass[own] - w;
+        if (fit->count[own] < 2 || !(rest > 0))
+            return own;
+        limit = fit->mass[own] / rest * (norm - 2 * product[own] + fit->offset[own]) * (1 - LEAST_GAIN);
+    }
+    for (size_t j = 0; j < fit->k; j++) {
+        if ((int64_t)j == own)
+            continue;
+        double cost =
+            fit->count[j] == 0 ? 0 : fit->mass[j] / (fit->mass[j] + w) * (norm - 2 * product[j] + fit->offset[j]);
+        if (cost < limit) {
+            limit = cost;
+            found = (int64_t)j;
+        }
+    }
+    return found;
+}
+
+/* Moves of the rows begin..begin+n; returns how many left their cells. */
+static size_t polish_block(struct ddoq_task *task, size_t begin, size_t n)
+{
+    const struct ddoq_kernels *kernels = task->x.kernels;
+    struct ddoq_fit *fit = &task->fit;
+    size_t d = task->x.d, k = fit->k, item = kernels->item, moved = 0;
+    const void *rows[BLOCK_ROWS], *features[BLOCK_ROWS];
+    int64_t target[BLOCK_ROWS];
+    for (size_t r = 0; r < n; r++)
+        rows[r] = ddoq_features(&task->x, begin + r, 0, d, task->widened + r * d * item);
+    for (size_t first = 0; first < d; first += DEPTH) {
+        for (size_t r = 0; r < n; r++)
+            features[r] = (const char *)rows[r] + first * item;
+        kernels->products(ddoq_smaller(DEPTH, d - first), n, features, task->shift + first * item, k,
+                          task->centred + first * item, d, task->product, first > 0);
+    }
+    for (size_t r = 0; r < n; r++) {
+        kernels->widen(k, task->product + r * k * item, 1, fit->scale);
+        target[r] = cheapest(task, begin + r, fit->scale, kernels->dist2(d, rows[r], task->shift));
+    }
+    memset(fit->squares, 0, k * sizeof *fit->squares); /* not 0: the cell changed */
+    for (size_t r = 0; r < n; r++) {
+        int64_t *cell = &task->kept_cell[begin + r];
+        if (target[r] == *cell || (*cell >= 0 && fit->count[*cell] < 2))
+            continue;
+        if (*cell >= 0) {
+            add_row(task, rows[r], (size_t)*cell, -task->w[begin + r], -1);
+            fit->squares[*cell] = 1;
+            moved++;
+        }
+        add_row(task, rows[r], (size_t)target[r], task->w[begin + r], 1);
+        fit->squares[target[r]] = 1;
+        *cell = target[r];
+    }
+    for (size_t j = 0; j < k; j++)
+        if (fit->squares[j] != 0)
+            set_point(task, j);
+    return moved;
+}
+
+enum ddoq_status ddoq_polish(struct ddoq_task *task)
+{
+    size_t n = task->x.n, moved = n;
+    enum ddoq_status status = start_points(task);
+    for (int pass = 0; pass < MAX_PASSES && moved > n / FEW_MOVES && status == DDOQ_OK; pass++) {
+        moved = 0;
+        for (size_t begin = 0; begin < n && status == DDOQ_OK; begin += BLOCK_ROWS) {
+            moved += polish_block(task, begin, ddoq_smaller(BLOCK_ROWS, n - begin));
+            if (ddoq_stopped(task->fit.crew))
+                status = DDOQ_INTERRUPTED;
+        }
+    }
+    return status;
+}

@@ -12,6 +12,11 @@
 
 #define BLOCK_ROWS                                                                                                     \
     192 /* a multiple of every panel's width: as many rows' products with 1,000 points fill an L2 cache */
+/* With few points the rows stay as they are: packing them costs more than the better product gains. A part of them
+ * and DOT_DEPTH features of the points fit into L2. */
+#define FEW_POINTS 64
+#define PART_ROWS 16
+#define DOT_DEPTH 2048
 #define LEAST_FEATURES 32
 #define LEAST_POINTS 4
 /* Roundings of a product, relative to |x| |c|: chains of DDOQ_DEPTH grow as a random walk; with a margin of 4. */
@@ -23,8 +28,9 @@ struct assignment {
     size_t k;
     int64_t *labels;
     double *dist2;
-    char *shift;  /* (d) real: mean of the points */
-    char *panels; /* the points in panels, a block of DDOQ_DEPTH features after the other; NULL: all distances direct */
+    char *shift;   /* (d) real: mean of the points */
+    char *panels;  /* the points in panels, a block of DDOQ_DEPTH features after the other, or (k, d) less the shift
+                    * where they are few; NULL: all distances direct */
     double *norms; /* (k) |c - shift|^2 */
     double slack;  /* of the least over the second, relative to |x - shift| */
 };
@@ -65,17 +71,40 @@ static enum ddoq_status multiply(const struct assignment *m, const struct ddoq_r
     return DDOQ_OK;
 }
 
+static bool is_few(const struct assignment *m)
+{
+    return m->k <= FEW_POINTS;
+}
+
+/* The same with few points, from the rows as they are stored, or widened (x->n, d). */
+static enum ddoq_status multiply_rows(const struct assignment *m, const struct ddoq_rows *x, void *widened,
+                                      char *product, struct ddoq_crew *crew)
+{
+    const struct ddoq_kernels *kernels = x->kernels;
+    size_t d = x->d, item = kernels->item;
+    const void *rows[PART_ROWS], *features[PART_ROWS];
+    for (size_t r = 0; r < x->n; r++)
+        rows[r] = ddoq_features(x, r, 0, d, (char *)widened + (widened ? r * d * item : 0));
+    for (size_t first = 0; first < d; first += DOT_DEPTH) {
+        for (size_t r = 0; r < x->n; r++)
+            features[r] = (const char *)rows[r] + first * item;
+        kernels->products(ddoq_smaller(DOT_DEPTH, d - first), x->n, features, m->shift + first * item, m->k,
+                          m->panels + first * item, d, product, first > 0);
+    }
+    return ddoq_stopped(crew) ? DDOQ_INTERRUPTED : DDOQ_OK;
+}
+
 /* Labels and distances of the rows in x, of which the first is row begin of all. */
 static enum ddoq_status assign_by_product(const struct assignment *m, const struct ddoq_rows *x, size_t begin,
                                           void *widened, struct ddoq_crew *crew)
 {
     const struct ddoq_kernels *kernels = x->kernels;
-    size_t d = x->d, stride = ddoq_padded(kernels, m->k);
-    char *packed = ddoq_allocate(BLOCK_ROWS, ddoq_smaller(DDOQ_DEPTH, d), kernels->item);
-    char *product = ddoq_allocate(BLOCK_ROWS, stride, kernels->item);
-    enum ddoq_status status = packed && product ? DDOQ_OK : DDOQ_NO_MEMORY;
+    size_t d = x->d, stride = is_few(m) ? m->k : ddoq_padded(kernels, m->k);
+    char *packed = is_few(m) ? NULL : ddoq_allocate(BLOCK_ROWS, ddoq_smaller(DDOQ_DEPTH, d), kernels->item);
+    char *product = ddoq_allocate(x->n, stride, kernels->item);
+    enum ddoq_status status = (packed || is_few(m)) && product ? DDOQ_OK : DDOQ_NO_MEMORY;
     if (status == DDOQ_OK)
-        status = multiply(m, x, packed, product, crew);
+        status = is_few(m) ? multiply_rows(m, x, widened, product, crew) : multiply(m, x, packed, product, crew);
     for (size_t i = 0; i < x->n && status == DDOQ_OK; i++) {
         double two[2];
         const char *row = ddoq_features(x, i, 0, d, widened);
@@ -101,10 +130,13 @@ static enum ddoq_status assign_block(void *context, size_t block, struct ddoq_cr
     const struct assignment *m = context;
     size_t begin = block * BLOCK_ROWS;
     const struct ddoq_rows x = ddoq_part(&m->x, begin, ddoq_smaller(BLOCK_ROWS, m->x.n - begin));
-    float *widened = x.widen ? ddoq_allocate(x.d, 1, sizeof *widened) : NULL;
+    float *widened = x.widen ? ddoq_allocate(PART_ROWS, x.d, sizeof *widened) : NULL;
     enum ddoq_status status = x.widen && !widened ? DDOQ_NO_MEMORY : DDOQ_OK;
-    if (status == DDOQ_OK && m->panels)
-        status = assign_by_product(m, &x, begin, widened, crew);
+    size_t step = is_few(m) ? PART_ROWS : BLOCK_ROWS;
+    for (size_t i = 0; i < x.n && status == DDOQ_OK && m->panels; i += step) {
+        const struct ddoq_rows part = ddoq_part(&x, i, ddoq_smaller(step, x.n - i));
+        status = assign_by_product(m, &part, begin + i, widened, crew);
+    }
     for (size_t i = 0; i < x.n && status == DDOQ_OK && !m->panels; i++) {
         const char *row = ddoq_features(&x, i, 0, x.d, widened);
         m->dist2[begin + i] = nearest_point(x.kernels, x.d, row, m->points, m->k, &m->labels[begin + i]);
@@ -133,11 +165,15 @@ static enum ddoq_status prepare(struct assignment *m)
         for (size_t j = 0; j < m->k; j++)
             kernels->axpy(d, 1, m->points + j * bytes, sum);
         kernels->narrow(d, sum, (double)m->k, m->shift);
-        for (size_t first = 0; first < d; first += DDOQ_DEPTH)
+        for (size_t first = 0; first < d && !is_few(m); first += DDOQ_DEPTH)
             ddoq_pack(&points, m->shift, first, ddoq_smaller(DDOQ_DEPTH, d - first),
                       m->panels + first * stride * kernels->item);
         for (size_t j = 0; j < m->k; j++) {
             m->norms[j] = kernels->dist2(d, m->points + j * bytes, m->shift);
+            if (is_few(m)) {
+                kernels->widen(d, m->points + j * bytes, 1, sum);
+                kernels->centre(d, sum, 1, m->shift, m->panels + j * bytes);
+            }
             farthest = fmax(farthest, m->norms[j]);
         }
         m->slack = ROUNDINGS * (kernels->item == sizeof(float) ? FLT_EPSILON : DBL_EPSILON) * sqrt(farthest);

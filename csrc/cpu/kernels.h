@@ -42,6 +42,8 @@ struct ddoq_kernels {
     void (*widen)(size_t n, const void *x, size_t stride, double *out);
     /* out = x / divisor, rounded to real */
     void (*narrow)(size_t n, const double *x, double divisor, void *out);
+    /* out = x / divisor - shift, rounded to real; returns |out|^2. */
+    double (*centre)(size_t d, const double *x, double divisor, const void *shift, void *out);
     /* |x - y|^2, accumulated in double */
     double (*dist2)(size_t d, const void *x, const void *y);
     /* out = min(closest, distance to one sample), given its row of G and its squared norm; returns sum of w * out. */

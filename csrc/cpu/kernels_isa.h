@@ -182,6 +182,7 @@ static inline void transpose_f64(quad_f64 x[2])
         .axpy = axpy_##suffix,                                                                                         \
         .widen = widen_##suffix,                                                                                       \
         .narrow = narrow_##suffix,                                                                                     \
+        .centre = centre_##suffix,                                                                                     \
         .dist2 = dist2_##suffix,                                                                                       \
         .trial = trial_##suffix,                                                                                       \
         .two_least = two_least_##suffix,                                                                               \

@@ -136,6 +136,22 @@ static void FN(fold)(size_t d, size_t m, const void *x_, const void *shift_, con
             out[p - first] += (x[p] - shift[p]) * sign[p];
 }
 
+/* Sum of the reals in 64 bytes, the halves added lane by lane, and again. */
+static inline REAL FN(sum_of_64_bytes)(const FN(vreal) * lanes)
+{
+    typedef REAL half __attribute__((vector_size(32)));
+    half halves[2];
+    FN(quad) quarters[2];
+    memcpy(halves, lanes, sizeof halves);
+    halves[0] += halves[1];
+    memcpy(quarters, halves, sizeof quarters);
+    quarters[0] += quarters[1];
+    REAL sum = quarters[0][0] + quarters[0][sizeof(half) / sizeof(REAL) / 4];
+    if (sizeof(REAL) == 4)
+        sum += quarters[0][1] + quarters[0][3 % (16 / sizeof(REAL))];
+    return sum;
+}
+
 /* Products of some rows with some points, both numbers constants of the callers; each is a sum over the lanes of 64
  * bytes, in a fixed order. */
 static inline __attribute__((always_inline)) void FN(products_of)(size_t n_rows, size_t n_points, size_t depth,
@@ -164,17 +180,14 @@ static inline __attribute__((always_inline)) void FN(products_of)(size_t n_rows,
             }
         }
     }
+#pragma GCC unroll 4
     for (size_t r = 0; r < n_rows; r++) {
+#pragma GCC unroll 8
         for (size_t j = 0; j < n_points; j++) {
-            REAL lane[ALL], tail = 0;
-            memcpy(lane, sum[r][j], sizeof lane);
-            for (size_t half = ALL / 2; half > 0; half /= 2)
-                for (size_t i = 0; i < half; i++)
-                    lane[i] += lane[i + half];
+            REAL *at = out + r * out_stride + j, total = FN(sum_of_64_bytes)(sum[r][j]);
             for (size_t q = p; q < depth; q++)
-                tail += (((const REAL *)rows[r])[q] - shift[q]) * points[j * stride + q];
-            REAL *at = out + r * out_stride + j;
-            *at = (add ? *at : 0) + (lane[0] + tail);
+                total += (((const REAL *)rows[r])[q] - shift[q]) * points[j * stride + q];
+            *at = add ? *at + total : total;
         }
     }
 }
@@ -245,6 +258,30 @@ static void FN(narrow)(size_t n, const double *restrict x, double divisor, void 
     REAL *restrict out = out_;
     for (size_t i = 0; i < n; i++)
         out[i] = (REAL)(x[i] / divisor);
+}
+
+static double FN(centre)(size_t d, const double *restrict x, double divisor, const void *shift_, void *out_)
+{
+    const REAL *restrict shift = shift_;
+    REAL *restrict out = out_;
+    const double factor = 1 / divisor;
+    vf64 sum[ACCUMULATORS] = {{0}};
+    size_t p = 0;
+    for (; p + VIRTUAL_LANES <= d; p += VIRTUAL_LANES) {
+        for (size_t v = 0; v < ACCUMULATORS; v++) {
+            size_t at = p + v * LANES_F64;
+            vf64 value = load_f64(x + at) * factor - FN(widened)(shift + at);
+            *(FN(vpart_unaligned) *)(out + at) = __builtin_convertvector(value, FN(vpart_unaligned));
+            sum[v] += value * value;
+        }
+    }
+    double tail = 0;
+    for (; p < d; p++) {
+        double value = x[p] * factor - (double)shift[p];
+        out[p] = (REAL)value;
+        tail += value * value;
+    }
+    return sum_lanes(sum) + tail;
 }
 
 static double FN(dist2)(size_t d, const void *x_, const void *y_)

@@ -10,22 +10,16 @@
 #define BLOCK_ROWS DDOQ_POLISH_ROWS
 #define DEPTH 2048 /* features of 50 points fit into L2 */
 #define LEAST_GAIN 1e-6
-#define MAX_PASSES 3
+#define MAX_PASSES 2
 #define FEW_MOVES 16 /* one in so many samples */
 
 /* The point of cell j from its sum, less the shift. */
 static void set_point(struct ddoq_task *task, size_t j)
 {
-    const struct ddoq_kernels *kernels = task->x.kernels;
     size_t d = task->x.d;
-    double mass = task->fit.mass[j];
-    char *point = task->centred + j * d * kernels->item;
-    if (task->fit.count[j] == 0)
-        return;
-    memcpy(task->sum, task->sums + j * d, d * sizeof *task->sum);
-    kernels->axpy(d, -mass, task->shift, task->sum);
-    kernels->narrow(d, task->sum, mass, point);
-    task->fit.offset[j] = kernels->dist2(d, point, task->origin);
+    if (task->fit.count[j] > 0)
+        task->fit.offset[j] = task->x.kernels->centre(d, task->sums + j * d, task->fit.mass[j], task->shift,
+                                                      task->centred + j * d * task->x.kernels->item);
 }
 
 static void add_row(struct ddoq_task *task, const void *row, size_t j, double w, int64_t count)
@@ -44,7 +38,6 @@ static enum ddoq_status start_points(struct ddoq_task *task)
     memset(task->sums, 0, k * d * sizeof *task->sums);
     memset(task->fit.mass, 0, k * sizeof *task->fit.mass);
     memset(task->fit.count, 0, k * sizeof *task->fit.count);
-    memset(task->origin, 0, d * kernels->item);
     for (size_t i = 0; i < task->x.n; i++) {
         if (ddoq_stopped(task->fit.crew))
             return DDOQ_INTERRUPTED;
@@ -89,7 +82,7 @@ static int64_t cheapest(const struct ddoq_task *task, size_t i, const double *pr
 }
 
 /* Moves of the rows begin..begin+n; returns how many left their cells. */
-static size_t polish_block(struct ddoq_task *task, size_t begin, size_t n)
+static size_t polish_block(struct ddoq_task *task, size_t begin, size_t n, bool first_pass)
 {
     const struct ddoq_kernels *kernels = task->x.kernels;
     struct ddoq_fit *fit = &task->fit;
@@ -106,7 +99,9 @@ static size_t polish_block(struct ddoq_task *task, size_t begin, size_t n)
     }
     for (size_t r = 0; r < n; r++) {
         kernels->widen(k, task->product + r * k * item, 1, fit->scale);
-        target[r] = cheapest(task, begin + r, fit->scale, kernels->dist2(d, rows[r], task->shift));
+        if (first_pass)
+            fit->dist2[begin + r] = kernels->dist2(d, rows[r], task->shift);
+        target[r] = cheapest(task, begin + r, fit->scale, fit->dist2[begin + r]);
     }
     memset(fit->squares, 0, k * sizeof *fit->squares); /* not 0: the cell changed */
     for (size_t r = 0; r < n; r++) {
@@ -135,7 +130,7 @@ enum ddoq_status ddoq_polish(struct ddoq_task *task)
     for (int pass = 0; pass < MAX_PASSES && moved > n / FEW_MOVES && status == DDOQ_OK; pass++) {
         moved = 0;
         for (size_t begin = 0; begin < n && status == DDOQ_OK; begin += BLOCK_ROWS) {
-            moved += polish_block(task, begin, ddoq_smaller(BLOCK_ROWS, n - begin));
+            moved += polish_block(task, begin, ddoq_smaller(BLOCK_ROWS, n - begin), pass == 0);
             if (ddoq_stopped(task->fit.crew))
                 status = DDOQ_INTERRUPTED;
         }

@@ -87,7 +87,6 @@ static bool allocate(struct ddoq_task *task)
         task->sketch = ddoq_take(memory, n_gram, task->n_sketch, item);
         task->sums = ddoq_take(memory, k, d, sizeof(double));
         task->centred = ddoq_take(memory, k, d, item);
-        task->origin = ddoq_take(memory, d, 1, item);
         task->product = ddoq_take(memory, DDOQ_POLISH_ROWS, k, item);
     }
     return !memory->is_short;

@@ -26,7 +26,7 @@ struct ddoq_task {
     double *sample_w, *sums; /* (sample.n), (k, d) sums of the cells' samples */
     int64_t *place, *index;  /* (sample.n) the sample's place in the class and in X */
     char *sketch, *sign;     /* (sample.n, n_sketch), (d) real */
-    char *centred, *origin;  /* (k, d) points less the shift, (d) zeros, real */
+    char *centred;           /* (k, d) real: points less the shift */
     char *product;           /* (DDOQ_POLISH_ROWS, k) real */
 };
 

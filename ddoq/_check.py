@@ -186,11 +186,13 @@ def fit_bytes(
 ) -> NDArray[np.float64]:
     """Bytes that the core takes for each class: of n samples and k points, d features, reals of itemsize bytes."""
     n, k = sizes.astype(np.float64), k.astype(np.float64)
-    gram_and_panels = (n * n + (n + PANEL) * min(d, PANEL_FEATURES)) * itemsize
-    sums_and_vectors = 8 * (k * n + 12 * n + 6 * k) + (8 + 2 * itemsize) * d
-    features = np.maximum(512, d // np.where(k <= 16, 3, 6) // 256 * 256)  # of the sketch
-    sketch_and_assignment = (n * features + (k + PANEL + 3) * d + ASSIGNED_ROWS * (k + 2 * PANEL)) * itemsize
-    return gram_and_panels + sums_and_vectors + np.where(sketched, sketch_and_assignment, 0)
+    n_gram = np.where(sketched, np.minimum(n, np.maximum(512, 64 * k)), n)  # samples of the sketch
+    features = np.where(k <= 16, 768, 512)  # of the sketch
+    gram_and_panels = (n_gram * n_gram + (n_gram + PANEL) * min(d, PANEL_FEATURES)) * itemsize
+    sums_and_vectors = 8 * (k * n_gram + 12 * n + 6 * k) + (8 + 2 * itemsize) * d
+    sketch_and_moves = 24 * n_gram + (n_gram * features + (k + 1 + PANEL) * d + PANEL * k) * itemsize + 8 * (k + 2) * d
+    assignment = ((k + PANEL + 3) * d + ASSIGNED_ROWS * (k + 2 * PANEL)) * itemsize
+    return gram_and_panels + sums_and_vectors + np.where(sketched, sketch_and_moves + assignment, 0)
 
 
 def check_memory(

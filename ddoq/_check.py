@@ -192,7 +192,9 @@ def fit_bytes(
     sums_and_vectors = 8 * (k * n_gram + 12 * n + 6 * k) + (8 + 2 * itemsize) * d
     sketch_and_moves = 24 * n_gram + (n_gram * features + (k + 1 + PANEL) * d + PANEL * k) * itemsize + 8 * (k + 2) * d
     assignment = ((k + PANEL + 3) * d + ASSIGNED_ROWS * (k + 2 * PANEL)) * itemsize
-    return gram_and_panels + sums_and_vectors + np.where(sketched, sketch_and_moves + assignment, 0)
+    of_sketch = np.where(sketched, sketch_and_moves + assignment, 0)
+    total: NDArray[np.float64] = gram_and_panels + sums_and_vectors + of_sketch
+    return total
 
 
 def check_memory(

@@ -89,7 +89,7 @@ struct ddoq_kernels {
     int (*spread)(size_t n, size_t k, const void *values, const int64_t *index, double tolerance, void *out);
     /* x = a x + b */
     void (*scale_add)(size_t n, double a, double b, void *x);
-    /* x = a x - b f */
+    /* x = a (x - b f) */
     void (*difference)(size_t n, double a, double b, const void *restrict f, void *restrict x);
     /* Bits of the greatest |x|, of NaN where there is one; of reals and of halves. */
     uint64_t (*magnitude)(size_t n, const void *x);

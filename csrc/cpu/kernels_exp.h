@@ -141,11 +141,8 @@ static inline void store_halves(uint16_t *out, const float *x, float a, float b,
     enum { LANES = VECTOR_BYTES / sizeof(float), VECTORS = VIRTUAL_LANES / LANES };
     vu32 high[VECTORS];
     for (size_t v = 0; v < VECTORS; v++) {
-        vreal_f32 value = *(const vreal_unaligned_f32 *)(x + v * LANES) * a;
-        if (f)
-            value -= *(const vreal_unaligned_f32 *)(f + v * LANES) * b;
-        else
-            value -= b;
+        vreal_f32 value = *(const vreal_unaligned_f32 *)(x + v * LANES);
+        value = f ? (value - *(const vreal_unaligned_f32 *)(f + v * LANES) * b) * a : value * a - b;
         vu32 bits = (vu32)value, rounded = bits + 0x7fff + (bits >> 16 & 1);
 #if VECTOR_BYTES == 64
         __mmask16 is_nan = _mm512_cmp_ps_mask((__m512)value, (__m512)value, _CMP_UNORD_Q);
@@ -166,7 +163,7 @@ static inline void store_halves(uint16_t *out, const float *x, float a, float b,
 #endif
 }
 
-/* out = a x - b f; without f, a x - b */
+/* out = a (x - b f); without f, a x - b */
 static inline __attribute__((always_inline)) void round_halves(size_t n, float a, float b, const float *f,
                                                                const float *x, uint16_t *out)
 {

@@ -18,6 +18,14 @@
 #define DOT_ROWS (VECTOR_BYTES / 16)
 #define DOT_POINTS (VECTOR_BYTES == 64 ? 5 : 3)
 
+/* Rounded once where the instruction set can, as vectors are: of the last elements of a sum of products GCC rounds the
+ * products, too, on some instruction sets and not on others. */
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#    define MULTIPLY_ADD(a, b, c) __builtin_fma(a, b, c)
+#else
+#    define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
+#endif
+
 typedef double vf64 __attribute__((vector_size(VECTOR_BYTES)));
 typedef int64_t vi64 __attribute__((vector_size(VECTOR_BYTES)));
 typedef double vf64_unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(8), may_alias));

@@ -240,7 +240,7 @@ static void FN(difference)(size_t n, double a, double b, const void *restrict f_
     const REAL *f = f_;
     REAL *x = x_;
     for (size_t i = 0; i < n; i++)
-        x[i] = x[i] * (REAL)a - f[i] * (REAL)b;
+        x[i] = (REAL)a * (x[i] - f[i] * (REAL)b); /* no choice of which product to round */
 }
 
 #undef BODY

@@ -279,7 +279,7 @@ static double FN(centre)(size_t d, const double *restrict x, double divisor, con
     for (; p < d; p++) {
         double value = x[p] * factor - (double)shift[p];
         out[p] = (REAL)value;
-        tail += value * value;
+        tail = MULTIPLY_ADD(value, value, tail);
     }
     return sum_lanes(sum) + tail;
 }
@@ -298,7 +298,7 @@ static double FN(dist2)(size_t d, const void *x_, const void *y_)
     double tail = 0;
     for (; p < d; p++) {
         double difference = (double)x[p] - (double)y[p];
-        tail += difference * difference;
+        tail = MULTIPLY_ADD(difference, difference, tail);
     }
     return sum_lanes(sum) + tail;
 }
@@ -326,7 +326,7 @@ static double FN(trial)(size_t n, const void *gram_row, double norm, const doubl
         double value = (diagonal[i] + norm) - (double)gram[i] * 2.0;
         value = value < 0 ? 0 : value;
         out[i] = value < closest[i] ? value : closest[i];
-        tail += out[i] * w[i];
+        tail = MULTIPLY_ADD(out[i], w[i], tail);
     }
     return sum_lanes(sum) + tail;
 }

@@ -78,14 +78,14 @@ static int index_row(const struct pass *p, size_t i, const void *s, double facto
     return 0;
 }
 
-/* out = by_e e - by_t t, with e and out as above */
-static void subtract(const struct pass *p, double by_e, double by_t, const void *t, void *e, void *out)
+/* out = scale (e - ratio t), with e and out as above */
+static void subtract(const struct pass *p, double scale, double ratio, const void *t, void *e, void *out)
 {
     size_t n = p->args->n_classes;
     if (e == out)
-        p->kernels->difference(n, by_e, by_t, t, e);
+        p->kernels->difference(n, scale, ratio, t, e);
     else
-        p->kernels->difference_half(n, by_e, by_t, t, e, out);
+        p->kernels->difference_half(n, scale, ratio, t, e, out);
 }
 
 static int soft_row(const struct pass *p, size_t i, const void *s, double factor, const struct scratch *scratch,
@@ -108,14 +108,14 @@ static int soft_row(const struct pass *p, size_t i, const void *s, double factor
         double t_most = kernels->largest(n, t);
         struct ddoq_cross teacher = kernels->cross_logits(n, s, most, t, t_most, scale, scratch->teacher);
         *loss = teacher.cross / teacher.sum - log(teacher.sum) + log(sum);
-        subtract(p, factor * scale / sum, factor * scale / teacher.sum, scratch->teacher, e, out);
+        subtract(p, factor * scale / sum, sum / teacher.sum, scratch->teacher, e, out);
         return 0;
     }
     struct ddoq_cross probs = kernels->cross_probs(n, s, most, scale, t);
     if (probs.is_negative || !(fabs(probs.sum - 1) <= SUM_TOLERANCE))
         return -1;
     *loss = probs.cross + probs.sum * log(sum);
-    subtract(p, factor * scale * probs.sum / sum, factor * scale, t, e, out);
+    subtract(p, factor * scale * probs.sum / sum, sum / probs.sum, t, e, out);
     return 0;
 }
 

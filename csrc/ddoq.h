@@ -65,7 +65,8 @@ static inline size_t ddoq_sketch_samples(size_t n, size_t k)
 }
 
 /* How a class is quantised: in Gram form by Lloyd's iterations, with single-point moves after them, and both in a
- * sketch of some samples, before moves of all; or streaming, by Lloyd's iterations over the samples with all threads. */
+ * sketch of some samples, before moves of all; or streaming, by Lloyd's iterations over the samples with all threads.
+ */
 enum ddoq_form { DDOQ_GRAM, DDOQ_GRAM_MOVES, DDOQ_SKETCH, DDOQ_STREAMING };
 
 struct ddoq_quantize_args {
@@ -77,8 +78,8 @@ struct ddoq_quantize_args {
     const int64_t *rows;          /* rows of X, class by class; the same rows again: one Gram matrix */
     const int64_t *row_offsets;   /* (n_classes + 1) into rows */
     const int64_t *point_offsets; /* (n_classes + 1) into points */
-    size_t n_init;                /* starts of a class */
-    size_t n_streaming;           /* at most n_init: how many of them a class in streaming form makes */
+    size_t n_init;                /* starts of a class that are given */
+    const int64_t *n_starts;      /* (n_classes) how many of them it makes, 1 to n_init */
     const double *uniforms;       /* exactly one of the three is not NULL */
     const int64_t *start_rows;    /* positions within the class */
     const void *start_points;     /* (K, d) */

@@ -19,7 +19,7 @@ def quantize_classes(
     row_offsets: NDArray[np.int64],  # (C + 1,) into rows
     point_offsets: NDArray[np.int64],  # (C + 1,) into points
     n_init: int,
-    n_streaming: int,  # of them made by a class in streaming form
+    n_starts: NDArray[np.int64],  # (C,) of them made by a class, 1 to n_init
     uniforms: NDArray[np.float64] | None,  # per class and restart 1 + (k - 1) * (2 + floor(ln k)) numbers in [0, 1)
     start_rows: NDArray[np.int64] | None,  # per class and restart k positions within the class
     start_points: _Real | None,  # (K, d), with n_init = 1; exactly one of the three is given

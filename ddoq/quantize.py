@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ddoq import _backend
 from ddoq._check import (
+    STREAMING,
     as_classes,
     as_samples,
     check_finite,
@@ -38,8 +39,9 @@ Clock = Literal["global", "point"]
 Method = Literal["lloyd", "clvq", "minibatch"]
 Progress = Callable[[int], None]
 
-# In Gram form starts are cheap beside the matrix, and the best of four is lower where the data have clusters.
-STARTS = 4
+# In Gram form starts are cheap beside the matrix, the cheaper the fewer points, and the best of several is lower where
+# the data have clusters.
+STARTS, STARTS_OF_FEW, FEW_POINTS = 3, 8, 16
 
 
 @dataclass(frozen=True)
@@ -176,8 +178,8 @@ def quantize(
     init
         "k-means++": greedy, as in scikit-learn; "random": k distinct samples; or the (k, d) starting points themselves.
     n_init
-        Starts, of which the one of lowest distortion is kept, before single-point moves. "auto": 4 in Gram
-        form, which makes them nearly free, and 1 in streaming form.
+        Starts, of which the one of lowest distortion is kept, before single-point moves. "auto": in Gram form,
+        which makes them nearly free, 8 for k <= 16 and 3 for more; 1 in streaming form.
     refine
         "hartigan": after Lloyd, move single samples so long as the distortion falls; "none": Lloyd alone, as
         scikit-learn; "auto": "hartigan" where there are at least 15 samples a point, since it overfits on fewer, and,
@@ -411,9 +413,11 @@ def _quantize(
         rows = np.concatenate([part for part, repeat in zip(own, repeats, strict=True) for _ in range(repeat)])
         sizes = np.repeat(sizes, repeats)
     row_offsets, point_offsets = _offsets(sizes), _offsets(k)
-    n_streaming = 1 if n_init == "auto" else n_init
-    if n_init == "auto":
-        n_init = STARTS if isinstance(init, str) else 1
+    n_starts = np.full(len(k), 1 if n_init == "auto" else n_init)
+    if n_init == "auto" and isinstance(init, str):
+        n_starts[forms != STREAMING] = STARTS
+        n_starts[(forms != STREAMING) & (k <= FEW_POINTS)] = STARTS_OF_FEW
+    n_init = int(n_starts.max())
 
     result = _empty_result(X, class_index, classes, point_offsets)
     if method != "lloyd":
@@ -427,7 +431,7 @@ def _quantize(
         row_offsets,
         point_offsets,
         n_init,
-        n_streaming,
+        n_starts,
         *starts(init, n_init, seeds, w, rows, row_offsets, k, result.points),
         max_iter,
         tol,

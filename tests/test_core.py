@@ -46,7 +46,7 @@ class Job:
             "row_offsets": np.arange(C + 1) * n // max(C, 1),
             "point_offsets": np.concatenate([[0], np.cumsum(ks)]).astype(np.int64),
             "n_init": 1,
-            "n_streaming": 1,
+            "n_starts": np.ones(C, dtype=np.int64),
             "uniforms": uniforms,
             "start_rows": None,
             "start_points": None,
@@ -67,6 +67,8 @@ class Job:
         if changes.get("start_rows") is not None or changes.get("start_points") is not None:
             self.arguments["uniforms"] = None
         self.arguments |= changes
+        if "n_starts" not in changes:
+            self.arguments["n_starts"] = np.full(C, self.arguments["n_init"])
         if "rows" in changes:
             self.arguments["labels"] = np.full(len(changes["rows"]), -1)
 

@@ -56,3 +56,18 @@ def test_same_bits_with_avx2_and_avx512(shape: tuple[int, int], dtype: str, monk
         found.append((gram, q.points, q.weights, q.labels, np.array(q.distortion)))
     for avx2, avx512 in zip(*found, strict=True):
         assert_array_equal(avx2, avx512)
+
+
+@pytest.mark.skipif(len(core.isas()) < 3, reason="this machine has one instruction set with FMA")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_same_bits_of_every_number_of_features(dtype: str) -> None:
+    # a compiler may round the products of the last, odd features where another instruction set does not
+    rng = np.random.default_rng(0)
+    for d in range(1, 70):
+        X, points = rng.normal(size=(90, d)).astype(dtype), rng.normal(size=(5, d)).astype(dtype)
+        found = []
+        for isa in ("avx2", "avx512"):
+            labels, dist2 = np.empty(len(X), np.int64), np.empty(len(X))
+            core.assign(X, points, labels, dist2, 1, isa)
+            found.append(dist2.tobytes() + labels.tobytes())
+        assert found[0] == found[1], d

@@ -1,4 +1,4 @@
-/* Quantisation of many classes, each in Gram form (fit.h): centre, G once, then n_init times seed, Lloyd and
+/* Quantisation of many classes, each in Gram form (fit.h): centre, G once, then n_starts times seed, Lloyd and
  * single-point moves, which no longer depend on d; the restart of the lowest distortion is kept, the first on ties.
  * Points, weights and the reported distortion come from one more pass over the original data (result.c).
  * Classes run side by side, one thread each, the biggest first, after those in streaming form (stream.h), which have
@@ -240,7 +240,7 @@ static enum ddoq_status fit_class(struct ddoq_task *task)
     double least = INFINITY, tie = 0;
     for (size_t i = 0; i < fit->n; i++)
         tie += DDOQ_TIE * fit->w[i] * fit->diagonal[i];
-    for (size_t restart = 0; restart < task->args->n_init; restart++) {
+    for (size_t restart = 0; restart < (size_t)task->args->n_starts[task->class]; restart++) {
         enum ddoq_status status = start(task, restart);
         if (status == DDOQ_OK)
             status = ddoq_lloyd(fit, task->args->max_iter);

@@ -1,4 +1,4 @@
-/* One class in streaming form: pack, then n_streaming times seed and iterate; the restart of the lowest distortion is
+/* One class in streaming form: pack, then n_starts times seed and iterate; the restart of the lowest distortion is
  * kept, the first on ties. What a caller sees is computed from the data: points are the means of the cells, summed in
  * double, labels and distances are those of direct distances (assign.c). */
 #include <float.h>
@@ -218,7 +218,7 @@ static enum ddoq_status fit(struct ddoq_stream *stream, size_t class, const doub
     const struct ddoq_quantize_args *args = stream->args;
     double least = INFINITY;
     enum ddoq_status status = prepare(stream);
-    for (size_t restart = 0; restart < args->n_streaming && status == DDOQ_OK; restart++) {
+    for (size_t restart = 0; restart < (size_t)args->n_starts[class] && status == DDOQ_OK; restart++) {
         int64_t n_iter;
         double distortion = 0;
         status = start(stream, uniforms, (size_t)args->point_offsets[class], restart);

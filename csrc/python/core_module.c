@@ -244,7 +244,7 @@ enum {
     A_ROW_OFFSETS,
     A_POINT_OFFSETS,
     A_N_INIT,
-    A_N_STREAMING,
+    A_N_STARTS,
     A_UNIFORMS,
     A_START_ROWS,
     A_START_POINTS,
@@ -277,6 +277,7 @@ static int read_arrays(PyObject *const *args, struct array *a)
         {A_ROWS, "rows", NPY_INT64, 1, 0, 0},
         {A_ROW_OFFSETS, "row_offsets", NPY_INT64, 1, 0, 0},
         {A_POINT_OFFSETS, "point_offsets", NPY_INT64, 1, 0, 0},
+        {A_N_STARTS, "n_starts", NPY_INT64, 1, 0, 0},
         {A_UNIFORMS, "uniforms", NPY_FLOAT64, 1, 0, 1},
         {A_START_ROWS, "start_rows", NPY_INT64, 1, 0, 1},
         {A_START_POINTS, "start_points", a[A_X].type, 2, 0, 1},
@@ -312,8 +313,15 @@ static int check_job(const struct array *a, size_t n_init)
         ddoq_check_size(&a[A_POINT_OFFSETS], 0, n_classes + 1) || ddoq_check_size(&a[A_POINTS], 1, d) ||
         ddoq_check_size(&a[A_WEIGHTS], 0, n_points) || ddoq_check_size(&a[A_COUNTS], 0, n_points) ||
         ddoq_check_size(&a[A_LABELS], 0, n_rows) || ddoq_check_size(&a[A_DISTORTION], 0, n_classes) ||
-        ddoq_check_size(&a[A_N_ITER], 0, n_classes))
+        ddoq_check_size(&a[A_N_STARTS], 0, n_classes) || ddoq_check_size(&a[A_N_ITER], 0, n_classes))
         return -1;
+    const int64_t *n_starts = a[A_N_STARTS].data;
+    for (size_t c = 0; c < n_classes; c++) {
+        if (n_starts[c] < 1 || (uint64_t)n_starts[c] > n_init) {
+            PyErr_Format(PyExc_ValueError, "n_starts[%zu] is %lld: it must be 1 to n_init", c, (long long)n_starts[c]);
+            return -1;
+        }
+    }
     if (ddoq_check_offsets(&a[A_ROW_OFFSETS], n_rows) || ddoq_check_offsets(&a[A_POINT_OFFSETS], n_points) ||
         ddoq_check_indices(&a[A_ROWS], 0, n_rows, a[A_X].shape[0]))
         return -1;
@@ -322,8 +330,7 @@ static int check_job(const struct array *a, size_t n_init)
                              &a[A_START_POINTS], d);
 }
 
-static struct ddoq_quantize_args job_of(const struct array *a, size_t n_init, size_t n_streaming, size_t max_iter,
-                                        double tol)
+static struct ddoq_quantize_args job_of(const struct array *a, size_t n_init, size_t max_iter, double tol)
 {
     return (struct ddoq_quantize_args){
         .type = a[A_X].real,
@@ -335,7 +342,7 @@ static struct ddoq_quantize_args job_of(const struct array *a, size_t n_init, si
         .row_offsets = a[A_ROW_OFFSETS].data,
         .point_offsets = a[A_POINT_OFFSETS].data,
         .n_init = n_init,
-        .n_streaming = n_streaming,
+        .n_starts = a[A_N_STARTS].data,
         .uniforms = a[A_UNIFORMS].data,
         .start_rows = a[A_START_ROWS].data,
         .start_points = a[A_START_POINTS].data,
@@ -356,19 +363,14 @@ static PyObject *core_quantize_classes(PyObject *Py_UNUSED(module), PyObject *co
     struct array a[N_ARGUMENTS] = {0};
     struct caller caller = {0};
     struct ddoq_run run = {.poll = {.call = poll_python, .context = &caller}};
-    size_t n_init, n_streaming, max_iter, failed_class;
+    size_t n_init, max_iter, failed_class;
     double tol;
 
     if (check_arguments("quantize_classes", n_args, N_ARGUMENTS) || read_arrays(args, a) ||
-        read_count(args[A_N_INIT], "n_init", &n_init) || read_count(args[A_N_STREAMING], "n_streaming", &n_streaming) ||
-        read_count(args[A_MAX_ITER], "max_iter", &max_iter) || read_real(args[A_TOL], "tol", 0, &tol) ||
-        read_count(args[A_N_THREADS], "n_threads", &run.n_threads) || read_isa(args[A_ISA], &run.isa) ||
-        ddoq_check_apart(a, N_ARGUMENTS) || check_job(a, n_init))
+        read_count(args[A_N_INIT], "n_init", &n_init) || read_count(args[A_MAX_ITER], "max_iter", &max_iter) ||
+        read_real(args[A_TOL], "tol", 0, &tol) || read_count(args[A_N_THREADS], "n_threads", &run.n_threads) ||
+        read_isa(args[A_ISA], &run.isa) || ddoq_check_apart(a, N_ARGUMENTS) || check_job(a, n_init))
         return NULL;
-    if (n_streaming > n_init) {
-        PyErr_SetString(PyExc_ValueError, "n_streaming must not be above n_init");
-        return NULL;
-    }
     if (!Py_IsNone(args[A_PROGRESS])) {
         caller.progress = args[A_PROGRESS];
         if (!PyCallable_Check(caller.progress)) {
@@ -376,7 +378,7 @@ static PyObject *core_quantize_classes(PyObject *Py_UNUSED(module), PyObject *co
             return NULL;
         }
     }
-    const struct ddoq_quantize_args job = job_of(a, n_init, n_streaming, max_iter, tol);
+    const struct ddoq_quantize_args job = job_of(a, n_init, max_iter, tol);
     caller.state = PyEval_SaveThread();
     enum ddoq_status status = ddoq_quantize_classes(&run, &job, &failed_class);
     PyEval_RestoreThread(caller.state);

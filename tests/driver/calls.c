@@ -217,7 +217,10 @@ static void make_starts(struct call *call, struct ddoq_quantize_args *args)
 {
     size_t kind = below(3), n_uniforms = 0;
     args->n_init = kind < 2 ? 1 + below(3) : 1;
-    args->n_streaming = 1 + below(args->n_init);
+    int64_t *n_starts = input(call, args->n_classes, sizeof *n_starts);
+    for (size_t c = 0; c < args->n_classes; c++)
+        n_starts[c] = (int64_t)(1 + below(args->n_init));
+    args->n_starts = n_starts;
     int64_t *start_rows = input(call, args->n_init * call->k, sizeof *start_rows), *next = start_rows;
     for (size_t c = 0; c < args->n_classes; c++) {
         size_t k = (size_t)(args->point_offsets[c + 1] - args->point_offsets[c]);
@@ -290,13 +293,21 @@ static enum ddoq_status run_clvq(const struct ddoq_run *run, const struct call *
     return run_clvq_from(run, call, 0, out);
 }
 
-static enum ddoq_status resume_clvq(const struct ddoq_run *run, const struct call *call, void *const *out)
+static int64_t steps_of(const struct call *call, void *const *out)
 {
     const int64_t *before = call->initial[2], *after = out[2];
     int64_t steps = 0;
     for (size_t j = 0; j < call->clvq.k; j++)
         steps += after[j] - before[j];
-    return run_clvq_from(run, call, (size_t)steps, out);
+    return steps;
+}
+
+/* A call that goes on has another shift than the block had in one run, so other roundings: ties may have other winners.
+ */
+static enum ddoq_status resume_clvq(const struct ddoq_run *run, const struct call *call, void *const *out)
+{
+    enum ddoq_status status = run_clvq_from(run, call, (size_t)steps_of(call, out), out);
+    return status == DDOQ_OK && steps_of(call, out) != (int64_t)call->clvq.n ? DDOQ_INTERRUPTED : status;
 }
 
 static void make_clvq(struct call *call)

@@ -12,7 +12,7 @@ enum { MAX_OUTPUTS = 7, MAX_INPUTS = 16 };
 struct call {
     char name[96];
     enum ddoq_status (*run)(const struct ddoq_run *run, const struct call *call, void *const *out);
-    /* Takes what an interrupted run has left to its end; NULL: such a run's outputs are not defined. */
+    /* Takes what an interrupted run has left to its end, which DDOQ_OK says; NULL: such outputs are not defined. */
     enum ddoq_status (*resume)(const struct ddoq_run *run, const struct call *call, void *const *out);
     enum ddoq_status expected;
     size_t n_outputs, bytes[MAX_OUTPUTS];

@@ -43,7 +43,7 @@ usage: ddoq COMMAND [OPTIONS]        (ddoq COMMAND --help explains every option)
   distill DATA OUT     make the small weighted data set, in the run folder OUT; run again, it resumes
   fit DATA OUT         train a codec and a diffusion model on the images, for distill --diffusion OUT; it resumes too
   train RUN            train one student on a distilled set and give its accuracy on a test set
-  evaluate RUN         table of accuracies: distilled sets and random subsets, weights on and off, several seeds
+  evaluate RUN ...     table of accuracies: distilled sets and random subsets, weights on and off, several seeds
   weigh FOLDER         W2 of a run to its data; with --data, the best weights for any folder of distilled images
   info                 version, instruction set, threads
   demo                 all of it on scikit-learn's digits, in under 3 minutes
@@ -247,14 +247,30 @@ def _train(arguments: list[str]) -> None:
 def _evaluate(arguments: list[str]) -> None:
     import ddoq
 
+    def table(*, save: tuple[str, ...] = ()) -> None:
+        """Keep the table.
+
+        Parameters
+        ----------
+        save
+            Files for the table: JSON, CSV or LaTeX by their endings .json, .csv and .tex.
+        """
+
     options = {
-        "run": RUN,
+        "run": Option(tuple[Path, ...], "RUN", "Run folders that ddoq distill made, or folders of class folders."),
         "test": Option(str, help=f"{FOLDER_OR_NPZ} Its classes are matched by name."),
         "data": Option(str | None),
+        "save": Option(tuple[str, ...]),
     }
-    chosen = _parse("evaluate", arguments, [ddoq.evaluate], options)
+    chosen = _parse("evaluate", arguments, [ddoq.evaluate, table], options)
+    files = chosen.pop("save")
+    if wrong := [file for file in files if Path(file).suffix not in (".json", ".csv", ".tex")]:
+        raise ValueError(f"--save {wrong[0]} must end with .json, .csv or .tex")
     test, data = read_data(chosen.pop("test"), "test"), chosen.pop("data")
-    print(ddoq.evaluate(test=test, data=data and read_data(data), **chosen))
+    evaluation = ddoq.evaluate(test=test, data=data and read_data(data), **chosen)
+    for file in files:
+        evaluation.save(file)
+    print(evaluation)
 
 
 def _weigh(arguments: list[str]) -> None:

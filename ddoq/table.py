@@ -1,90 +1,17 @@
-"""Tables, as aligned text and as JSON: accuracies of an evaluation, distances of distilled sets."""
+"""Tables as aligned text, CSV and LaTeX; the distances of distilled sets to the data."""
 
 from __future__ import annotations
 
-import json
+import csv
+import io
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
-from ddoq.files import write_atomic
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table; accuracies in percent, in the order of the seeds."""
-
-    set: str
-    weighting: str
-    student: str
-    protocol: str
-    images: int
-    accuracies: tuple[float, ...]
-
-    @property
-    def n(self) -> int:
-        """Number of trainings."""
-        return len(self.accuracies)
-
-    @property
-    def mean(self) -> float:
-        """Mean accuracy in percent."""
-        return statistics.fmean(self.accuracies)
-
-    @property
-    def std(self) -> float | None:
-        """Sample standard deviation (n - 1) in percent; None for one training."""
-        return statistics.stdev(self.accuracies) if self.n > 1 else None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The rows, how many test images they were measured on, and remarks; `str` gives an aligned table.
-
-    Examples
-    --------
-    >>> row = Row("decode", "density", "convnet3", "dc", 100, (90.0, 92.0))
-    >>> print(Evaluation((row,), 3000))
-    set     weights  student   images  accuracy %    n  protocol
-    ------  -------  --------  ------  ------------  -  --------
-    decode  density  convnet3     100  91.00 ± 1.41  2  dc
-    """
-
-    rows: tuple[Row, ...]
-    test_images: int
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        head = ("set", "weights", "student", "images", "accuracy %", "n", "protocol")
-        wide = max((len(f"{row.mean:.2f}") for row in self.rows), default=0)
-        lines = [
-            (
-                row.set,
-                row.weighting,
-                row.student,
-                str(row.images),
-                f"{row.mean:{wide}.2f} ± {'-' if row.std is None else f'{row.std:.2f}'}",
-                str(row.n),
-                row.protocol,
-            )
-            for row in self.rows
-        ]
-        return "\n".join([*aligned(head, lines, {3, 5}), *self.notes])
-
-    def to_json(self) -> dict[str, Any]:
-        """The table as plain lists, dictionaries, strings and numbers, every accuracy included."""
-        rows = [
-            {**asdict(row), "accuracies": list(row.accuracies), "mean": row.mean, "std": row.std, "n": row.n}
-            for row in self.rows
-        ]
-        return {"rows": rows, "test_images": self.test_images, "notes": list(self.notes)}
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write `to_json()` to a file, whole or not at all."""
-        write_atomic(Path(path), (json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n").encode())
+# what LaTeX takes for a command
+ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+ESCAPES |= {"\\": r"\textbackslash{}", "±": r"$\pm$"}
 
 
 @dataclass(frozen=True)
@@ -134,3 +61,32 @@ def aligned(head: Sequence[str], lines: Sequence[Sequence[str]], right: Collecti
         return "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in pairs).rstrip()
 
     return [line(cells) for cells in [head, ["-" * width for width in widths], *lines]]
+
+
+def comma_separated(records: Sequence[Mapping[str, Any]]) -> str:
+    r"""Records of the same keys as CSV, None as nothing.
+
+    >>> comma_separated([{"set": "a, b", "mean": 1.5}, {"set": "c", "mean": None}])
+    'set,mean\n"a, b",1.5\nc,\n'
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerows([list(records[0]), *(list(record.values()) for record in records)] if records else [])
+    return file.getvalue()
+
+
+def latex(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    r"""A table for LaTeX, with the package booktabs.
+
+    >>> print(latex(["set", "%"], [["a_b", "1 ± 2"]]))
+    \begin{tabular}{ll}
+    \toprule
+    set & \% \\
+    \midrule
+    a\_b & 1 $\pm$ 2 \\
+    \bottomrule
+    \end{tabular}
+    """
+    rows = [" & ".join("".join(ESCAPES.get(c, c) for c in cell) for cell in cells) + r" \\" for cells in [head, *lines]]
+    top = [rf"\begin{{tabular}}{{{'l' * len(head)}}}", r"\toprule", rows[0], r"\midrule"]
+    return "\n".join([*top, *rows[1:], r"\bottomrule", r"\end{tabular}", ""])

@@ -148,9 +148,19 @@ def test_distill_train_evaluate(capsys: pytest.CaptureFixture[str], data: Path, 
     assert status == 0
     assert "%" in out
     line = ("evaluate", run, "--test", data, "--data", data, "--epochs", 2, "--seeds", 2, "--no-progress")
-    status, out, _ = call(capsys, *line)
+    files = [tmp_path / f"table.{suffix}" for suffix in ("json", "csv", "tex")]
+    status, out, _ = call(capsys, *line, "--save", *files)
     assert status == 0
     assert all(word in out for word in ("random", "decode", "uniform", "density"))
+    assert all(file.stat().st_size for file in files)
+    assert "table.txt" in one_line_error(call(capsys, *line, "--save", "table.txt"))
+    other = tmp_path / "other"
+    assert cli.main(distill_line(data, other, "--seed", "1")) == 0
+    capsys.readouterr()
+    status, out, _ = call(capsys, "evaluate", run, other, *line[2:])
+    assert status == 0
+    assert "2 x 2" in out
+    assert call(capsys, "evaluate", *line[2:])[0] != 0
 
 
 def test_weigh(capsys: pytest.CaptureFixture[str], data: Path, run: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import statistics
 from pathlib import Path
@@ -9,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 
 import ddoq
+from ddoq.compared import full_entries, open_compared
 from ddoq.distilled import DistilledDataset
-from ddoq.table import Evaluation, Row
+from ddoq.evaluation import Evaluation, Row
 from ddoq.training_log import _sealed, logged_accuracy
 
 QUICK = {"epochs": 1, "progress": False, "device": "cpu"}
@@ -67,12 +70,14 @@ def test_rows_logs_and_resume(run: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert table.test_images == 30
     assert {row.protocol for row in table.rows} == {"dc, epochs=1"}
     logs = sorted(path.name for path in (run / "train").iterdir())
-    assert len(logs) == 12
-    assert "random_subset-uniform-convnet3-seed1.jsonl" in logs
-    assert "nearest-density-convnet3-seed0.jsonl" in logs
+    assert len(logs) == 13
+    assert "random_subset-uniform-convnet3-dc_epochs_1-seed1.jsonl" in logs
+    assert "nearest-density-convnet3-dc_epochs_1-seed0.jsonl" in logs
+    stored = json.loads((run / "train" / "evaluation.json").read_text())
+    assert Evaluation.from_json(stored) == table
 
     # the second call reads the logs: what it gives is what they say
-    log = run / "train" / "decode-density-convnet3-seed1.jsonl"
+    log = run / "train" / "decode-density-convnet3-dc_epochs_1-seed1.jsonl"
     whole = log.read_bytes()
     body = b"".join(whole.splitlines(keepends=True)[:-1])
     accuracy = json.dumps(table.rows[-1].accuracies[1]).encode()
@@ -111,13 +116,11 @@ def test_a_row_is_what_train_gives(run: Path) -> None:
 
 
 def test_random_subset_is_balanced_and_fresh_for_each_seed(run: Path) -> None:
-    from ddoq.evaluate import _full_sets, _sets
-    from ddoq.training_set import TrainingSet
-
-    sets = _sets(run)
-    first = TrainingSet.of(sets["decode"])
-    (row,) = _full_sets(sets, first, digits(), False, None)
-    draws = [row.draw(seed) for seed in (0, 0, 1)]
+    entries = {entry.name: entry for entry in full_entries(open_compared(run, None), digits(), False, None, seeds=2)}
+    (row,) = entries.values()
+    assert [len(group) for group in row.trainings] == [1, 1]  # each training is a draw of its own
+    (one,), (other,) = row.trainings
+    draws = [training.data() for training in (one, one, other)]
     assert torch.equal(draws[0].images, draws[1].images)
     assert not torch.equal(draws[0].images, draws[2].images)
     label_of = {image.tobytes(): label for image, label in zip(*digits(), strict=True)}
@@ -141,7 +144,10 @@ def test_equal_weights_are_trained_once() -> None:
 
 def test_logs_of_sets_given_by_name(tmp_path: Path) -> None:
     ddoq.evaluate({"my/set": distilled([1, 2, 3, 3])}, TEST, weightings=("density",), seeds=1, logs=tmp_path, **QUICK)
-    assert [path.name for path in tmp_path.iterdir()] == ["my_set-density-convnet3-seed0.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "evaluation.json",
+        "my_set-density-convnet3-dc_epochs_1-seed0.jsonl",
+    ]
 
 
 def test_classes_are_matched_by_name() -> None:
@@ -186,27 +192,113 @@ def test_sets_that_differ_are_refused() -> None:
         ddoq.evaluate({}, TEST, **QUICK)
 
 
+def run_of(out: Path, **options: object) -> Path:
+    quick = {"codec": "identity", "synthesis": "decode", "progress": False, "ipc": 2}
+    ddoq.distill(digits(), out, **{**quick, **options})
+    return out
+
+
+def test_distillations_sizes_and_folders(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / f"seed{seed}", seed=seed) for seed in range(2)]
+    larger = run_of(tmp_path / "larger", ipc=3)
+    table = ddoq.evaluate([*runs, larger], digits(True), data=digits(), seeds=2, **QUICK)
+    assert [(row.set, row.weighting, row.images, row.n, row.distillations) for row in table.rows] == [
+        ("random subset", "uniform", 6, 4, 4),
+        ("decode", "uniform", 6, 4, 2),
+        ("decode", "density", 6, 4, 2),
+        ("random subset", "uniform", 9, 2, 2),
+        ("decode", "uniform", 9, 2, 1),
+        ("decode", "density", 9, 2, 1),
+    ]
+    for seed, run in enumerate(runs):  # a row's groups are its runs, each evaluated alone
+        alone = ddoq.evaluate(run, digits(True), weightings=("density",), seeds=2, **QUICK)
+        assert alone.rows[0].accuracies == tuple(table.rows[2].groups[seed])
+    difference = table.difference(table.rows[2])
+    assert difference is not None
+    assert (difference.n, difference.mean) == (2, pytest.approx(table.rows[2].mean - table.rows[1].mean))
+    assert table.difference(table.rows[5]).interval is None  # type: ignore[union-attr]
+
+    with pytest.raises(ValueError, match="same images twice"):
+        ddoq.evaluate([runs[0], runs[0]], digits(True), **QUICK)
+    other = run_of(tmp_path / "other", max_iter=1, seed=5)
+    with pytest.raises(ValueError, match="'decode' differ in quantizer, not in seed and ipc alone"):
+        ddoq.evaluate([runs[0], other], digits(True), **QUICK)
+
+    # any folder of class folders; its classes are sorted by folder, and matched by name
+    folder = tmp_path / "others"
+    for name, image in zip(("2", "1", "0"), digits()[0][[2, 1, 0]], strict=True):
+        (folder / name).mkdir(parents=True)
+        Image.fromarray(image).save(folder / name / "a.png")
+    named = ddoq.evaluate({"mine": runs, "theirs": folder}, digits(True), seeds=1, **QUICK)
+    assert [(row.set, row.weighting, row.images) for row in named.rows] == [
+        ("theirs", "uniform", 3),
+        ("mine", "uniform", 6),
+        ("mine", "density", 6),
+    ]
+    assert (folder / ".train" / "evaluation.json").exists()
+    (theirs,) = [each for each in open_compared({"mine": runs, "theirs": folder}, None) if each.name == "theirs"]
+    for label, image in zip(theirs.first.labels, theirs.first.images, strict=True):
+        assert np.array_equal(image[0], digits()[0][label])
+
+
+def test_sets_with_classes_in_another_order_are_put_in_that_of_the_first() -> None:
+    one, other = distilled([1, 2, 3, 4]), distilled([1, 2, 3, 4], ("1", "0"), seed=1)
+    sets = open_compared({"one": one, "other": other}, None)
+    assert [each.first.class_names for each in sets] == [("0", "1")] * 2
+    assert sets[1].first.labels.tolist() == [1, 1, 0, 0]
+    assert other.labels.tolist() == [0, 0, 1, 1]  # the caller's is as it was
+
+
+ROWS = (
+    Row("full data", "uniform", "convnet3", "dc", 9000, (90.0,)),
+    Row("random subset", "uniform", "convnet3", "dc", 100, (50.0, 60.0, 55.0), 3),
+    Row("decode", "uniform", "convnet3", "dc", 100, (70.0, 71.0, 70.0, 73.0), 2),
+    Row("decode", "density", "convnet3", "dc", 100, (71.0, 72.0, 72.0, 75.0), 2),
+    Row("decode", "uniform", "convnet3", "dc", 50, (9.5,)),
+)
+
+
 def test_table_text() -> None:
-    rows = (
-        Row("random subset", "uniform", "convnet3", "dc", 100, (50.0, 60.0, 55.0)),
-        Row("decode", "density", "convnet3", "dc", 100, (9.5,)),
-    )
-    assert str(Evaluation(rows, 30, ("a note",))).splitlines() == [
-        "set            weights  student   images  accuracy %    n  protocol",
-        "-------------  -------  --------  ------  ------------  -  --------",
-        "random subset  uniform  convnet3     100  55.00 ± 5.00  3  dc",
-        "decode         density  convnet3     100   9.50 ± -     1  dc",
+    head, rule, *lines = str(Evaluation(ROWS, 30, ("a note",))).splitlines()
+    assert len(rule) == len(head)
+    assert [" ".join(line.split()) for line in [head, *lines[:5]]] == [
+        "set weights student images accuracy % n minus uniform between within IOR HLR protocol",
+        "full data uniform convnet3 9000 90.00 ± - 1 dc",
+        "random subset uniform convnet3 100 55.00 ± 5.00 3 35.00 dc",
+        "decode uniform convnet3 100 71.00 ± 1.41 2 x 2 0.00 1.58 +16.00 19.00 dc",
+        "decode density convnet3 100 72.50 ± 1.73 2 x 2 +1.50 [-4.85, +7.85] 0.87 1.58 +17.50 17.50 dc",
+        "decode uniform convnet3 50 9.50 ± - 1 80.50 dc",
+    ]
+    assert lines[5:] == [
+        "accuracy: mean ± standard deviation of n trainings, after the last epoch",
+        "minus uniform: difference to the same images without weights, paired by distillation and student; [95% "
+        "interval: Student's t over the distillations' mean differences]",
+        "between, within: deviations between distillations, and between students of one (one-way random effects)",
+        "IOR: improvement over as many random images (DD-Ranking)",
+        "HLR: what is missing to the full data, with hard labels (DD-Ranking)",
         "a note",
     ]
+    assert "IOR" not in str(Evaluation(ROWS[2:], 30))
 
 
-def test_table_json(tmp_path: Path) -> None:
-    accuracies = (50.0, 60.0, 58.5)
-    rows = (Row("a", "sqrt", "convnet3", "dc", 10, accuracies), Row("b", "any", "convnet3", "dc", 10, (1.0,)))
-    path = tmp_path / "table.json"
-    Evaluation(rows, 30).save(path)
-    saved = json.loads(path.read_text())
-    assert saved == Evaluation(rows, 30).to_json()
-    assert saved["rows"][0]["std"] == pytest.approx(np.std(accuracies, ddof=1))
-    assert saved["rows"][0]["mean"] == statistics.fmean(accuracies)
-    assert (saved["rows"][1]["std"], saved["rows"][1]["n"]) == (None, 1)
+def test_table_json_csv_and_latex(tmp_path: Path) -> None:
+    table = Evaluation((*ROWS, Row("a_b", "any", "convnet3", "dc", 10, (1.0,))), 30, ("a note",))
+    for suffix in ("json", "csv", "tex"):
+        table.save(tmp_path / f"table.{suffix}")
+    saved = json.loads((tmp_path / "table.json").read_text())
+    assert saved == table.to_json()
+    assert Evaluation.from_json(saved) == table
+    density = saved["rows"][3]
+    assert density["std"] == pytest.approx(np.std(ROWS[3].accuracies, ddof=1))
+    assert density["mean"] == statistics.fmean(ROWS[3].accuracies)
+    assert (density["ior"], density["hlr"], density["minus_uniform"]) == (17.5, 17.5, 1.5)
+    assert (saved["rows"][0]["std"], saved["rows"][0]["n"], saved["rows"][0]["hlr"]) == (None, 1, None)
+    with open(tmp_path / "table.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [float(line["mean"]) for line in lines] == [row.mean for row in table.rows]
+    assert (lines[0]["std"], lines[3]["minus_uniform_low"]) == ("", str(density["minus_uniform_low"]))
+    tex = (tmp_path / "table.tex").read_text()
+    assert r"a\_b & any & convnet3 & 10 & ~1.00 $\pm$ - & 1" in tex.replace("&  1.00", "& ~1.00")
+    assert tex.count("&") == 11 * 7  # the head and six rows of twelve columns
+    with pytest.raises(ValueError, match="must end with"):
+        table.save(tmp_path / "table.xlsx")

@@ -1,0 +1,231 @@
+"""What an evaluation found: a row per set, weighting and student; as text, CSV, LaTeX and JSON."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from ddoq.files import write_atomic
+from ddoq.table import aligned, comma_separated, latex
+from ddoq.variation import LEVEL, Difference, components, grouped, paired_difference
+
+RANDOM, FULL, ANY = "random subset", "full data", "any"  # sets; the weighting of images whose weights are all alike
+OFF = "uniform"  # the weighting that is no weighting
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; accuracies in percent, those of the first distillation's students first."""
+
+    set: str
+    weighting: str
+    student: str
+    protocol: str
+    images: int
+    accuracies: tuple[float, ...]
+    distillations: int = 1  # or random draws; each with equally many trainings
+
+    @property
+    def n(self) -> int:
+        """Number of trainings."""
+        return len(self.accuracies)
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy in percent."""
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation (n - 1) of all trainings in percent; None for one training."""
+        return statistics.stdev(self.accuracies) if self.n > 1 else None
+
+    @property
+    def groups(self) -> list[Sequence[float]]:
+        """The accuracies of each distillation."""
+        return grouped(self.accuracies, self.distillations)
+
+    @property
+    def components(self) -> tuple[float | None, float | None]:
+        """Deviations between distillations and between the students of one (see `ddoq.variation.components`)."""
+        return components(self.groups)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The rows, how many test images they were measured on, and remarks; `str` gives an aligned table.
+
+    Beside the accuracies stand, where the rows for them are there,
+    - "minus uniform": the difference to the same images without weights, paired by distillation and student, and its
+      95 % interval over the distillations (Student's t);
+    - "between", "within": deviations between distillations, and between the students of one;
+    - "IOR": improvement over random of DD-Ranking (Li et al., arXiv 2505.13300): the accuracy minus that of as many
+      random images under the same protocol;
+    - "HLR": its hard label recovery: the accuracy of the full data minus the set's, both with hard labels; less is
+      better. There the learning rate is tuned for each, here both have the protocol's.
+
+    Examples
+    --------
+    >>> rows = [Row("decode", "uniform", "convnet3", "dc", 100, (88.0, 92.0))]
+    >>> rows += [Row("decode", "density", "convnet3", "dc", 100, (90.0, 92.0))]
+    >>> print(Evaluation(tuple(rows), 3000))
+    set     weights  student   images  accuracy %    n  minus uniform  protocol
+    ------  -------  --------  ------  ------------  -  -------------  --------
+    decode  uniform  convnet3     100  90.00 ± 2.83  2                 dc
+    decode  density  convnet3     100  91.00 ± 1.41  2  +1.00          dc
+    accuracy: mean ± standard deviation of n trainings, after the last epoch
+    minus uniform: difference to the same images without weights, paired by distillation and student
+    """
+
+    rows: tuple[Row, ...]
+    test_images: int
+    notes: tuple[str, ...] = ()
+
+    def difference(self, row: Row) -> Difference | None:
+        """A row's accuracy minus that of the same images with uniform weights."""
+        off = None if row.weighting == OFF else self._beside(row, row.set, row.images)
+        return None if off is None else paired_difference(row.groups, off.groups)
+
+    def improvement_over_random(self, row: Row) -> float | None:
+        """IOR in percentage points; None without a row of as many random images."""
+        other = None if row.set in (RANDOM, FULL) else self._beside(row, RANDOM, row.images)
+        return None if other is None else row.mean - other.mean
+
+    def hard_label_recovery(self, row: Row) -> float | None:
+        """HLR in percentage points; None without a row of the full data."""
+        other = None if row.set == FULL else self._beside(row, FULL)
+        return None if other is None else other.mean - row.mean
+
+    def _beside(self, row: Row, name: str, images: int | None = None) -> Row | None:
+        """The row of another set with uniform weights, of the same student and protocol."""
+        wanted = (name, OFF, row.student, row.protocol)
+        for other in self.rows:
+            if (other.set, other.weighting, other.student, other.protocol) == wanted and images in (None, other.images):
+                return other
+        return None
+
+    @property
+    def columns(self) -> dict[str, list[str]]:
+        """The table by column, as text; columns in which no row has anything are left out."""
+        wide = max((len(f"{row.mean:.2f}") for row in self.rows), default=0)
+        several = any(1 < row.distillations < row.n for row in self.rows)
+        found = {
+            "set": [row.set for row in self.rows],
+            "weights": [row.weighting for row in self.rows],
+            "student": [row.student for row in self.rows],
+            "images": [str(row.images) for row in self.rows],
+            "accuracy %": [f"{row.mean:{wide}.2f} ± {_number(row.std) or '-'}" for row in self.rows],
+            "n": [_trainings(row) for row in self.rows],
+            "minus uniform": [_difference(self.difference(row)) for row in self.rows],
+            "between": [_number(row.components[0]) if several else "" for row in self.rows],
+            "within": [_number(row.components[1]) if several else "" for row in self.rows],
+            "IOR": [_number(self.improvement_over_random(row), "+.2f") for row in self.rows],
+            "HLR": [_number(self.hard_label_recovery(row)) for row in self.rows],
+            "protocol": [row.protocol for row in self.rows],
+        }
+        return {name: cells for name, cells in found.items() if any(cells) or not self.rows}
+
+    def __str__(self) -> str:
+        columns = self.columns
+        right = {i for i, name in enumerate(columns) if name in ("images", "n", "between", "within", "IOR", "HLR")}
+        lines = aligned(list(columns), list(zip(*columns.values(), strict=True)), right)
+        return "\n".join([*lines, *explained(columns), *self.notes])
+
+    def to_latex(self) -> str:
+        """The same table for LaTeX, with the package booktabs."""
+        columns = self.columns
+        return latex(list(columns), list(zip(*columns.values(), strict=True)))
+
+    def to_csv(self) -> str:
+        """A line per row with numbers in full; empty where there is none."""
+        records = [self._record(row) for row in self.rows]
+        return comma_separated([{k: v for k, v in record.items() if k != "accuracies"} for record in records])
+
+    def to_json(self) -> dict[str, Any]:
+        """The table as plain lists, dictionaries, strings and numbers, every accuracy included."""
+        return {
+            "rows": [self._record(row) for row in self.rows],
+            "test_images": self.test_images,
+            "notes": list(self.notes),
+        }
+
+    def _record(self, row: Row) -> dict[str, Any]:
+        difference = self.difference(row)
+        low, high = (None, None) if difference is None else difference.interval or (None, None)
+        between, within = row.components
+        return {
+            **asdict(row),
+            "accuracies": list(row.accuracies),
+            "n": row.n,
+            "mean": row.mean,
+            "std": row.std,
+            "between": between,
+            "within": within,
+            "minus_uniform": None if difference is None else difference.mean,
+            "minus_uniform_low": low,
+            "minus_uniform_high": high,
+            "ior": self.improvement_over_random(row),
+            "hlr": self.hard_label_recovery(row),
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Evaluation:
+        """What `to_json` gave; KeyError or TypeError for anything else."""
+        names = ("set", "weighting", "student", "protocol", "images", "distillations")
+        rows = (
+            Row(**{name: row[name] for name in names}, accuracies=tuple(row["accuracies"])) for row in found["rows"]
+        )
+        return cls(tuple(rows), found["test_images"], tuple(found["notes"]))
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the table, whole or not at all: CSV if the name ends with .csv, LaTeX with .tex, JSON with .json.
+
+        ValueError for another ending.
+        """
+        path = Path(path)
+        if path.suffix == ".json":
+            text = json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n"
+        elif path.suffix in (".csv", ".tex"):
+            text = self.to_csv() if path.suffix == ".csv" else self.to_latex()
+        else:
+            raise ValueError(f"{path} must end with .json, .csv or .tex")
+        write_atomic(path, text.encode())
+
+
+def explained(columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """What the columns of a table mean, a sentence for each that needs one."""
+    lines = ["accuracy: mean ± standard deviation of n trainings, after the last epoch"]
+    if "minus uniform" in columns:
+        bracket = f"; [{LEVEL:.0%} interval: Student's t over the distillations' mean differences]"
+        line = "minus uniform: difference to the same images without weights, paired by distillation and student"
+        lines.append(line + bracket * any("[" in cell for cell in columns["minus uniform"]))
+    if "within" in columns:
+        lines.append(
+            "between, within: deviations between distillations, and between students of one (one-way random effects)"
+        )
+    if "IOR" in columns:
+        lines.append("IOR: improvement over as many random images (DD-Ranking)")
+    if "HLR" in columns:
+        lines.append("HLR: what is missing to the full data, with hard labels (DD-Ranking)")
+    return lines
+
+
+def _number(value: float | None, form: str = ".2f") -> str:
+    return "" if value is None else f"{value:{form}}"
+
+
+def _trainings(row: Row) -> str:
+    students = row.n // row.distillations
+    return f"{row.distillations} x {students}" if 1 < row.distillations < row.n else str(row.n)
+
+
+def _difference(found: Difference | None) -> str:
+    if found is None:
+        return ""
+    interval = "" if found.interval is None else f" [{found.interval[0]:+.2f}, {found.interval[1]:+.2f}]"
+    return f"{found.mean:+.2f}{interval}"

@@ -94,7 +94,7 @@ def open_compared(
     groups: dict[tuple[Any, ...], list[tuple[Member, Path | None]]] = {}
     like: TrainingSet | None = None
     for name, one in _listed(given):
-        folder = logs if logs or isinstance(one, DistilledDataset) else _log_folder(Path(one))
+        folder = logs if logs or isinstance(one, DistilledDataset) else log_folder(Path(one))
         for own, opened in _open(one, like, main=name is not None):
             member = opened if like is None else _aligned(name or own, opened, like)
             like = like or _as_set(member)
@@ -207,7 +207,7 @@ def _as_set(member: Member, weighting: Weighting | None = None) -> TrainingSet:
     return TrainingSet.of(member if weighting is None else member.reweighted(weighting))
 
 
-def _log_folder(path: Path) -> Path:
+def log_folder(path: Path) -> Path:
     """`train/` in a run; hidden in a folder of class folders, none of which it is."""
     run = (path / MANIFEST).exists() and "quantize" in Run.open(path).manifest["stages"]
     return path / ("train" if run else ".train")

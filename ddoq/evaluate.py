@@ -14,13 +14,14 @@ again. The table stays beside the logs, as evaluation.json.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from ddoq import agreement
 from ddoq._device import torch_device
 from ddoq.compared import Compared, Entry, Given, Training, full_entries, open_compared
 from ddoq.distilled import DistilledDataset, Weighting
@@ -42,6 +43,7 @@ def evaluate(
     *,
     data: Any = None,
     full_data: bool = False,
+    gradients: int | None = None,
     students: Sequence[str] = ("convnet3",),
     weightings: Sequence[Weighting] = ("uniform", "density"),
     seeds: int = 3,
@@ -72,6 +74,9 @@ def evaluate(
         weights uniform; and with it the improvement over random (IOR).
     full_data
         Also a row of all images of `data`, with the same number of epochs: slow. With it the hard label recovery (HLR).
+    gradients
+        Also measure, every so many epochs, how far the gradient on each set is from that on `data`, under every
+        weighting (`ddoq.agreement`): one more training per distillation and student, whose log `ddoq.report` draws.
     students
         "convnet3" or names of timm models.
     weightings
@@ -117,6 +122,8 @@ def evaluate(
         raise ValueError(f"nothing to train: seeds={seeds}, students={students}, weightings={weightings}")
     if full_data and data is None:
         raise ValueError("full_data=True needs data, the full data set")
+    if gradients is not None and (data is None or gradients < 1):
+        raise ValueError("gradients, a number of epochs of at least 1, needs data, the full data set")
     place = torch_device(device)
     sets = open_compared(run, None if logs is None else Path(logs))
     first = sets[0].first
@@ -142,7 +149,12 @@ def evaluate(
                 images, distillations = entry.images, len(entry.trainings)
                 row = (entry.name, entry.weighting, student, recipe.protocol, images, tuple(accuracies), distillations)
                 rows.append(Row(*row))
-    evaluation = Evaluation(tuple(rows), len(tested.images), tuple(_notes(sets, plan, weightings)))
+    notes = _notes(sets, plan, weightings)
+    if gradients is not None:
+        options = {"weightings": weightings, "every": gradients, "class_names": class_names, "device": device}
+        options.update(epochs=epochs, batch_size=batch_size, lr=lr, progress=progress)
+        notes += [note for student in students for each in sets for note in _gradients(each, data, student, options)]
+    evaluation = Evaluation(tuple(rows), len(tested.images), tuple(notes))
     for folder in dict.fromkeys(folder for each in sets for folder in each.logs if folder is not None):
         evaluation.save(folder / TABLE)
     return evaluation
@@ -170,6 +182,16 @@ def _notes(sets: Sequence[Compared], plan: Sequence[Entry], weightings: Sequence
     if same:
         notes.append(f"any: {', '.join(same)} have the same weights under {', '.join(weightings)}; trained once")
     return list(dict.fromkeys(notes))
+
+
+def _gradients(each: Compared, data: Any, student: str, options: Mapping[str, Any]) -> Iterator[str]:
+    """Measure the gradients of every distillation that has weights; a note for each."""
+    for d, (member, logs) in enumerate(zip(each.members, each.logs, strict=True)):
+        if isinstance(member, DistilledDataset):
+            log = None if logs is None else logs / agreement.log_name(each.name, student, 0)
+            found = agreement.gradient_agreement(member, data, student=student, log=log, **options)
+            which = f", distillation {d + 1}" * (len(each.members) > 1)
+            yield f"{each.name}{which}, {student}, {len(member)} images: {found}"
 
 
 def _accuracy(

@@ -19,11 +19,16 @@ LEVEL = 0.95  # of every interval
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean over n distillations and its interval; None for one distillation, which has none."""
+    """A mean over distillations, its interval (None for one distillation, which has none), and what each gave."""
 
     mean: float
     interval: tuple[float, float] | None
-    n: int
+    values: tuple[float, ...]
+
+    @property
+    def n(self) -> int:
+        """Number of distillations."""
+        return len(self.values)
 
 
 def grouped(values: Sequence[float], distillations: int) -> list[Sequence[float]]:
@@ -73,14 +78,14 @@ def paired_difference(on: Sequence[Sequence[float]], off: Sequence[Sequence[floa
     Examples
     --------
     >>> paired_difference([(2.0, 3.0), (4.0, 5.0)], [(1.0, 2.0), (1.0, 2.0)])  # 1 and 3; t = 12.7
-    Difference(mean=2.0, interval=(-10.706..., 14.706...), n=2)
+    Difference(mean=2.0, interval=(-10.706..., 14.706...), values=(1.0, 3.0))
     """
     means = [
         statistics.fmean(x - y for x, y in zip(one, other, strict=True)) for one, other in zip(on, off, strict=True)
     ]
     mean = statistics.fmean(means)
     if len(means) < 2:
-        return Difference(mean, None, len(means))
+        return Difference(mean, None, tuple(means))
     quantile = float(stdtrit(len(means) - 1, (1 + LEVEL) / 2))
     half = quantile * statistics.stdev(means) / math.sqrt(len(means))
-    return Difference(mean, (mean - half, mean + half), len(means))
+    return Difference(mean, (mean - half, mean + half), tuple(means))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ddoq.loss import WeightedLoss
     from ddoq.quantize import ClassQuantization, Quantization, quantize, quantize_classes
     from ddoq.rate_distortion import RateDistortion, rate_distortion
+    from ddoq.report import report
     from ddoq.train import train
     from ddoq.transport import w2
     from ddoq.weigh import weigh
@@ -45,6 +46,7 @@ _HOME = {
     "quantize": "quantize",
     "quantize_classes": "quantize",
     "rate_distortion": "rate_distortion",
+    "report": "report",
     "train": "train",
     "w2": "transport",
     "weigh": "weigh",
@@ -68,6 +70,7 @@ __all__ = [
     "quantize",
     "quantize_classes",
     "rate_distortion",
+    "report",
     "train",
     "w2",
     "weigh",

@@ -34,6 +34,7 @@ EXTRAS = {  # module -> the extra of pyproject.toml that installs it
     "datasets": "data",
     "ot": "metrics",
     "matplotlib": "report",
+    "jinja2": "report",
 }
 USAGE = f"""\
 ddoq {__version__}: a large labelled image data set becomes a small weighted one
@@ -45,6 +46,7 @@ usage: ddoq COMMAND [OPTIONS]        (ddoq COMMAND --help explains every option)
   train RUN            train one student on a distilled set and give its accuracy on a test set
   evaluate RUN ...     table of accuracies: distilled sets and random subsets, weights on and off, several seeds
   weigh FOLDER         W2 of a run to its data; with --data, the best weights for any folder of distilled images
+  report RUN           an HTML page of a run: images, weights, distances, a map, accuracies, how to make it again
   info                 version, instruction set, threads
   demo                 all of it on scikit-learn's digits, in under 3 minutes
 
@@ -286,6 +288,13 @@ def _weigh(arguments: list[str]) -> None:
     print(ddoq.weigh(data=data and read_data(data), **chosen))
 
 
+def _report(arguments: list[str]) -> None:
+    import ddoq
+
+    options = {"run": RUN, "out": Option(str | None)}
+    print(ddoq.report(**_parse("report", arguments, [ddoq.report], options)))
+
+
 def _info(arguments: list[str]) -> None:
     import ddoq
 
@@ -314,6 +323,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
     "evaluate": _evaluate,
     "weigh": _weigh,
+    "report": _report,
     "info": _info,
     "demo": _demo,
 }

@@ -45,7 +45,7 @@ def digits() -> tuple[Labelled, Labelled]:
 def demo(
     out: str | PathLike[str] = "ddoq-demo", *, ipc: int = 10, seeds: int = 3, seed: int = 0, progress: bool = True
 ) -> Evaluation:
-    """Distil scikit-learn's digits, train students on the result, and print a table of their accuracies.
+    """Distil scikit-learn's digits, train students on the result, print a table of their accuracies, write a report.
 
     Ten weighted images per digit replace 1,437 of 8 x 8 pixels, by way of an autoencoder and a diffusion model fitted
     to them; then a small ConvNet is trained on random, nearest, decoded and diffused images, with the weights and
@@ -54,7 +54,7 @@ def demo(
     Parameters
     ----------
     out
-        Folder for the run, the picture and the table; made if absent.
+        Folder for the run, the report, the picture and the table; made if absent.
     ipc
         Images per class.
     seeds
@@ -69,7 +69,7 @@ def demo(
     Evaluation
         The table that was printed.
     """
-    from ddoq.report import weights_picture
+    from ddoq.weights_picture import weights_picture
 
     start = time.monotonic()
     folder = Path(out)
@@ -83,9 +83,12 @@ def demo(
     )
     table.write_text(f"{evaluation}\n", encoding="utf-8")
     evaluation.save(folder / "table.json")
+    ddoq.weigh(run, progress=progress)
+    page = ddoq.report(run)
     print(
         f"\n{evaluation}\n\n"
         f"on {len(test_set[0])} test images after the last epoch, mean and deviation of {seeds} trainings\n"
+        f"all of it as a page:          {page}\n"
         f"the images and their weights: {picture}\n"
         f"this table:                   {table}\n"
         f"the run:                      {run}   (ddoq.load({str(run)!r}) in Python)\n"

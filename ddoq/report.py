@@ -1,11 +1,15 @@
-"""Pictures of a distilled set."""
+"""A run as one HTML page that carries all it shows: no script, nothing from elsewhere.
+
+The page forbids itself both (Content-Security-Policy). Names that come from the user's folders are escaped by jinja2
+and by `charts`. Colours follow the reader's light or dark setting, the layout the width of the window.
+"""
 
 from __future__ import annotations
 
+import base64
+import importlib.resources
 import io
-import math
-import unicodedata
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -15,201 +19,173 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ddoq.distilled import DistilledDataset
+from ddoq import figures, findings
+from ddoq._version import __version__
+from ddoq.distilled import DistilledDataset, load
+from ddoq.evaluation import explained
 from ddoq.files import write_atomic
+from ddoq.imagefolder import png
+from ddoq.run import Run
 
-MAX_CLASSES, MAX_IMAGES = 20, 50  # of a picture
-MARGIN, NAME_HEIGHT, NAME_LETTERS = 28, 22, 20  # pixels, pixels, letters
-INK, FAINT, BAR, TRACK, BORDER = (31, 35, 40), (110, 119, 129), (47, 111, 159), (234, 238, 242), (208, 215, 222)
+MAX_CLASSES, MAX_IMAGES = 20, 20  # of the gallery; of more images the heaviest and the lightest are shown
+MAX_SPREADS = 100  # classes in the chart of weights
+TILE = 128  # side in pixels from which images are made smaller
 
 
-def weights_picture(
-    dataset: DistilledDataset,
-    path: str | PathLike[str],
-    *,
-    max_classes: int = MAX_CLASSES,
-    max_images: int = MAX_IMAGES,
-) -> None:
-    """Draw a distilled set as a PNG: a row per class, the heaviest image first, each image's weight under it.
+def report(run: str | PathLike[str], out: str | PathLike[str] | None = None) -> Path:
+    """Write a run as a page of HTML: images with their weights, distances, a map, accuracies, how to make it again.
 
-    The bar under an image is its weight's share of the greatest weight drawn. Tiny images are enlarged by a whole
-    number, pixel by pixel. More than ten images of a class are drawn smaller, in lines of at most 25.
+    It shows what is in the folder: `ddoq.weigh` adds the distances to the data, `ddoq.evaluate` the accuracies; call
+    them before, and this again.
 
     Parameters
     ----------
-    dataset
-        What `ddoq.distill` or `ddoq.load` returns.
-    path
-        The PNG file, written whole or not at all.
-    max_classes, max_images
-        How many classes, and images of each class, are drawn at most; what is left out is said in the picture.
+    run
+        A run folder made by `ddoq.distill`, or an image folder to which `ddoq.weigh` gave weights.
+    out
+        The file to write; default: report/index.html in the folder (.report/index.html where it is no run).
+
+    Returns
+    -------
+    Path
+        Of the file.
 
     Raises
     ------
+    ddoq.run.RunError
+        Not a run, or a damaged one.
     ModuleNotFoundError
-        matplotlib is not installed (extra `report`).
+        jinja2 is not installed (extra `report`).
 
     Examples
     --------
-    >>> weights_picture(ddoq.load("runs/mnist"), "weights.png")   # doctest: +SKIP
+    >>> import ddoq, tempfile
+    >>> images, labels = np.arange(12 * 64, dtype=np.uint8).reshape(12, 8, 8), np.arange(12) % 2
+    >>> out = tempfile.mkdtemp()
+    >>> _ = ddoq.distill((images, labels), out, ipc=2, codec="identity", synthesis="decode", progress=False)
+    >>> ddoq.report(out).relative_to(out).as_posix()
+    'report/index.html'
     """
-    if max_classes < 1 or max_images < 1:
-        raise ValueError(f"max_classes and max_images must be at least 1, got {max_classes} and {max_images}")
-    labels, weights = dataset.labels.numpy(), dataset.weights.numpy()
-    rows = [np.flatnonzero(labels == c) for c in range(len(dataset.class_names))][:max_classes]
-    rows = [row[np.argsort(-weights[row], kind="stable")][:max_images] for row in rows]
-    names = [_short(name) for name in dataset.class_names[: len(rows)]]
-    layout = Layout.of(rows, names, dataset.images.shape[-1])
-    canvas = np.full((layout.height, layout.width, 3), 255, np.uint8)
-    texts = [Text(MARGIN, MARGIN + 10, _title(dataset), 19, INK, "left")]
-    drawn = np.concatenate(rows)
-    heaviest = float(weights[drawn].max()) or 1.0
-    top = layout.head
-    for row, name in zip(rows, names, strict=True):
-        texts.append(Text(layout.left - 18, top + layout.tile // 2, name, NAME_HEIGHT, INK, "right"))
-        for place, index in enumerate(row):
-            line, column = divmod(place, layout.per_line)
-            x, y = layout.left + column * layout.step, top + line * layout.line_height
-            _paint(canvas, _tile(dataset.images[index].numpy(), layout.tile), x, y, weights[index] / heaviest)
-            number = f"{weights[index]:.2f}"
-            texts.append(
-                Text(x + layout.tile // 2, y + layout.tile + layout.under, number, layout.text, FAINT, "center")
-            )
-        top += layout.row_height(len(row))
-    left_out = _left_out(dataset, rows)
-    if left_out:
-        texts.append(Text(MARGIN, layout.height - MARGIN, left_out, 16, FAINT, "left"))
-    write_atomic(Path(path), _png(canvas, texts))
+    template = _template()
+    found = Run.open(run)
+    dataset = load(run)
+    path = Path(out) if out is not None else found.path / ("report" if _made(found) else ".report") / "index.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, template.render(**_content(found, dataset)).encode("utf-8", "replace"))
+    return path
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where things are, in pixels."""
-
-    tile: int  # side of an image
-    per_line: int  # images side by side
-    left: int  # of the first image
-    head: int  # height above the first row
-    text: int  # height of a weight
-    lengths: tuple[int, ...]  # images of each class
-
-    @classmethod
-    def of(cls, rows: list[NDArray[np.int64]], names: list[str], size: int) -> Layout:
-        """Choose sizes for rows of images of `size` pixels."""
-        most = max(map(len, rows))
-        per_line = most if most <= 10 else math.ceil(most / math.ceil(most / 25))
-        least = 96 if most <= 10 else 52
-        tile = size * math.ceil(least / size) if size < least else min(size, least + 32)
-        left = MARGIN + 18 + round(0.62 * NAME_HEIGHT * max(map(_letters, names)))
-        return cls(tile, per_line, left, MARGIN + 46, 17 if most <= 10 else 14, tuple(map(len, rows)))
-
-    @property
-    def step(self) -> int:
-        """From one image to the next."""
-        return self.tile + (14 if self.tile >= 90 else 8)
-
-    @property
-    def under(self) -> int:
-        """From the bottom of an image to the middle of its weight."""
-        return 12 + self.text // 2
-
-    @property
-    def line_height(self) -> int:
-        """From one line of images to the next of the same class."""
-        return self.tile + self.under + self.text // 2 + 12
-
-    def row_height(self, images: int) -> int:
-        """Of a class, with the space below it."""
-        return math.ceil(images / self.per_line) * self.line_height + (4 if self.per_line == max(self.lengths) else 14)
-
-    @property
-    def width(self) -> int:
-        """Of the picture; at least what the title needs."""
-        return max(self.left + self.per_line * self.step - (self.step - self.tile) + MARGIN, 760)
-
-    @property
-    def height(self) -> int:
-        """Of the picture."""
-        return self.head + sum(map(self.row_height, self.lengths)) + MARGIN + 8
-
-
-@dataclass(frozen=True)
-class Text:
-    """A line of text of `height` pixels at (x, y), y its middle and downwards."""
-
-    x: int
-    y: int
-    text: str
-    height: int
-    colour: tuple[int, int, int]
-    align: str
-
-
-def _title(dataset: DistilledDataset) -> str:
-    full = int(dataset.counts.sum())
-    return f"{len(dataset):,} images stand for {full:,}; under each its weight ({dataset.weighting})"
-
-
-def _left_out(dataset: DistilledDataset, rows: list[NDArray[np.int64]]) -> str:
-    """What the caps cut off, in words; empty if nothing."""
-    classes, sizes = len(dataset.class_names), dataset.labels.bincount()
-    parts = []
-    if len(rows) < classes:
-        parts.append(f"the first {len(rows)} of {classes} classes")
-    if any(len(row) < int(sizes[c]) for c, row in enumerate(rows)):
-        parts.append(f"the {max(map(len, rows))} heaviest of up to {int(sizes.max())} images per class")
-    return f"drawn: {', '.join(parts)}" if parts else ""
-
-
-def _tile(pixels: NDArray[np.uint8], tile: int) -> NDArray[np.uint8]:
-    """An image (c, h, w) as (tile, tile, 3): repeated pixels, or averaged where it is larger."""
-    rgb = np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3))
-    if tile % rgb.shape[0] == 0:
-        factor = tile // rgb.shape[0]
-        return rgb.repeat(factor, 0).repeat(factor, 1)
-    return np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).resize((tile, tile), Image.Resampling.LANCZOS))
-
-
-def _paint(canvas: NDArray[np.uint8], image: NDArray[np.uint8], x: int, y: int, share: float) -> None:
-    """Put an image with a hairline border and its bar on the canvas."""
-    tile = len(image)
-    canvas[y - 1 : y + tile + 1, x - 1 : x + tile + 1] = BORDER
-    canvas[y : y + tile, x : x + tile] = image
-    bar = slice(y + tile + 5, y + tile + 9)
-    canvas[bar, x : x + tile] = TRACK
-    canvas[bar, x : x + round(share * tile)] = BAR
-
-
-def _png(canvas: NDArray[np.uint8], texts: list[Text]) -> bytes:
+def _template() -> Any:
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        import jinja2
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("pictures need matplotlib: pip install 'ddoq[report]'", name=error.name) from error
-    height, width = canvas.shape[:2]
-    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
-    FigureCanvasAgg(figure)
-    figure.figimage(canvas)
-    for text in texts:
-        options: dict[str, Any] = {"fontsize": text.height * 0.72, "fontfamily": "DejaVu Sans", "parse_math": False}
-        colour = tuple(value / 255 for value in text.colour)
-        x, y = text.x / width, 1 - text.y / height
-        figure.text(x, y, text.text, ha=text.align, va="center_baseline", color=colour, **options)
+        raise ModuleNotFoundError("a report needs jinja2: pip install 'ddoq[report]'", name=error.name) from error
+    text = importlib.resources.files("ddoq").joinpath("report.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.from_string(text)
+
+
+def _content(run: Run, dataset: DistilledDataset) -> dict[str, Any]:
+    """What the template fills in: it escapes all but the SVG, which `charts` has escaped."""
+    spreads = findings.spreads(dataset)
+    curve, everything = findings.rate_distortion_curve(run), _map(run, findings.MAP_CLASSES)
+    evaluation = findings.evaluation(run)
+    config = run.manifest["config"]
+    return {
+        "name": run.path.name,
+        "version": __version__,
+        "dataset": dataset,
+        "config": config,
+        "counts": int(dataset.counts.sum()),
+        "smooth": dataset.images.shape[-1] > 64,
+        "spreads": [figures.spread_row(spread, spreads) for spread in spreads[:MAX_SPREADS]],
+        "variation": float(np.mean([spread.variation for spread in spreads])),
+        "effective": float(np.mean([spread.effective for spread in spreads])),
+        "ipc": len(dataset) / len(dataset.class_names),
+        "gallery": _gallery(dataset, spreads),
+        "controls": [(name, _gallery(load(run.path, synthesis=name), None, 10)) for name in _controls(run)],
+        "distances": figures.distance_bars(findings.distances(run)),
+        "curve": curve,
+        "curve_svg": None if curve is None else figures.curve_chart(curve, config.get("ipc")),
+        "map": everything,
+        "map_svg": None if everything is None else figures.class_map(everything),
+        "panels": figures.panels(run),
+        "evaluation": evaluation,
+        "explained": [] if evaluation is None else explained(evaluation.columns),
+        "strips": [] if evaluation is None else figures.accuracy_strips(evaluation),
+        "differences": [] if evaluation is None else figures.difference_strips(evaluation),
+        "losses": None if evaluation is None else figures.loss_chart(run, evaluation),
+        "agreements": [(name, figures.agreement_chart(name, found)) for name, found in findings.agreements(run)[:6]],
+        "settings": list(findings.flattened(config)),
+        "stages": findings.stages(run),
+        "manifest": run.manifest,
+        "call": findings.call(run.manifest),
+    }
+
+
+def _made(run: Run) -> bool:
+    return "quantize" in run.manifest["stages"]
+
+
+def _controls(run: Run) -> list[str]:
+    return [name.partition(":")[2] for name in run.manifest["stages"] if name.startswith("synthesize:")]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """An image of the gallery: its data, its weight, and that as a share of the greatest in percent."""
+
+    source: str
+    weight: float
+    count: int
+    percent: float
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A class of the gallery; `left_out` images between the heaviest and the lightest are not shown."""
+
+    name: str
+    spread: findings.Spread | None
+    tiles: tuple[Tile, ...]
+    left_out: int
+
+
+def _gallery(
+    dataset: DistilledDataset, spreads: Sequence[findings.Spread] | None, classes: int = MAX_CLASSES
+) -> list[Shelf]:
+    labels, weights = dataset.labels.numpy(), dataset.weights.numpy()
+    heaviest = float(weights.max())
+    shelves = []
+    for c, name in enumerate(dataset.class_names[:classes]):
+        own = np.flatnonzero(labels == c)
+        own = own[np.argsort(-weights[own], kind="stable")]
+        shown = own if len(own) <= MAX_IMAGES else np.r_[own[: MAX_IMAGES // 2], own[-(MAX_IMAGES // 2) :]]
+        tiles = tuple(
+            Tile(
+                _source(dataset.images[i].numpy()),
+                float(weights[i]),
+                int(dataset.counts[i]),
+                100 * weights[i] / heaviest,
+            )
+            for i in shown
+        )
+        shelves.append(Shelf(name, None if spreads is None else spreads[c], tiles, len(own) - len(shown)))
+    return shelves
+
+
+def _source(pixels: NDArray[np.uint8]) -> str:
+    """An image as a data URL: PNG as it is where it is small, else a JPEG of at most TILE pixels."""
+    if pixels.shape[-1] <= 64:
+        return "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    image.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a script that the font lacks is drawn as boxes
-        figure.savefig(file, format="png", dpi=100)
-    return file.getvalue()
+    image.save(file, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _letters(text: str) -> int:
-    """Width of a text in letters; East Asian ones take two."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
-
-
-def _short(name: str) -> str:
-    """A class name in one line of at most NAME_LETTERS letters."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in name).split())
-    while _letters(line) > NAME_LETTERS:
-        line = line.removesuffix("…")[:-1].rstrip() + "…"
-    return line
+def _map(run: Run, most: int) -> findings.Map | None:
+    return findings.latent_map(run, range(min(len(run.manifest["class_names"]), most)))

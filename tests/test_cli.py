@@ -29,6 +29,7 @@ COMMANDS = {
     "train": ddoq.train,
     "evaluate": ddoq.evaluate,
     "weigh": ddoq.weigh,
+    "report": ddoq.report,
     "demo": demo,
 }
 
@@ -181,6 +182,13 @@ def test_weigh(capsys: pytest.CaptureFixture[str], data: Path, run: Path, tmp_pa
     status, out, _ = call(capsys, "train", images, "--test", data, "--epochs", 1, "--no-progress")
     assert status == 0
     assert "data" in one_line_error(call(capsys, "weigh", data))
+
+
+def test_report(capsys: pytest.CaptureFixture[str], data: Path, run: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert call(capsys, "report", run, "--out", page) == (0, f"{page}\n", "")
+    assert page.read_text().startswith("<!doctype html>")
+    assert str(data) in one_line_error(call(capsys, "report", data))
 
 
 def test_npz(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,116 +1,208 @@
-"""The picture of a distilled set: every image where it belongs, caps that are said, awkward class names."""
+"""The page: what it says, that names are text, and how it looks in a browser at two widths, light and dark."""
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 
+import browser
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
-from ddoq.distilled import DistilledDataset
-from ddoq.report import Layout, _left_out, _short, weights_picture
+import ddoq
+from ddoq import findings
+from ddoq.run import Run
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
+pytest.importorskip("ot")
 
-
-def dataset(ipc: int, names: tuple[str, ...] = ("a", "b", "c"), size: int = 8, channels: int = 1) -> DistilledDataset:
-    """Images of one shade each, darker from image to image, standing for 1, 2, ... images."""
-    n = ipc * len(names)
-    shades = torch.linspace(250, 0, n).to(torch.uint8)
-    plain = DistilledDataset(
-        shades[:, None, None, None].expand(n, channels, size, size).contiguous(),
-        torch.arange(len(names)).repeat_interleave(ipc),
-        torch.arange(1, n + 1),
-        torch.ones(n, dtype=torch.float64),
-        class_names=names,
-        mean=torch.zeros(channels),
-        std=torch.ones(channels),
-        manifest={},
-        weighting="uniform",
-        class_prior="balanced",
-    )
-    return plain.reweighted("density")
+HOSTILE = ("<script>document.title='x'</script>", '猫 & "dog" \' }} {{ 7 * 7 }}', "a" * 150)
 
 
-def draw(data: DistilledDataset, path: Path, **options: int) -> np.ndarray:
-    weights_picture(data, path, **options)
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Sixty digits 0, 1, 2."""
+    bunch = load_digits()
+    chosen = np.flatnonzero(bunch.target < 3)[:60]
+    return (bunch.images[chosen] * 15).astype(np.uint8), bunch.target[chosen]
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_every_image_is_in_its_place(tmp_path: Path, channels: int) -> None:
-    data = dataset(4, channels=channels)
-    pixels = draw(data, tmp_path / "weights.png")
-    layout = Layout.of([np.arange(4)] * 3, ["a", "b", "c"], 8)
-    assert pixels.shape == (layout.height, layout.width, 3)
-    assert layout.tile % 8 == 0  # enlarged by a whole number
-    top = layout.head
-    for c in range(3):
-        for place in range(4):
-            index = 4 * c + 3 - place  # the heaviest first
-            x = layout.left + place * layout.step
-            tile = pixels[top : top + layout.tile, x : x + layout.tile]
-            assert (tile == int(data.images[index].flatten()[0])).all()
-            share = float(data.weights[index] / data.weights.max())
-            bar = pixels[top + layout.tile + 7, x : x + layout.tile]
-            assert (bar[:, 0] < 100).sum() == round(share * layout.tile)  # blue, not the pale track
-        top += layout.row_height(4)
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with everything that a page can show, its classes named by an enemy."""
+    out = tmp_path_factory.mktemp("report") / "<b>run"
+    options = {"class_names": HOSTILE, "progress": False, "device": "cpu"}
+    distil = {"ipc": 3, "codec": "identity", "synthesis": "decode", "controls": ("nearest",), **options}
+    runs = [out, out.with_name("other")]
+    for seed, path in enumerate(runs):
+        ddoq.distill(digits(), path, seed=seed, **distil)
+    ddoq.weigh(out, progress=False)
+    ddoq.evaluate(runs, digits(), data=digits(), full_data=True, seeds=2, epochs=3, gradients=1, **options)
+    return out
 
 
-def test_enlarged_pixels_are_sharp(tmp_path: Path) -> None:
-    data = dataset(1, ("a",))
-    data.images[0, 0] = torch.arange(64, dtype=torch.uint8).reshape(8, 8) * 4
-    pixels = draw(data, tmp_path / "weights.png")
-    layout = Layout.of([np.arange(1)], ["a"], 8)
-    tile = pixels[layout.head : layout.head + layout.tile, layout.left : layout.left + layout.tile, 0]
-    factor = layout.tile // 8
-    assert np.array_equal(tile, data.images[0, 0].numpy().repeat(factor, 0).repeat(factor, 1))
+@pytest.fixture(scope="module")
+def page(run: Path) -> Path:
+    return ddoq.report(run)
 
 
-@pytest.mark.parametrize(("ipc", "per_line"), [(1, 1), (10, 10), (11, 11), (26, 13), (50, 25)])
-def test_lines(ipc: int, per_line: int) -> None:
-    layout = Layout.of([np.arange(ipc)] * 10, list("0123456789"), 28)
-    assert layout.per_line == per_line
-    assert layout.width <= 2000
-    assert layout.height <= 2500
+class Reader(HTMLParser):
+    """The tags of a page with their attributes, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
 
 
-def test_large_images_are_shrunk(tmp_path: Path) -> None:
-    pixels = draw(dataset(2, size=256), tmp_path / "weights.png")
-    assert pixels.shape[0] < 700
+def test_names_are_text_and_nothing_comes_from_elsewhere(page: Path) -> None:
+    reader = Reader(page.read_text(encoding="utf-8"))
+    assert not {tag for tag, _ in reader.tags} & {"script", "iframe", "object", "embed", "b>run"}
+    assert all(name in reader.text for name in (*HOSTILE, "<b>run"))
+    for tag, attributes in reader.tags:
+        assert not [name for name in attributes if name.startswith("on")]
+        if tag == "a":
+            assert re.match(r"#|https://arxiv\.org/abs/", attributes["href"] or "")
+        else:
+            assert re.match(r"data:", attributes.get("src") or attributes.get("href") or "data:")
+    (policy,) = (a["content"] for tag, a in reader.tags if tag == "meta" and "http-equiv" in a)
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def test_caps_are_said(tmp_path: Path) -> None:
-    data = dataset(6, tuple("abcdefgh"))
-    small = draw(data, tmp_path / "small.png", max_classes=2, max_images=3)
-    large = draw(data, tmp_path / "large.png")
-    assert small.shape[0] < large.shape[0] / 2
-    cut = [np.arange(3)] * 2
-    assert _left_out(data, cut) == "drawn: the first 2 of 8 classes, the 3 heaviest of up to 6 images per class"
-    assert _left_out(data, [np.arange(6)] * 8) == ""
-    with pytest.raises(ValueError, match="max_images"):
-        weights_picture(data, tmp_path / "none.png", max_images=0)
+def test_what_the_page_says(run: Path, page: Path) -> None:
+    html = page.read_text(encoding="utf-8")
+    text = " ".join(" ".join(Reader(html).text).split())
+    small = ddoq.load(run)
+    own = small.weights[small.labels == 0].numpy()
+    assert f"coefficient of variation {own.std() / own.mean():.2f}" in text
+    assert "9 weighted images stand for 60" in text
+    assert html.count('alt="image of') == 18  # nine, and nine of the control
+    for part in ("Gradient error: decode, convnet3, seed0", "Weights on minus weights off", "HLR", "IOR", "reencoded"):
+        assert part in text
+    for loss in ("random subset, uniform, convnet3, 9 images", "decode, density, convnet3, 9 images"):
+        assert loss in text
+    assert "ddoq distill DATA again --ipc 3 --codec identity --synthesis decode --controls nearest" in text
+    assert ddoq.report(run).read_text(encoding="utf-8") == html
 
 
-def test_awkward_class_names(tmp_path: Path) -> None:
-    names = ("$x^$", "猫", "two\nlines", "a name that is far too long for one line", "")
-    draw(dataset(2, names), tmp_path / "weights.png")
-    assert [_short(name) for name in names[2:4]] == ["two lines", "a name that is far…"]
-    assert len(_short("猫" * 30)) <= 11
+def test_a_page_says_what_is_not_there(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ddoq.distill(digits(), run, ipc=2, codec="identity", synthesis="decode", progress=False)
+    page = ddoq.report(run, tmp_path / "elsewhere" / "page.html")
+    assert page == tmp_path / "elsewhere" / "page.html"
+    assert page.read_text().count("None yet") == 2
+    assert not (run / "report").exists()
+    (run / "train").mkdir()
+    (run / "train" / "evaluation.json").write_text('{"rows": [{}]}')
+    (run / "train" / "agreement-a-b-seed0.jsonl").write_text("nonsense")
+    assert ddoq.report(run, page).read_text().count("None yet") == 2
 
 
-def test_pyplot_is_not_touched(tmp_path: Path) -> None:
-    loaded = "matplotlib.pyplot" in sys.modules
-    weights_picture(dataset(1), tmp_path / "weights.png")
-    assert ("matplotlib.pyplot" in sys.modules) == loaded
+def test_a_weighed_folder_of_large_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(30):
+            Image.fromarray(rng.integers(0, 255, (80, 80, 3), np.uint8)).save(tmp_path / "images" / name / f"{i}.png")
+    data = rng.integers(0, 255, (90, 80, 80, 3), np.uint8), ["a", "b"] * 45
+    ddoq.weigh(tmp_path / "images", data, progress=False)
+    page = ddoq.report(tmp_path / "images")
+    assert page == tmp_path / "images" / ".report" / "index.html"
+    html = page.read_text()
+    assert html.count("data:image/jpeg") == 40
+    assert "10 images in between are left out" in html
+    assert "The same call" not in html
+    assert ddoq.load(tmp_path / "images").class_names == ("a", "b")
 
 
-def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+def test_the_call_makes_the_run_again(run: Path, tmp_path: Path) -> None:
+    python, _ = findings.call(Run.open(run).manifest)  # type: ignore[misc]
+    call = python.replace('"again"', f"{str(tmp_path / 'again')!r}, progress=False")
+    exec(call, {"data": ddoq.open_data(digits(), class_names=HOSTILE)})
+    first, again = Run.open(run), Run.open(tmp_path / "again")
+    assert again.manifest["config"] == first.manifest["config"]
+    assert again.output("synthesize:nearest") == first.output("synthesize:nearest")
+
+
+def test_the_plane_of_a_map_is_that_of_the_largest_variances(run: Path) -> None:
+    found = findings.latent_map(Run.open(run), range(3))
+    assert found is not None
+    pixels = digits()[0].reshape(60, -1) / 255
+    values = np.linalg.svd(pixels - pixels.mean(axis=0), compute_uv=False) ** 2
+    assert found.share == pytest.approx(values[:2].sum() / values.sum(), rel=1e-3)  # latents are float16
+    assert np.concatenate(found.latents).var(axis=0) * 60 == pytest.approx(values[:2], rel=1e-3)
+    for latents, points, weights in zip(found.latents, found.points, found.weights, strict=True):
+        assert weights.mean() == pytest.approx(1)
+        assert np.average(points, axis=0, weights=weights) == pytest.approx(latents.mean(axis=0), abs=5e-3)
+
+
+def test_without_jinja2(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ModuleNotFoundError, match=r"ddoq\[report\]"):
-        weights_picture(dataset(1), tmp_path / "weights.png")
-    assert not list(tmp_path.iterdir())
+        ddoq.report(run)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
+    program = browser.find()
+    if program is None:
+        pytest.skip("no Chromium: apt-get install chromium-headless-shell, or set DDOQ_BROWSER")
+    with browser.Browser(program, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+TEXTS = r"""(() => {
+  const numbers = colour => colour.match(/[\d.]+/g).map(Number);
+  const light = rgb => rgb.slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = element => {
+    for (let e = element; e; e = e.parentElement) {
+      const found = numbers(getComputedStyle(e).backgroundColor);
+      if (found.length < 4 || found[3] > 0) return found;
+    }
+  };
+  return [...document.querySelectorAll('body *')]
+    .filter(e => e.tagName != 'title' && [...e.childNodes].some(n => n.nodeType == 3 && n.data.trim()))
+    .map(e => {
+      const style = getComputedStyle(e), box = e.getBoundingClientRect(), drawn = e.ownerSVGElement;
+      const [a, b] = [light(numbers(drawn ? style.fill : style.color)), light(behind(e))].sort((x, y) => y - x);
+      return {text: e.textContent.trim().slice(0, 40), contrast: (a + 0.05) / (b + 0.05),
+              size: parseFloat(style.fontSize) * (drawn ? Math.hypot(e.getScreenCTM().a, e.getScreenCTM().b) : 1),
+              right: box.right, width: box.width};
+    })
+    .filter(each => each.width > 0 && each.right > 0);
+})()"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_how_the_page_looks(page: Path, chromium: browser.Browser, width: int, scheme: str) -> None:
+    chromium.open(page, width, scheme)
+    assert chromium.run("window.innerWidth") == width
+    chromium.run("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert chromium.run("document.documentElement.scrollWidth") == width  # nothing to scroll sideways
+    assert chromium.messages == []
+    assert [url for url in chromium.requests if not url.startswith("data:")] == [page.resolve().as_uri()]
+    images = chromium.run("[...document.images].map(image => image.complete && image.naturalWidth)")
+    assert len(images) == 18
+    assert set(images) == {8}
+    texts = chromium.run(TEXTS)
+    assert len(texts) > 150
+    assert min(texts, key=lambda each: each["contrast"])["contrast"] >= 4.5  # WCAG 2.2, level AA
+    assert min(texts, key=lambda each: each["size"])["size"] >= 10
+    assert max(texts, key=lambda each: each["right"])["right"] <= width
+    background = chromium.run("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(255, 255, 255)") == (scheme == "light")
+    assert chromium.run("document.title") == "<b>run · ddoq"

@@ -42,9 +42,9 @@ import ddoq
 from ddoq.data import open_data
 from ddoq.distilled import DistilledDataset
 from ddoq.quality import image_quality
-from ddoq.report import weights_picture
 from ddoq.run import Run
 from ddoq.students import create_student
+from ddoq.weights_picture import weights_picture
 
 FIT: dict[str, dict[str, Any]] = {
     "mnist": {"codec_steps": 2_000, "diffusion_steps": 5_500},

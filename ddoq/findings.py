@@ -20,6 +20,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from ddoq.agreement import Agreement, agreement_of
+from ddoq.compared import log_folder
 from ddoq.distilled import DistilledDataset
 from ddoq.encode import read_latents
 from ddoq.evaluate import TABLE, log_name
@@ -166,10 +167,7 @@ def _principal(centred: Floats) -> tuple[Floats, float]:
 def evaluation(run: Run) -> Evaluation | None:
     """The table of the last `ddoq.evaluate`; None where there is none, or a damaged one."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        for folder in ("train", ".train"):
-            path = run.path / folder / TABLE
-            if path.exists():
-                return Evaluation.from_json(json.loads(path.read_bytes()))
+        return Evaluation.from_json(json.loads((log_folder(run.path) / TABLE).read_bytes()))
     return None
 
 
@@ -177,7 +175,7 @@ def losses(run: Run, row: Row) -> tuple[list[int], list[float]]:
     """Epochs, and the mean loss of a row's students on this run's images; empty where their logs are not here."""
     found: list[dict[int, float]] = []
     for seed in range(row.n):
-        path = run.path / "train" / log_name(row.set, row.weighting, row.student, row.protocol, seed)
+        path = log_folder(run.path) / log_name(row.set, row.weighting, row.student, row.protocol, seed)
         with suppress(OSError, ValueError, TypeError, KeyError):
             lines = [json.loads(line) for line in path.read_bytes().splitlines()]
             found.append({line["epoch"]: float(line["loss"]) for line in lines if "epoch" in line and "loss" in line})
@@ -188,7 +186,7 @@ def losses(run: Run, row: Row) -> tuple[list[int], list[float]]:
 def agreements(run: Run) -> list[tuple[str, Agreement]]:
     """The gradient errors whose logs are in a run's folder, each with the set and student of its file's name."""
     found = []
-    for path in sorted(run.path.glob("*train/agreement-*.jsonl")):
+    for path in sorted(log_folder(run.path).glob("agreement-*.jsonl")):
         with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
             lines = [json.loads(line) for line in path.read_bytes().splitlines()][1:]
             found.append((path.stem.removeprefix("agreement-").replace("-", ", "), agreement_of(lines)))
@@ -235,9 +233,9 @@ def call(manifest: Mapping[str, Any]) -> tuple[str, str] | None:
         literal = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
         lines.append(f"    {name}=...,  # {value!s:.100}" if foreign else f"    {name}={literal},")
         listed = value if isinstance(value, tuple) else (name.upper() if foreign else value,)
-        words += [f"--{name.replace('_', '-')}", *(shlex.quote(str(part)) for part in listed)]
+        words.append(" ".join([f"--{name.replace('_', '-')}", *(shlex.quote(str(part)) for part in listed)]))
     python = "\n".join(["import ddoq", "", "ddoq.distill(", "    data,", '    "again",', *lines, ")"])
-    return python, f"ddoq distill DATA again {' '.join(words)}"
+    return python, " \\\n    ".join(["ddoq distill DATA again", *words])
 
 
 def stages(run: Run) -> list[tuple[str, float, float, int]]:

@@ -92,7 +92,8 @@ def test_what_the_page_says(run: Path, page: Path) -> None:
         assert part in text
     for loss in ("random subset, uniform, convnet3, 9 images", "decode, density, convnet3, 9 images"):
         assert loss in text
-    assert "ddoq distill DATA again --ipc 3 --codec identity --synthesis decode --controls nearest" in text
+    command = text.replace(" \\ ", " ")
+    assert "ddoq distill DATA again --ipc 3 --codec identity --synthesis decode --controls nearest" in command
     assert ddoq.report(run).read_text(encoding="utf-8") == html
 
 

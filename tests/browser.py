@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 OPTIONS = ("--headless", "--disable-gpu", "--no-first-run", "--hide-scrollbars", "--remote-debugging-pipe")
+SECONDS = 60  # that a browser may be silent
 # the browser reads from descriptor 3 and writes to 4
 EXEC = """import fcntl, os, sys
 for number, given in enumerate([fcntl.fcntl(int(fd), fcntl.F_DUPFD, 10) for fd in sys.argv[1:3]], 3):
@@ -106,6 +108,8 @@ class Browser:
     def _read(self) -> dict[str, Any]:
         """The next message; what the console and the network said is kept."""
         while b"\0" not in self._buffer:
+            if not select.select([self._in], [], [], SECONDS)[0]:
+                raise TimeoutError(f"the browser has said nothing for {SECONDS} s")
             part = os.read(self._in, 1 << 16)
             if not part:
                 raise RuntimeError(f"the browser ended with status {self._process.wait()}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from ablation_page import ablation_section
 from common import ROOT, load_result
 from diffusion_page import diffusion_section
 from quantiser_page import figure, quantiser_page
@@ -110,6 +111,7 @@ def main() -> None:
             *mnist(),
             *diffusion_section(),
             *imagenette(),
+            *ablation_section(machine),
         ]
     )
     docs = ROOT.parent / "docs"

@@ -115,17 +115,21 @@ def agreement_chart(name: str, found: Agreement) -> dict[str, Any]:
     return {"svg": svg, "legend": [(line.style, line.name) for line in lines]}
 
 
-def loss_chart(run: Run, evaluation: Evaluation) -> dict[str, Any] | None:
-    """A chart of the loss by epoch, a line for each row whose logs are here, and its legend."""
-    lines: list[Line] = []
-    for row in evaluation.rows[:STYLES]:
-        epochs, values = findings.losses(run, row)
-        if len(epochs) > 1:
-            name = f"{row.set}, {row.weighting}, {row.student}, {row.images} images"
-            lines.append(Line(epochs, values, f"s{len(lines)}", name))
-    if not lines:
-        return None
-    x = Axis.around([epoch for line in lines for epoch in line.x])
-    y = Axis.around([value for line in lines for value in line.y], log=True)
-    svg = line_chart(lines, x, y, "epoch", "mean weighted loss", "Loss by epoch")
-    return {"svg": svg, "legend": [(line.style, line.name) for line in lines]}
+def training_charts(run: Run, evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Charts of the loss and, where protocols look on the way, the accuracy by epoch, with their legends: a line for
+    each row whose logs are here.
+    """
+    charts = []
+    for value, title, label in (("loss", "Loss", "mean weighted loss"), ("accuracy", "Accuracy on the way", "%")):
+        lines: list[Line] = []
+        for row in evaluation.rows[:STYLES]:
+            epochs, values = findings.curve(run, row, value)  # type: ignore[arg-type]
+            if len(epochs) > 1:
+                name = f"{row.set}, {row.weighting}, {row.student}, {row.images} images"
+                lines.append(Line(epochs, values, f"s{len(lines)}", name))
+        if lines:
+            x = Axis.around([epoch for line in lines for epoch in line.x])
+            y = Axis.around([number for line in lines for number in line.y], log=value == "loss")
+            svg = line_chart(lines, x, y, "epoch", label, f"{title} by epoch")
+            charts.append({"title": title, "svg": svg, "legend": [(line.style, line.name) for line in lines]})
+    return charts

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.numpy
@@ -171,14 +171,18 @@ def evaluation(run: Run) -> Evaluation | None:
     return None
 
 
-def losses(run: Run, row: Row) -> tuple[list[int], list[float]]:
-    """Epochs, and the mean loss of a row's students on this run's images; empty where their logs are not here."""
+def curve(run: Run, row: Row, value: Literal["loss", "accuracy"]) -> tuple[list[int], list[float]]:
+    """Epochs, and the mean of a value over a row's students on this run's images; empty where their logs are not here.
+
+    Accuracies are those of protocols that look at the test set on the way.
+    """
     found: list[dict[int, float]] = []
     for seed in range(row.n):
         path = log_folder(run.path) / log_name(row.set, row.weighting, row.student, row.protocol, seed)
         with suppress(OSError, ValueError, TypeError, KeyError):
-            lines = [json.loads(line) for line in path.read_bytes().splitlines()]
-            found.append({line["epoch"]: float(line["loss"]) for line in lines if "epoch" in line and "loss" in line})
+            first, *lines = (json.loads(line) for line in path.read_bytes().splitlines())
+            if first["settings"]["training_images"] == row.images:  # not the log of a run of another size
+                found.append({line["epoch"]: float(line[value]) for line in lines if "epoch" in line and value in line})
     shared = sorted(set.intersection(*map(set, found))) if found else []
     return shared, [statistics.fmean(one[epoch] for one in found) for epoch in shared]
 

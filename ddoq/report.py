@@ -116,7 +116,7 @@ def _content(run: Run, dataset: DistilledDataset) -> dict[str, Any]:
         "explained": [] if evaluation is None else explained(evaluation.columns),
         "strips": [] if evaluation is None else figures.accuracy_strips(evaluation),
         "differences": [] if evaluation is None else figures.difference_strips(evaluation),
-        "losses": None if evaluation is None else figures.loss_chart(run, evaluation),
+        "trainings": [] if evaluation is None else figures.training_charts(run, evaluation),
         "agreements": [(name, figures.agreement_chart(name, found)) for name, found in findings.agreements(run)[:6]],
         "settings": list(findings.flattened(config)),
         "stages": findings.stages(run),

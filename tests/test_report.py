@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -146,6 +148,29 @@ def test_the_plane_of_a_map_is_that_of_the_largest_variances(run: Path) -> None:
     for latents, points, weights in zip(found.latents, found.points, found.weights, strict=True):
         assert weights.mean() == pytest.approx(1)
         assert np.average(points, axis=0, weights=weights) == pytest.approx(latents.mean(axis=0), abs=5e-3)
+
+
+def test_curves_are_those_of_logs_of_this_size(run: Path) -> None:
+    opened = Run.open(run)
+    table = findings.evaluation(opened)
+    assert table is not None
+    row = next(row for row in table.rows if (row.set, row.weighting) == ("decode", "density"))
+    epochs, losses = findings.curve(opened, row, "loss")
+    first, second = (
+        [json.loads(line)["loss"] for line in path.read_text().splitlines() if '"epoch"' in line]
+        for path in sorted((run / "train").glob("decode-density-*"))
+    )
+    assert (epochs, losses) == ([1, 2, 3], [(a + b) / 2 for a, b in zip(first, second, strict=True)])
+    assert findings.curve(opened, replace(row, images=30), "loss") == ([], [])
+    assert findings.curve(opened, row, "accuracy") == ([], [])
+    log = sorted((run / "train").glob("decode-density-*"))[0]
+    whole = log.read_text()
+    log.write_text(whole.replace('"epoch": 1,', '"epoch": 1, "accuracy": 5.0,'))
+    assert findings.curve(opened, replace(row, accuracies=row.accuracies[:1], distillations=1), "accuracy") == (
+        [1],
+        [5.0],
+    )
+    log.write_text(whole)
 
 
 def test_without_jinja2(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

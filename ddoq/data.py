@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ddoq.class_labels import Labels, own_names
 from ddoq.images import Array
-from ddoq.labels import Labels, own_names
 from ddoq.sources import ArraySource, DatasetSource, FolderSource, HuggingFaceSource, ListSource, Source
 
 LARGEST = 256  # pixels; the side when sizes differ and none is asked for

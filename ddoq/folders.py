@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ddoq.class_labels import Labels
 from ddoq.imagefolder import METADATA, read_rows
 from ddoq.images import image_extensions
-from ddoq.labels import Labels
 
 OURS = (b'"class_name"', b'"weight"', b'"count"', b'"sha256"')  # columns that only ddoq's metadata has together
 

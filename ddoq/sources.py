@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ddoq.class_labels import Labels, check_lengths, own_names, resolve_labels
 from ddoq.files import digest, sha256_file
 from ddoq.folders import class_folders, ddoq_rows
 from ddoq.imagefolder import METADATA, class_names_of
 from ddoq.images import Array, as_array, check_range, is_grey, naming, to_pixels, to_uint8
-from ddoq.labels import Labels, check_lengths, own_names, resolve_labels
 
 
 class Source:

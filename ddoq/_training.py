@@ -8,24 +8,22 @@ that is killed goes on from it and ends with the same bytes, on the same machine
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from ddoq._fit import Order, check_loss, cycle, torch_seed
-from ddoq.files import RunError, digest, write_atomic
+from ddoq._tensors import below, read_tensors, write_tensors
+from ddoq.files import digest, write_atomic
 
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints; what is lost at most
 TrainingPrecision = Literal["float32", "bfloat16"]
@@ -126,28 +124,17 @@ class Training:
             tensors |= {f"{key}.{name}": moments[key] for key in ("exp_avg", "exp_avg_sq")}
         tensors |= {"noise": self.noise.get_state(), "left": torch.from_numpy(self.order.left)}
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        facts = {"made_from": made_from, "order": self.order.state, "content": _content(tensors)}
-        write_atomic(path, safetensors.torch.save(tensors, metadata={"ddoq": json.dumps(facts)}))
+        write_tensors(path, tensors, made_from, {"order": self.order.state})
 
     def resume(self, path: Path, made_from: str) -> None:
         """Go on from a checkpoint, if there is one of this very training; RunError if it is damaged."""
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                facts = json.loads(file.metadata()["ddoq"])
-                if facts["made_from"] != made_from:
-                    return
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a mapping
-            whole = facts["content"] == _content(tensors)
-        except FileNotFoundError:
+        found = read_tensors(path, made_from)
+        if found is None:
             return
-        except (safetensors.SafetensorError, ValueError, KeyError, TypeError):
-            whole = False
-        if not whole:
-            raise RunError(f"{path} is damaged: delete it and run again, to train from the start")
-        self.model.load_state_dict(_below("model.", tensors))
+        tensors, facts = found
+        self.model.load_state_dict(below("model.", tensors))
         if self.averaged is not self.model:
-            self.averaged.load_state_dict(_below("averaged.", tensors))
+            self.averaged.load_state_dict(below("averaged.", tensors))
         self.losses = tensors["losses"].tolist()
         for name, parameter in self.model.named_parameters():
             moments = {key: tensors[f"{key}.{name}"].to(parameter.device) for key in ("exp_avg", "exp_avg_sq")}
@@ -263,18 +250,6 @@ def _forget(log: Path | None, what: str, done: int) -> None:
         if line["model"] != what or line["step"] <= done:
             kept.append(text + "\n")
     write_atomic(log, "".join(kept).encode())
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _content(tensors: Mapping[str, Tensor]) -> str:
-    content = hashlib.sha256()
-    for name in sorted(tensors):
-        content.update(name.encode())
-        content.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
-    return content.hexdigest()
 
 
 @torch.no_grad()

@@ -67,6 +67,11 @@ class TrainingSet:
         """Hash of everything that training sees."""
         return _hash(self.class_names, self.images, self.labels, self.weights, self.mean, self.std)
 
+    @cached_property
+    def images_fingerprint(self) -> str:
+        """Hash of the images, in their order."""
+        return _hash((), self.images)
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -81,13 +86,33 @@ class HeldOut:
         return _hash((), self.images, self.labels)
 
 
-def open_test(test: Any, like: TrainingSet, class_names: Sequence[str] | None = None) -> HeldOut:
+class Normalise:
+    """Images with a mean and deviation (c,) taken out, as float32: uint8, or floats on the scale of [0, 1].
+
+    A constant channel becomes 0.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor, place: torch.device) -> None:
+        std = torch.where(std > 0, std, 1)
+        self.scales = {True: (1 / (255 * std)).to(place)[:, None, None], False: (1 / std).to(place)[:, None, None]}
+        self.shift = (-mean / std).to(place)[:, None, None]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, images.float(), self.scales[images.dtype == torch.uint8])
+
+
+def open_test(
+    test: Any, like: TrainingSet, class_names: Sequence[str] | None = None, *, side: int | None = None
+) -> HeldOut:
     """Open a test set at the size, with the channels and in the class order of a training set.
 
-    `test` is anything `open_data` takes, or an ImageData. ValueError if a class of one is missing in the other.
+    `test` is anything `open_data` takes, or an ImageData. `side`: the images are opened at so many pixels, and their
+    centres taken; default: the training set's size. ValueError if a class of one is missing in the other.
     """
-    opened = open_data(test, image_size=like.size, channels=like.channels, class_names=class_names)
+    opened = open_data(test, image_size=side or like.size, channels=like.channels, class_names=class_names)
     images, labels = _all(opened)
+    border = (images.shape[-1] - like.size) // 2
+    images = images[..., border : border + like.size, border : border + like.size].contiguous()
     return HeldOut(images, matched_labels(labels, opened.class_names, like.class_names, "test data"))
 
 

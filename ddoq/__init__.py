@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from ddoq.estimators import OptimalQuantizer
     from ddoq.evaluate import evaluate
     from ddoq.fit import fit
+    from ddoq.label import label
     from ddoq.loss import WeightedLoss
     from ddoq.quantize import ClassQuantization, Quantization, quantize, quantize_classes
     from ddoq.rate_distortion import RateDistortion, rate_distortion
     from ddoq.report import report
     from ddoq.train import train
+    from ddoq.train_teacher import train_teacher
     from ddoq.transport import w2
     from ddoq.weigh import weigh
 
@@ -41,6 +43,7 @@ _HOME = {
     "evaluate": "evaluate",
     "fit": "fit",
     "info": "_backend",
+    "label": "label",
     "load": "distilled",
     "open_data": "data",
     "quantize": "quantize",
@@ -48,6 +51,7 @@ _HOME = {
     "rate_distortion": "rate_distortion",
     "report": "report",
     "train": "train",
+    "train_teacher": "train_teacher",
     "w2": "transport",
     "weigh": "weigh",
 }
@@ -65,6 +69,7 @@ __all__ = [
     "evaluate",
     "fit",
     "info",
+    "label",
     "load",
     "open_data",
     "quantize",
@@ -72,6 +77,7 @@ __all__ = [
     "rate_distortion",
     "report",
     "train",
+    "train_teacher",
     "w2",
     "weigh",
 ]

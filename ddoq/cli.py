@@ -43,7 +43,9 @@ usage: ddoq COMMAND [OPTIONS]        (ddoq COMMAND --help explains every option)
 
   distill DATA OUT     make the small weighted data set, in the run folder OUT; run again, it resumes
   fit DATA OUT         train a codec and a diffusion model on the images, for distill --diffusion OUT; it resumes too
-  train RUN            train one student on a distilled set and give its accuracy on a test set
+  teacher DATA OUT     train a network on all images, for soft labels: train --teacher OUT
+  label RUN OUT        store a teacher's soft labels of every view, for train --labels OUT; it resumes too
+  train RUN            train one student on a distilled set, under a protocol, and give its accuracy on a test set
   evaluate RUN ...     table of accuracies: distilled sets and random subsets, weights on and off, several seeds
   weigh FOLDER         W2 of a run to its data; with --data, the best weights for any folder of distilled images
   report RUN           an HTML page of a run: images, weights, distances, a map, accuracies, how to make it again
@@ -66,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except KeyboardInterrupt:
-        print("ddoq: interrupted; distill, fit, evaluate and demo resume when run again", file=sys.stderr)
+        print("ddoq: interrupted; distill, fit, label, evaluate and demo resume when run again", file=sys.stderr)
         return 130
     except Exception as error:
         line = _explain(error)
@@ -139,6 +141,10 @@ class Option:
 
 FOLDER_OR_NPZ = "A folder with one folder of images per class, or an .npz file (see ddoq --help)."
 RUN = Option(Path, "RUN", "The run folder that ddoq distill made.")
+TEST = Option(str | None, help=f"{FOLDER_OR_NPZ} Its classes are matched by name.")
+SETTINGS = Option(tuple[str, ...] | None, help="Other settings of the protocol, as NAME=VALUE: see ddoq.protocols.")
+TEACHERS = "A checkpoint of ddoq teacher, a folder with timm's config.json and weights, or the name of a pretrained \
+timm model; several are averaged."
 
 
 def _parse(
@@ -149,8 +155,8 @@ def _parse(
 ) -> dict[str, Any]:
     """Parse `arguments` into the parameters of `functions`, but those whose option is of type None.
 
-    Where two functions have a parameter of one name, the first says what it is. The description is the first function's
-    docstring up to its parameters.
+    Where two functions have a parameter of one name, the first says what it is; required ones come in the order of
+    `options`. The description is the first function's docstring up to its parameters.
     """
     tyro: Any = importlib.import_module("tyro")
     fields: dict[str, tuple[str, Any, Any]] = {}
@@ -166,7 +172,9 @@ def _parse(
             required = parameter.default is parameter.empty
             default = dataclasses.field() if required else dataclasses.field(default=parameter.default)
             fields[name] = (name, Annotated[kind, config], default)
-    ordered = sorted(fields.values(), key=lambda entry: entry[2].default is not dataclasses.MISSING)
+    places = [*options, *fields]
+    optional = {name for name, entry in fields.items() if entry[2].default is not dataclasses.MISSING}
+    ordered = sorted(fields.values(), key=lambda entry: len(places) if entry[0] in optional else places.index(entry[0]))
     description = (inspect.getdoc(functions[0]) or "").split("\nParameters\n")[0].replace("`", "").strip()
     parsed = tyro.cli(
         dataclasses.make_dataclass(command, ordered, frozen=True),
@@ -230,20 +238,65 @@ def _fit(arguments: list[str]) -> None:
     print(ddoq.fit(read_data(chosen.pop("data")), **chosen))
 
 
+def _teacher(arguments: list[str]) -> None:
+    import ddoq
+
+    options = {
+        "data": Option(str, "DATA", FOLDER_OR_NPZ),
+        "out": Option(Path, "OUT"),
+        "test": TEST,
+        "class_names": Option(tuple[str, ...] | None),
+        "settings": SETTINGS,
+        "log": Option(Path | None),
+    }
+    chosen = _parse("teacher", arguments, [ddoq.train_teacher], options)
+    test, out = chosen.pop("test"), chosen["out"]
+    chosen["settings"] = _settings(chosen["settings"])
+    print(ddoq.train_teacher(read_data(chosen.pop("data")), test=test and read_data(test, "test"), **chosen))
+    print(f"the teacher: {out}")
+
+
+def _label(arguments: list[str]) -> None:
+    import ddoq
+
+    options = {
+        "dataset": Option(None),
+        "path": RUN,
+        "out": Option(Path, "OUT"),
+        "teacher": Option(tuple[str, ...], help=TEACHERS),
+        "settings": SETTINGS,
+    }
+    chosen = _parse("label", arguments, [ddoq.label, ddoq.load], options)
+    chosen["settings"] = _settings(chosen["settings"])
+    small = ddoq.load(**{name: chosen.pop(name) for name in inspect.signature(ddoq.load).parameters})
+    print(ddoq.label(small, **chosen))
+
+
 def _train(arguments: list[str]) -> None:
     import ddoq
 
     options = {
         "dataset": Option(None),
         "path": RUN,
-        "test": Option(str | None, help=f"{FOLDER_OR_NPZ} Its classes are matched by name."),
+        "teacher": Option(tuple[str, ...] | None, help=TEACHERS),
+        "labels": Option(Path | None),
+        "settings": SETTINGS,
+        "test": TEST,
+        "class_names": Option(tuple[str, ...] | None),
         "log": Option(Path | None),
     }
     chosen = _parse("train", arguments, [ddoq.train, ddoq.load], options)
     test = chosen.pop("test")
+    chosen["settings"] = _settings(chosen["settings"])
     small = ddoq.load(**{name: chosen.pop(name) for name in inspect.signature(ddoq.load).parameters})
     result = ddoq.train(small, test=test and read_data(test, "test"), **chosen)
     print(result)
+
+
+def _settings(texts: Sequence[str] | None) -> dict[str, Any]:
+    from ddoq.recipe import read_settings
+
+    return read_settings(texts or ())
 
 
 def _evaluate(arguments: list[str]) -> None:
@@ -320,6 +373,8 @@ def _demo(arguments: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "distill": _distill,
     "fit": _fit,
+    "teacher": _teacher,
+    "label": _label,
     "train": _train,
     "evaluate": _evaluate,
     "weigh": _weigh,

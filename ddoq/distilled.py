@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, WeightedRandomSampler
 
 from ddoq.files import RunError
 from ddoq.imagefolder import METADATA, class_names_of, read_rows
@@ -101,6 +101,22 @@ class DistilledDataset(Dataset[tuple[torch.Tensor, int, float]]):
             f"DistilledDataset({len(self)} images {c}x{h}x{w}, {len(self.class_names)} classes, "
             f"{self.weighting} weights {low:.3g} to {high:.3g}{f', preset {preset}' if preset else ''})"
         )
+
+    def sampler(self, *, num_samples: int | None = None, seed: int = 0) -> WeightedRandomSampler:
+        """Draw images as often as they weigh, for a trainer that takes no weights: a sampler for torch's DataLoader.
+
+        An epoch's expected loss is then the weighted one, at a greater variance than weights in the loss have: use one
+        of the two. Images are drawn with replacement, `num_samples` an epoch (default: as many as there are), from a
+        stream of `seed` that goes on from epoch to epoch.
+
+        Examples
+        --------
+        >>> from torch.utils.data import DataLoader
+        >>> small = ddoq.load("runs/mnist")                                                   # doctest: +SKIP
+        >>> loader = DataLoader(small, batch_size=64, sampler=small.sampler())                # doctest: +SKIP
+        """
+        generator = torch.Generator().manual_seed(seed)
+        return WeightedRandomSampler(self.weights.tolist(), num_samples or len(self), generator=generator)
 
     def reweighted(self, weighting: Weighting, class_prior: ClassPrior | None = None) -> DistilledDataset:
         """The same images with other weights made from their counts; `class_prior` None keeps the present one.

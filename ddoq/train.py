@@ -1,85 +1,34 @@
-"""Train a student on a weighted data set, under a protocol that is named.
-
-Protocol "dc" is the evaluation of DC, DSA and DM (VICO-UoE/DatasetCondensation, `evaluate_synset`) without
-augmentation: SGD with momentum 0.9, weight decay 5e-4, batches of 256, 300 epochs, learning rate 0.01 and a tenth of it
-from half way; accuracy after the last epoch, never the best. That code runs one epoch more, lowers the rate two epochs
-later, and forgets the momentum there.
-"""
+"""Train a student on a weighted data set, under a protocol that is named (`ddoq.protocols`)."""
 
 from __future__ import annotations
 
 import errno
 import json
-import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from tqdm import tqdm
 
+from ddoq._descent import Descent, block
 from ddoq._device import torch_device
 from ddoq.data import ImageData
 from ddoq.distilled import DistilledDataset
-from ddoq.files import write_atomic
-from ddoq.loss import WeightedLoss
+from ddoq.files import digest, write_atomic
+from ddoq.protocols import ProtocolName, recipe_for
+from ddoq.recipe import Recipe as Recipe
 from ddoq.run import seed_sequence
 from ddoq.students import create_student
-from ddoq.training_log import conditions, write_log
-from ddoq.training_set import HeldOut, TrainingSet, open_test
-
-# Pixels that go through a student at once on a CPU. The ConvNet's activations then stay below 32 MiB, where glibc keeps
-# memory instead of giving it back: at 28 x 28 the page faults of larger blocks took a quarter of the time.
-BLOCK_PIXELS = 1 << 15
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a student is trained; the defaults are protocol "dc"."""
-
-    student: str = "convnet3"
-    seed: int = 0
-    epochs: int = 300
-    batch_size: int = 256
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "momentum", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
-
-    @property
-    def protocol(self) -> str:
-        """The protocol's name, with every setting that differs from it."""
-        default = Recipe()
-        names = ("epochs", "batch_size", "lr", "momentum", "weight_decay")
-        changed = [f"{name}={getattr(self, name)}" for name in names if getattr(self, name) != getattr(default, name)]
-        return ", ".join(["dc", *changed])
-
-    def settings(self, data: TrainingSet, test: HeldOut | None, place: torch.device) -> dict[str, Any]:
-        """All that decides the result, for the first line of a log."""
-        return {
-            "protocol": self.protocol,
-            **asdict(self),
-            "class_names": list(data.class_names),
-            "training_images": len(data.images),
-            "training_set": data.fingerprint,
-            "test_images": None if test is None else len(test.images),
-            "test_set": None if test is None else test.fingerprint,
-            **conditions(place),
-        }
+from ddoq.targets import Targets, open_targets
+from ddoq.training_log import write_log
+from ddoq.training_set import HeldOut, Normalise, TrainingSet, open_test
 
 
 @dataclass(frozen=True)
@@ -90,6 +39,8 @@ class TrainResult:
     ----------
     accuracy
         Percent of the test images that are right after the last epoch; None without a test set.
+    checks
+        Epochs, counted from 1, after which the protocol looks at the test set, and the accuracies; the last among them.
     losses
         Mean weighted loss of each epoch.
     seconds
@@ -107,9 +58,17 @@ class TrainResult:
     model: nn.Module
     mean: Tensor
     std: Tensor
+    checks: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def best(self) -> float | None:
+        """The greatest of `checks`, chosen by the test set: for comparison with results that are such."""
+        return max((accuracy for _, accuracy in self.checks), default=None)
 
     def __str__(self) -> str:
         right = "no test set" if self.accuracy is None else f"{self.accuracy:.2f} % of the test images right"
+        if len(self.checks) > 1:
+            right += f" (best of {len(self.checks)} looks {self.best:.2f} %)"
         recipe = self.recipe
         return (
             f"{recipe.student}, protocol {recipe.protocol}, seed {recipe.seed}: {right} after the last of "
@@ -121,13 +80,18 @@ def train(
     dataset: DistilledDataset | ImageData,
     student: str = "convnet3",
     *,
+    protocol: ProtocolName = "dc",
+    teacher: Any = None,
+    labels: str | PathLike[str] | None = None,
     test: Any = None,
     seed: int = 0,
-    epochs: int = 300,
-    batch_size: int = 256,
-    lr: float = 0.01,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    momentum: float | None = None,
+    weight_decay: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+    workers: int = 0,
     class_names: Sequence[str] | None = None,
     device: str = "auto",
     log: Path | None = None,
@@ -136,8 +100,8 @@ def train(
 ) -> TrainResult:
     """Train one student, each image's loss multiplied by its weight; accuracy is the last epoch's.
 
-    The defaults are protocol "dc": the evaluation of DC, DSA and DM (VICO-UoE/DatasetCondensation) without
-    augmentation.
+    With a log or a checkpoint, a training that was killed goes on from its last minute when called again, and ends with
+    the same weights.
 
     Parameters
     ----------
@@ -145,22 +109,38 @@ def train(
         What `ddoq.load` returns, or `ddoq.open_data` for all images with weight 1. Held in memory; normalised by the
         full data set's mean and deviation.
     student
-        "convnet3", the field's ConvNet, or the name of a timm model, such as "resnet18".
+        "convnet3" or "convnet4", the field's ConvNet; or the name of a timm model, such as "resnet18". "mobilenetv2",
+        "swin_tiny", "vit_tiny" and "vit_small" stand for timm's, with patches that suit the images.
+    protocol
+        "dc" (DC, DSA and DM's evaluation without augmentation), "dsa" (with it), "d4m", "rded", "rd3" (from secondary
+        sources), "hard" (Minimax Diffusion's). `ddoq.protocols` has the values and their sources. d4m, rded and rd3
+        need soft labels, hard takes none.
+    teacher
+        For soft labels online: a checkpoint of `ddoq teacher`, a folder with timm's config.json and weights, the name
+        of a pretrained timm model, or a torch module; a sequence of them gives the mean of their logits.
+    labels
+        For soft labels that are stored: the folder that `ddoq label` made.
     test
         A test set: anything `ddoq.open_data` takes. Its classes are matched by name. None: no accuracy.
     seed
-        Of the student's first weights and the order of the images: with one seed all data sets have the same start.
+        Of the student's first weights, the order of the images and their views: with one seed all data sets have the
+        same start.
     epochs
-        Passes over the data.
+        Passes over the data. Default, here and below: the protocol's.
     batch_size
         Images per step; the last step of an epoch may have fewer. A student with batch statistics takes a single last
         image with the batch before.
     lr
-        Learning rate of SGD; a tenth of it in the second half of the epochs.
+        Learning rate, of which the protocol's schedule takes a share.
     momentum
-        Momentum of SGD.
+        Momentum of SGD, first beta of Adam.
     weight_decay
-        Weight decay of SGD, on all parameters.
+        Weight decay of the optimiser.
+    settings
+        Any other field of `ddoq.recipe.Recipe` that is to differ from the protocol's, such as {"temperature": 4,
+        "mix_weights": "base", "precision": "bfloat16", "channels_last": True, "accumulate": 4}.
+    workers
+        Processes that make the views ahead; the result does not depend on them. 0: they are made on the device.
     class_names
         Names of the classes of an (array, labels) pair in `test`, by label.
     device
@@ -180,7 +160,8 @@ def train(
     Raises
     ------
     ValueError
-        Unknown student or device; classes that do not match; a loss that is not finite.
+        Unknown student, protocol or device; values that do not fit; classes that do not match; a loss that is not
+        finite.
     OSError
         A log or checkpoint that could not be written, found before training.
 
@@ -192,38 +173,86 @@ def train(
     >>> ddoq.train(data, test=data, epochs=10, progress=False).accuracy
     100.0
     """
-    recipe = Recipe(student, seed, epochs, batch_size, lr, momentum, weight_decay)
     place = torch_device(device)
-    if checkpoint is not None:
-        _check_writable(Path(checkpoint))
+    for path in (checkpoint, log):
+        if path is not None:
+            _check_writable(Path(path))
     data = TrainingSet.of(dataset)
-    tested = None if test is None else open_test(test, data, class_names)
-    result = fit(recipe, data, tested, place=place, log=None if log is None else Path(log), progress=progress)
+    common = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+    recipe = recipe_for(protocol, student, data, seed, {**(settings or {}), **common})
+    targets, recipe = open_targets(teacher, labels, data, recipe, place)
+    tested = None if test is None else open_test(test, data, class_names, side=recipe.test_side(data.size))
+    left = checkpoint or log
+    state = None if left is None else _state(Path(left))
+    result = fit(
+        recipe,
+        data,
+        tested,
+        place=place,
+        log=None if log is None else Path(log),
+        targets=targets,
+        workers=workers,
+        state=state,
+        progress=progress,
+    )
     if checkpoint is not None:
         write_atomic(Path(checkpoint), _checkpoint(result, data))
+    if state is not None:
+        state.unlink(missing_ok=True)
     return result
 
 
 def fit(
-    recipe: Recipe, data: TrainingSet, test: HeldOut | None, *, place: torch.device, log: Path | None, progress: bool
+    recipe: Recipe,
+    data: TrainingSet,
+    test: HeldOut | None,
+    *,
+    place: torch.device,
+    log: Path | None,
+    progress: bool,
+    targets: Targets | None = None,
+    workers: int = 0,
+    state: Path | None = None,
 ) -> TrainResult:
-    """`train` on tensors: seed, build, fit, test, log."""
+    """`train` on tensors: seed, build, fit, test, log.
+
+    `state` is a file to go on from, which the caller removes; by default it lies beside the log while training lasts.
+    """
     if log is not None:
         _check_writable(log)
+    own = None if log is None or state is not None else _state(log)
     start = time.monotonic()
-    init, order = (int(state) for state in seed_sequence(recipe.seed, "train").generate_state(2))
+    init, order = (int(number) for number in seed_sequence(recipe.seed, "train").generate_state(2))
+    settings = recipe.settings(data, test, place, None if targets is None else targets.facts)
     deterministic = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
     with deterministic, _seeded(init, place):
         model = create_student(
             recipe.student, n_classes=len(data.class_names), channels=data.channels, image_size=data.size
         ).to(place)
-        losses = _descend(model, recipe, data, torch.Generator().manual_seed(order), place, progress)
-        model.eval()
-        accuracy = None if test is None else _accuracy(model, data, test, place)
-    result = TrainResult(accuracy, losses, time.monotonic() - start, recipe, model, data.mean, data.std)
+        if recipe.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        descent = Descent(model, recipe, data, order, place, targets)
+        descent.run(
+            workers=workers,
+            test=None if test is None else lambda: _accuracy(model, data, test, place),
+            state=state or own,
+            made_from=digest(settings),
+            progress=progress,
+        )
+    checks = tuple(descent.checks)
+    accuracy = checks[-1][1] if checks else None
+    seconds = time.monotonic() - start
+    result = TrainResult(accuracy, tuple(descent.losses), seconds, recipe, model, data.mean, data.std, checks)
     if log is not None:
-        write_log(log, recipe.settings(data, test, place), losses, accuracy, result.seconds)
+        write_log(log, settings, result.losses, accuracy, seconds, checks)
+    if own is not None:
+        own.unlink(missing_ok=True)
     return result
+
+
+def _state(path: Path) -> Path:
+    """Where a training's state lies while it is not finished."""
+    return path.with_name(f"{path.name}.state")
 
 
 def _check_writable(path: Path) -> None:
@@ -238,69 +267,15 @@ def _check_writable(path: Path) -> None:
         raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from error
 
 
-def _descend(
-    model: nn.Module, recipe: Recipe, data: TrainingSet, generator: torch.Generator, place: torch.device, progress: bool
-) -> tuple[float, ...]:
-    """Mean weighted loss of each epoch of SGD."""
-    images, labels, weights = (t.to(place) for t in (data.images, data.labels, data.weights))
-    normalise, loss_of = _Normalise(data, place), WeightedLoss()
-    optimizer = torch.optim.SGD(model.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
-    # a student without batch statistics may see a batch in blocks: the gradients add up to the same
-    statistics = any(isinstance(module, _BatchNorm) for module in model.modules())
-    block = len(images) if statistics or place.type != "cpu" else _block(images)
-    losses: list[float] = []
-    bar = tqdm(range(recipe.epochs), desc=f"train {recipe.student}", unit="epoch", leave=False, disable=not progress)
-    for epoch in bar:
-        if epoch == (recipe.epochs + 1) // 2:
-            optimizer.param_groups[0]["lr"] = recipe.lr / 10
-        total = torch.zeros((), device=place)
-        order = torch.randperm(len(images), generator=generator)
-        batches = list(torch.split(order, recipe.batch_size))
-        if statistics and len(batches) > 1 and len(batches[-1]) == 1:  # one image has no statistics
-            batches[-2:] = [torch.cat(batches[-2:])]
-        for batch in batches:
-            optimizer.zero_grad()
-            for part in torch.split(batch.to(place), block):
-                loss = loss_of(model(normalise(images[part])), labels[part], weights[part]) * (len(part) / len(batch))
-                loss.backward()
-                total += loss.detach() * len(batch)
-            optimizer.step()
-        losses.append(total.item() / len(images))
-        if not math.isfinite(losses[-1]):
-            raise ValueError(
-                f"training {recipe.student} stopped: the loss is {losses[-1]} in epoch {epoch + 1} of {recipe.epochs} "
-                f"(lr {recipe.lr}, seed {recipe.seed}); lower lr"
-            )
-        bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
-    optimizer.zero_grad()  # the caller's model comes without the last gradients
-    return tuple(losses)
-
-
 @torch.inference_mode()
 def _accuracy(model: nn.Module, data: TrainingSet, test: HeldOut, place: torch.device) -> float:
     """Percent of the test images whose greatest logit is that of their class."""
-    normalise = _Normalise(data, place)
-    block = _block(test.images) if place.type == "cpu" else 1024
+    normalise = Normalise(data.mean, data.std, place)
+    size = block(test.images) if place.type == "cpu" else 1024
     right = torch.zeros((), dtype=torch.int64, device=place)
-    for images, labels in zip(torch.split(test.images, block), torch.split(test.labels, block), strict=True):
+    for images, labels in zip(torch.split(test.images, size), torch.split(test.labels, size), strict=True):
         right += (model(normalise(images.to(place))).argmax(1) == labels.to(place)).sum()
     return 100 * right.item() / len(test.images)
-
-
-class _Normalise:
-    """uint8 images to float32 with the data set's mean and deviation taken out; a constant channel to 0."""
-
-    def __init__(self, data: TrainingSet, place: torch.device) -> None:
-        std = torch.where(data.std > 0, data.std, 1)
-        self.scale = (1 / (255 * std)).to(place)[:, None, None]
-        self.shift = (-data.mean / std).to(place)[:, None, None]
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return torch.addcmul(self.shift, images.float(), self.scale)
-
-
-def _block(images: Tensor) -> int:
-    return max(1, BLOCK_PIXELS // (images.shape[-1] * images.shape[-2]))
 
 
 @contextmanager

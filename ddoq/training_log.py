@@ -28,14 +28,21 @@ def conditions(place: torch.device) -> dict[str, Any]:
 
 
 def write_log(
-    path: Path, settings: Mapping[str, Any], losses: Sequence[float], accuracy: float | None, seconds: float
+    path: Path,
+    settings: Mapping[str, Any],
+    losses: Sequence[float],
+    accuracy: float | None,
+    seconds: float,
+    checks: Sequence[tuple[int, float]] = (),
 ) -> None:
-    """Write the log of a training that has ended: about EPOCHS of its epochs, and its result."""
+    """Write the log of a training that has ended: about EPOCHS of its epochs, all with a test, and its result."""
     step = max(1, len(losses) // EPOCHS)
-    shown = [epoch for epoch in range(1, len(losses) + 1) if epoch % step == 0 or epoch == len(losses)]
+    tested = {epoch: {"accuracy": right} for epoch, right in checks if epoch < len(losses)}
+    shown = [e for e in range(1, len(losses) + 1) if e % step == 0 or e == len(losses) or e in tested]
     lines: list[dict[str, Any]] = [{"settings": plain(settings), "machine": environment()["machine"]}]
-    lines += [{"epoch": epoch, "loss": losses[epoch - 1]} for epoch in shown]
-    lines += [{"result": {"accuracy": accuracy, "loss": losses[-1], "seconds": round(seconds, 3)}}]
+    lines += [{"epoch": epoch, "loss": losses[epoch - 1], **tested.get(epoch, {})} for epoch in shown]
+    best = max((right for _, right in checks), default=accuracy)
+    lines += [{"result": {"accuracy": accuracy, "best": best, "loss": losses[-1], "seconds": round(seconds, 3)}}]
     write_atomic(path, _sealed("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()))
 
 

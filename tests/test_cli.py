@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
     "distill": ddoq.distill,
     "fit": ddoq.fit,
+    "teacher": ddoq.train_teacher,
+    "label": ddoq.label,
     "train": ddoq.train,
     "evaluate": ddoq.evaluate,
     "weigh": ddoq.weigh,
@@ -162,6 +164,26 @@ def test_distill_train_evaluate(capsys: pytest.CaptureFixture[str], data: Path, 
     assert status == 0
     assert "2 x 2" in out
     assert call(capsys, "evaluate", *line[2:])[0] != 0
+
+
+def test_teacher_label_train(capsys: pytest.CaptureFixture[str], data: Path, run: Path, tmp_path: Path) -> None:
+    teacher, labels, log = tmp_path / "teacher.safetensors", tmp_path / "labels", tmp_path / "log.jsonl"
+    quick = ("--epochs", 2, "--no-progress", "--device", "cpu")
+    line = ("teacher", data, teacher, "--student", "convnet3", "--test", data, "--settings", "augment=crop", *quick)
+    status, out, _ = call(capsys, *line)
+    assert status == 0
+    assert "protocol teacher, epochs=2, augment=crop" in out
+    assert str(teacher) in out
+    status, out, err = call(capsys, "label", run, labels, "--teacher", teacher, "--epochs", 2, "--device", "cpu")
+    assert (status, out.strip()) == (0, str(labels)), err
+    assert "soft labels of 2 epochs x 6 images, 3 classes: 72 bytes" in err
+    base = ("train", run, "--test", data, "--protocol", "d4m", *quick)
+    for source in (("--labels", labels), ("--teacher", teacher, teacher)):
+        status, out, _ = call(capsys, *base, *source, "--settings", "mix_weights=base", "accumulate=1", "--log", log)
+        assert status == 0
+        assert "protocol d4m, epochs=2, accumulate=1, mix_weights=base" in out
+    assert "give teacher or labels" in one_line_error(call(capsys, *base))
+    assert "mix_wights" in one_line_error(call(capsys, *base, "--settings", "mix_wights=base"))
 
 
 def test_weigh(capsys: pytest.CaptureFixture[str], data: Path, run: Path, tmp_path: Path) -> None:

@@ -354,3 +354,27 @@ def test_loader_with_workers_and_pickle(tmp_path: Path) -> None:
     copy: DistilledDataset = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(copy.images, dataset.images)
     assert repr(copy) == repr(dataset)
+
+
+def test_sampler_draws_by_weight_and_is_reproducible() -> None:
+    small = DistilledDataset(
+        torch.zeros(4, 1, 8, 8, dtype=torch.uint8),
+        torch.tensor([0, 0, 1, 1]),
+        torch.tensor([30, 10, 20, 20]),
+        torch.tensor([1.5, 0.5, 0.0, 2.0], dtype=torch.float64),
+        class_names=("a", "b"),
+        mean=torch.zeros(1),
+        std=torch.ones(1),
+        manifest={},
+        weighting="density",
+        class_prior="balanced",
+    )
+    assert len(list(small.sampler())) == 4
+    sampler = small.sampler(num_samples=8000, seed=3)
+    first, second = list(sampler), list(sampler)
+    assert first == list(small.sampler(num_samples=8000, seed=3))
+    assert first != second
+    shares = torch.bincount(torch.tensor(first), minlength=4) / 2000
+    torch.testing.assert_close(shares, small.weights.float(), rtol=0, atol=0.08)
+    batch = next(iter(torch.utils.data.DataLoader(small, batch_size=3, sampler=small.sampler())))
+    assert batch[0].shape == (3, 1, 8, 8)

@@ -76,3 +76,44 @@ def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
         create_student("resnet18", n_classes=10, channels=3, image_size=32)
     with pytest.raises(ModuleNotFoundError, match="did you mean 'convnet3'"):
         create_student("ConvNet-3", n_classes=2, channels=1, image_size=8)
+
+
+@pytest.mark.parametrize(("size", "channels"), [(16, 1), (32, 3), (28, 1)])
+def test_convnet4_has_four_blocks(size: int, channels: int) -> None:
+    student = create_student("convnet4", n_classes=10, channels=channels, image_size=size)
+    assert [type(layer) for layer in student.features] == [nn.Conv2d, nn.GroupNorm, nn.ReLU, nn.AvgPool2d] * 4  # type: ignore[union-attr]
+    assert student(torch.zeros(2, channels, size, size)).shape == (2, 10)
+    with pytest.raises(ValueError, match="convnet4 needs images of at least 16"):
+        create_student("convnet4", n_classes=10, channels=channels, image_size=15)
+
+
+@needs_timm
+@pytest.mark.parametrize(
+    ("name", "size", "channels", "parameters"),
+    [
+        ("resnet18", 32, 3, 11_181_642),
+        ("mobilenetv2", 32, 3, 2_236_682),
+        ("efficientnet_b0", 32, 3, 4_020_358),
+        ("vit_tiny", 32, 1, None),
+        ("swin_tiny", 32, 3, None),
+    ],
+)
+def test_students_of_the_tables(name: str, size: int, channels: int, parameters: int | None) -> None:
+    student = create_student(name, n_classes=10, channels=channels, image_size=size)
+    assert student.eval()(torch.zeros(2, channels, size, size)).shape == (2, 10)
+    assert parameters in (None, sum(p.numel() for p in student.parameters()))
+
+
+@needs_timm
+@pytest.mark.parametrize(
+    ("name", "size", "patches"),
+    [("vit_tiny", 224, 14), ("vit_tiny", 64, 16), ("vit_small", 32, 16), ("swin_tiny", 112, 56), ("swin_tiny", 64, 32)],
+)
+def test_patches_suit_the_images(name: str, size: int, patches: int) -> None:
+    with torch.device("meta"):
+        import timm
+
+        from ddoq.students import SHORT, _size_arguments
+
+        student = timm.create_model(SHORT[name], img_size=size, **_size_arguments(name, size))
+    assert student.patch_embed.grid_size == (patches, patches)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +21,15 @@ import torch
 from torch import nn
 
 import ddoq
+from ddoq import _descent
+from ddoq._descent import Descent
+from ddoq.recipe import Recipe
 from ddoq.students import create_student
-from ddoq.train import Recipe, TrainResult, _descend, fit
+from ddoq.targets import Online
+from ddoq.teacher import open_teacher
+from ddoq.train import TrainResult, fit
 from ddoq.training_set import HeldOut, TrainingSet, open_test
+from ddoq.views import Views
 
 CPU = torch.device("cpu")
 
@@ -118,7 +128,7 @@ def test_same_seed_same_bits_and_no_global_seed_is_left() -> None:
 def test_blocks_give_the_gradient_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     data = replace(stripes(), weights=torch.linspace(0, 2, 12))
     whole = run(data)
-    monkeypatch.setattr(sys.modules["ddoq.train"], "BLOCK_PIXELS", 5 * 64)  # 12 images: 5, 5, 2
+    monkeypatch.setattr(_descent, "BLOCK_PIXELS", 5 * 64)  # 12 images: 5, 5, 2
     blocks = run(data)
     assert blocks.losses == pytest.approx(whole.losses, rel=1e-4)
     torch.testing.assert_close(state(blocks), state(whole), rtol=1e-3, atol=1e-5)
@@ -133,10 +143,10 @@ def test_batch_normalisation_sees_whole_batches(monkeypatch: pytest.MonkeyPatch)
             logits: torch.Tensor = super().forward(images)
             return logits
 
-    monkeypatch.setattr(sys.modules["ddoq.train"], "BLOCK_PIXELS", 64)
+    monkeypatch.setattr(_descent, "BLOCK_PIXELS", 64)
     data, recipe = stripes(), Recipe(epochs=1, batch_size=6)
     student = Student(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 3))
-    _descend(student, recipe, data, torch.Generator().manual_seed(0), CPU, False)
+    Descent(student, recipe, data, 0, CPU).run(progress=False)
     assert sizes == [6, 6]
 
 
@@ -147,9 +157,10 @@ def test_single_last_image_joins_the_batch_before_only_for_batch_statistics(laye
     # as at the end of resnet18: one value per channel and image
     student = nn.Sequential(nn.AdaptiveAvgPool2d(1), layer, nn.Flatten(), nn.Linear(1, 3))
     recipe = Recipe(epochs=1, batch_size=4)
-    losses = _descend(student, recipe, stripes(9), torch.Generator().manual_seed(0), CPU, False)
+    descent = Descent(student, recipe, stripes(9), 0, CPU)
+    descent.run(progress=False)
     assert seen == sizes
-    assert math.isfinite(losses[0])
+    assert math.isfinite(descent.losses[0])
 
 
 def test_weight_zero_is_absent() -> None:
@@ -222,7 +233,7 @@ def test_files_that_cannot_be_written_are_found_before_training(
     def no_training(*arguments: object) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr(sys.modules["ddoq.train"], "_descend", no_training)
+    monkeypatch.setattr(Descent, "run", no_training)
     (tmp_path / "file").write_text("mine")
     for path in (tmp_path / "file" / "a", tmp_path / "file" / "a" / "b", tmp_path):
         with pytest.raises(OSError, match="cannot write: ") as caught:
@@ -295,3 +306,231 @@ def test_bad_settings(settings: dict[str, float]) -> None:
 def test_bad_dataset() -> None:
     with pytest.raises(TypeError, match=r"ddoq\.load.*list"):
         ddoq.train([1, 2, 3], progress=False)  # type: ignore[arg-type]
+
+
+class Flat(nn.Module):
+    """A linear student, whose gradient is easy to write down; it counts the images of each pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 3)
+        self.passes: list[int] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.passes.append(len(images))
+        logits: torch.Tensor = self.linear(images.flatten(1))
+        return logits
+
+
+def descent(recipe: Recipe, data: TrainingSet, student: nn.Module | None = None) -> Descent:
+    torch.manual_seed(0)
+    return Descent(student or Flat(), recipe, data, 0, CPU)
+
+
+@pytest.mark.parametrize(("mix_weights", "mixed"), [("mixed", True), ("base", False)])
+def test_weights_of_mixed_images_by_hand(mix_weights: str, mixed: bool) -> None:
+    """Each label by its share of the pixels, all by the mixed image's weight, divided by the number of images."""
+    data = replace(stripes(), weights=torch.linspace(0.1, 2, 12))
+    recipe = Recipe(epochs=1, mix="cutmix", mix_weights=mix_weights, lr=0.0)  # type: ignore[arg-type]
+    training = descent(recipe, data)
+    view = Views(data, recipe, CPU)(0, torch.arange(12))
+    assert view.share is not None
+    assert view.partner is not None
+    logits = training.model((view.images - 0.2) / 0.2)
+    own, other = (
+        nn.functional.cross_entropy(logits, data.labels[rows], reduction="none") for rows in (view.index, view.partner)
+    )
+    weights = data.weights
+    if mixed:
+        weights = view.share * weights + (1 - view.share) * data.weights[view.partner]
+    wanted = (weights * (view.share * own + (1 - view.share) * other)).sum() / 12
+    training.run(progress=False)
+    assert training.losses[0] == pytest.approx(wanted.item(), rel=1e-4)
+
+
+def test_soft_labels_are_weighted_alike() -> None:
+    """KL at the temperature, without its square."""
+    data = replace(stripes(), weights=torch.linspace(0.1, 2, 12))
+    recipe = Recipe(epochs=1, lr=0.0, temperature=4.0)
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    targets = Online(open_teacher(teacher, data, CPU), recipe, data.images)
+    training = descent(recipe, data)
+    training = Descent(training.model, recipe, data, 0, CPU, targets)
+    images = data.images.float() / 255
+    student = training.model((images - 0.2) / 0.2)
+    with torch.no_grad():
+        p = (teacher(images) / 4).softmax(1)
+        wanted = (data.weights * (p * (p.log() - (student / 4).log_softmax(1))).sum(1)).sum() / 12
+    training.run(progress=False)
+    assert training.losses[0] == pytest.approx(wanted.item(), rel=1e-3, abs=1e-6)
+
+
+def test_accumulation_is_the_step_of_the_whole_batch() -> None:
+    whole, parts = (descent(Recipe(epochs=3, batch_size=10, accumulate=n, lr=0.1), stripes()) for n in (1, 4))
+    whole.run(progress=False)
+    parts.run(progress=False)
+    assert parts.model.passes == [3, 3, 3, 1, 1, 1] * 3  # type: ignore[union-attr,operator]
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
+    for one, other in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_parts_of_batch_statistics_have_two_images() -> None:
+    student = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 3))
+    sizes: list[int] = []
+    student[1].register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    descent(Recipe(epochs=1, batch_size=5, accumulate=4), stripes(11), student).run(progress=False)
+    assert sizes == [2, 3, 2, 2, 2]  # 5 and 6 images: the last alone joins those before
+
+
+@pytest.mark.parametrize(("optimizer", "kind"), [("sgd", "SGD"), ("adam", "Adam"), ("adamw", "AdamW")])
+def test_optimisers(optimizer: str, kind: str) -> None:
+    recipe = Recipe(optimizer=optimizer, lr=0.1, momentum=0.8, weight_decay=0.3, decay_1d=False)  # type: ignore[arg-type]
+    training = descent(recipe, stripes())
+    assert type(training.optimizer).__name__ == kind
+    decayed, others = training.optimizer.param_groups
+    assert [group["weight_decay"] for group in (decayed, others)] == [0.3, 0]
+    assert [p.ndim for p in decayed["params"]] == [2]
+    assert [p.ndim for p in others["params"]] == [1]
+    assert (decayed["momentum"] if kind == "SGD" else decayed["betas"][0]) == 0.8
+
+
+def test_looks_on_the_way_are_told_apart_from_the_last() -> None:
+    data = stripes()
+    result = run(data, held_out(stripes(30, seed=1)), epochs=30, check_from=0.3)
+    assert [epoch for epoch, _ in result.checks] == [20, 30]
+    assert result.accuracy == result.checks[-1][1]
+    assert result.best == max(accuracy for _, accuracy in result.checks)
+    assert "best of 2 looks" in str(result)
+
+
+def test_a_look_changes_nothing() -> None:
+    data = stripes()
+    looked, blind = (run(data, held_out(data), epochs=30, check_from=share) for share in (0.0, 1.0))
+    assert torch.equal(state(looked), state(blind))
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"optimizer": "adamw", "mix": "cutmix", "augment": ("crop",), "check_from": 0.0}]
+)
+def test_resumes_after_any_epoch_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]
+) -> None:
+    """Killed between an epoch's state on disk and the next; the student draws random numbers too."""
+    data, test = stripes(), held_out(stripes(seed=1))
+
+    class Dropping(Flat):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(nn.functional.dropout(images, 0.3, self.training))
+
+    monkeypatch.setattr(sys.modules["ddoq.train"], "create_student", lambda *names, **options: Dropping())
+    monkeypatch.setattr(_descent, "STATE_SECONDS", 0.0)
+    whole = run(data, test, epochs=12, batch_size=5, **settings)
+    save = Descent._save
+    for stop in (1, 7, 11):
+        log = tmp_path / f"{stop}.jsonl"
+
+        def killed(self: Descent, path: Path, made_from: str, stop: int = stop) -> None:
+            save(self, path, made_from)
+            if len(self.losses) == stop:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Descent, "_save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(data, test, log, epochs=12, batch_size=5, **settings)
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith(str(stop))] == [f"{stop}.jsonl.state"]
+        monkeypatch.setattr(Descent, "_save", save)
+        again = run(data, test, log, epochs=12, batch_size=5, **settings)
+        looks = sum(epoch > stop for epoch, _ in whole.checks)
+        assert sum(again.model.passes) == 12 * (12 - stop + looks)  # type: ignore[arg-type]
+        assert again.losses == whole.losses
+        assert again.checks == whole.checks
+        assert torch.equal(state(again), state(whole))
+        assert log.exists()
+        assert not log.with_name(f"{log.name}.state").exists()
+
+
+def test_state_of_another_training_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_descent, "STATE_SECONDS", 0.0)
+    data, log = stripes(), tmp_path / "log.jsonl"
+    whole = run(data, epochs=3)
+
+    def killed(self: Descent, path: Path, made_from: str) -> None:
+        save(self, path, made_from)
+        raise KeyboardInterrupt
+
+    save = Descent._save
+    with monkeypatch.context() as patch:
+        patch.setattr(Descent, "_save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(data, log=log, epochs=3, seed=1)
+    assert run(data, log=log, epochs=3).losses == whole.losses
+
+
+KILLED = """
+import sys, numpy, torch, ddoq
+from ddoq import _descent
+torch.set_num_threads(1)
+_descent.STATE_SECONDS = 0.0
+images = numpy.random.default_rng(0).integers(0, 255, (40, 8, 8), numpy.uint8)
+data = ddoq.open_data((images, ["x", "y"] * 20))
+ddoq.train(data, epochs=int(sys.argv[2]), device="cpu", checkpoint=sys.argv[1], progress=False)
+"""
+
+
+def test_killed_training_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    """Kill -9, and once more from the command that was killed."""
+
+    def start(path: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", KILLED, str(path), "60"])
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start(whole).wait(60) == 0
+    process = start(killed)
+    left = tmp_path / "killed.state"
+    deadline = time.monotonic() + 60
+    while not left.exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait(60)
+    assert left.exists()
+    assert not killed.exists()
+    assert start(killed).wait(60) == 0
+    assert killed.read_bytes() == whole.read_bytes()
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("settings", [{"precision": "bfloat16"}, {"channels_last": True}])
+def test_mixed_precision_and_channels_last_train_alike(settings: dict[str, object]) -> None:
+    data = stripes()
+    plain, other = run(data, epochs=3), run(data, epochs=3, **settings)
+    assert other.losses == pytest.approx(plain.losses, rel=0.05)
+    assert all(p.dtype == torch.float32 for p in other.model.parameters())
+
+
+def test_same_seed_same_accuracy_under_a_protocol_with_everything(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (20, 8, 8), np.uint8)
+    data = ddoq.open_data((images, ["x", "y"] * 10))
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    options: dict[str, Any] = {"protocol": "rded", "teacher": teacher, "test": data, "epochs": 12, "progress": False}
+    first, again = (ddoq.train(data, seed=5, device="cpu", **options) for _ in range(2))
+    assert first.checks == again.checks
+    assert torch.equal(state(first), state(again))
+    log = tmp_path / "log.jsonl"
+    ddoq.train(data, seed=5, device="cpu", log=log, **options)
+    settings = json.loads(log.read_text().splitlines()[0])["settings"]
+    assert "another machine" in settings["elsewhere"]
+    assert settings["labels"]["made"] == "online"
+    assert settings["protocol"] == "rded, epochs=12"
+    result = json.loads(log.read_text().splitlines()[-2])["result"]
+    assert (result["accuracy"], result["best"]) == (first.accuracy, first.best)
+
+
+def test_test_images_are_the_centres_of_larger_ones() -> None:
+    """Resize(256), CenterCrop(224) is the centre of the image resized to 256."""
+    train = stripes(size=14)
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 20, 20), np.uint8)
+    test = open_test((pixels, ["a", "b", "c"]), train, side=Recipe(test_crop=True).test_side(14))
+    assert test.images.shape == (3, 1, 14, 14)
+    larger = open_test((pixels, ["a", "b", "c"]), stripes(size=16))
+    assert torch.equal(test.images, larger.images[..., 1:15, 1:15])

@@ -58,7 +58,9 @@ def label_names(names: Mapping[int, str] | None, count: int) -> dict[int, str] |
     return given or None
 
 
-def match_labels(class_names: Sequence[str], names: Mapping[int, str], model: str) -> list[int]:
+def match_labels(
+    class_names: Sequence[str], names: Mapping[int, str], model: str, what: str = "diffusion model"
+) -> list[int]:
     """The label of each class in a model whose labels have these names (synonyms separated by commas).
 
     A class is the label of the same name, or that of the same synonyms, or the one with a synonym in common; a WordNet
@@ -89,17 +91,15 @@ def match_labels(class_names: Sequence[str], names: Mapping[int, str], model: st
         if not found:
             some = ", ".join(map(repr, list(names.values())[:10]))
             unknown = sum(not find(other) for other in class_names)
-            raise ValueError(
-                f"the diffusion model does not know class {name!r} ({unknown} unknown in all); it knows {some} ..."
-            )
+            raise ValueError(f"the {what} does not know class {name!r} ({unknown} unknown in all); it knows {some} ...")
         if len(found) > 1:
             raise ValueError(
-                f"labels {found[0]} and {found[1]} of the diffusion model are both called {name!r}: tell them apart in "
+                f"labels {found[0]} and {found[1]} of the {what} are both called {name!r}: tell them apart in "
                 f"the id2label of {model}, or name the class by a synonym that one of them has"
             )
         if found[0] in labels:
             other = class_names[labels.index(found[0])]
-            raise ValueError(f"classes {other!r} and {name!r} are both label {found[0]} of the diffusion model")
+            raise ValueError(f"classes {other!r} and {name!r} are both label {found[0]} of the {what}")
         labels += found
     return labels
 

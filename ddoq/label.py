@@ -1,0 +1,193 @@
+"""Soft labels, stored: a teacher's logits of every view that a student will see.
+
+    out/labels.json                  what they were made of, and how
+    out/epoch-00000.safetensors ...  logits float16 (n, C); or probabilities float16 and indices (n, k) of the k largest
+
+A view depends on (seed, epoch, image) alone (`views`), so a stored label is that of the very view that a student sees.
+A folder with fewer epochs than a student has is a bounded pool, used again and again, as in LPLD.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ddoq._device import torch_device
+from ddoq._tensors import read_tensors, write_tensors
+from ddoq.data import ImageData
+from ddoq.distilled import DistilledDataset
+from ddoq.files import RunError, clean, digest, plain, write_atomic
+from ddoq.protocols import LABELS, ProtocolName, recipe_for
+from ddoq.recipe import Recipe
+from ddoq.targets import ABOUT, epoch_file, read_about, source
+from ddoq.teacher import open_teacher
+from ddoq.training_set import TrainingSet
+from ddoq.views import Views
+
+Store = Literal["float16", "topk"]
+
+
+def label(
+    dataset: DistilledDataset | ImageData,
+    teacher: Any,
+    out: str | PathLike[str],
+    *,
+    protocol: ProtocolName = "d4m",
+    epochs: int | None = None,
+    store: Store = "float16",
+    top_k: int = 10,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> Path:
+    """Store a teacher's soft labels of every view that a protocol's students will see, for `ddoq.train(labels=out)`.
+
+    The size is printed before it starts. Called again, it makes the epochs that are missing.
+
+    Parameters
+    ----------
+    dataset
+        What `ddoq.load` or `ddoq.open_data` returns.
+    teacher
+        A checkpoint of `ddoq teacher`, a folder with timm's config.json and weights, the name of a pretrained timm
+        model, or a torch module; a sequence of them gives the mean of their logits.
+    out
+        The folder; made if absent.
+    protocol
+        Whose views: its crops, flips and mixes.
+    epochs
+        Of views. Default: the protocol's. Fewer than a student's are used again and again.
+    store
+        "float16": all logits. "topk": the `top_k` largest probabilities at the protocol's temperature and their
+        classes; what they leave of 1 is spread evenly over the others.
+    top_k
+        Probabilities that "topk" keeps.
+    seed
+        Of the views. Students of any seed train on them.
+    settings
+        Settings of the protocol that differ, as for `ddoq.train`: only those of the views and the temperature count.
+    device
+        "auto" (a CUDA GPU if there is one), "cpu", "cuda", or a GPU by number such as "cuda:1".
+    progress
+        Say the size and show a progress bar on stderr.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        A teacher that does not know a class, or settings that do not fit.
+    ddoq.run.RunError
+        The folder holds other labels, or a damaged file.
+    OSError
+        Too little room on the disk.
+
+    Examples
+    --------
+    >>> import ddoq, tempfile
+    >>> images, labels = torch.zeros(4, 8, 8, dtype=torch.uint8).numpy(), ["x", "y"] * 2
+    >>> data, out = ddoq.open_data((images, labels)), tempfile.mkdtemp()
+    >>> teacher = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
+    >>> folder = ddoq.label(data, teacher, out, epochs=2, progress=False)
+    >>> ddoq.train(data, labels=folder, protocol="d4m", epochs=2, progress=False).recipe.protocol
+    'd4m, epochs=2'
+    """
+    place = torch_device(device)
+    data = TrainingSet.of(dataset)
+    recipe = recipe_for(protocol, "convnet3", data, seed, {**(settings or {}), "epochs": epochs})
+    if LABELS.get(protocol) == "hard":
+        raise ValueError(f"protocol {protocol!r} trains on hard labels: it has no use for soft ones")
+    if store not in ("float16", "topk"):
+        raise ValueError(f"store must be 'float16' or 'topk', got {store!r}")
+    if not 1 <= top_k <= len(data.class_names) and store == "topk":
+        raise ValueError(f"top_k must lie between 1 and the {len(data.class_names)} classes, got {top_k}")
+    count = 1 if recipe.still else recipe.epochs
+    opened = open_teacher(teacher, data, place)
+    about = plain(
+        {
+            **source(recipe, data, store),
+            "teacher": opened.name,
+            "store": store,
+            "top_k": top_k if store == "topk" else None,
+            "class_names": data.class_names,
+            "epochs": count,
+        }
+    )
+    folder = Path(out)
+    _begin(folder, about)
+    left = [epoch for epoch in range(count) if not _there(folder, epoch, digest(about))]
+    size = label_bytes(len(data.images), len(data.class_names), len(left), about["top_k"])
+    kept = f"the {top_k} largest of " if store == "topk" else ""
+    if progress:
+        print(
+            f"soft labels of {len(left)} epochs x {len(data.images)} images, {kept}{len(data.class_names)} classes: "
+            f"{_readable(size)} in {folder}",
+            file=sys.stderr,
+        )
+    if size > (free := shutil.disk_usage(folder).free):
+        raise OSError(f"the soft labels need {_readable(size)} and {folder} has {_readable(free)}: use store='topk'")
+    views = Views(data, recipe, place)
+    for epoch in tqdm(left, desc="label", unit="epoch", leave=False, disable=not progress):
+        view = views(epoch, torch.arange(len(data.images)))
+        write_tensors(epoch_file(folder, epoch), _kept(opened(view.images), recipe, about), digest(about), {})
+    return folder
+
+
+def label_bytes(n: int, classes: int, epochs: int, top_k: int | None = None) -> int:
+    """Bytes of the labels of n images; the files' heads add less than 1,000 bytes an epoch.
+
+    >>> label_bytes(10_000, 1000, 300), label_bytes(10_000, 1000, 300, 10)   # ImageNet-1K, 10 images per class
+    (6000000000, 120000000)
+    """
+    index = 2 if classes <= 1 << 15 else 4
+    return epochs * n * (2 * classes if top_k is None else top_k * (2 + index))
+
+
+def _kept(logits: Tensor, recipe: Recipe, about: Mapping[str, Any]) -> dict[str, Tensor]:
+    if about["store"] == "float16":
+        return {"logits": logits.half()}
+    probabilities, indices = (logits / recipe.temperature).softmax(1).topk(about["top_k"])
+    narrow = torch.int16 if logits.shape[1] <= 1 << 15 else torch.int32
+    return {"probabilities": probabilities.half(), "indices": indices.to(narrow)}
+
+
+def _begin(folder: Path, about: Mapping[str, Any]) -> None:
+    """Make the folder, or find it made of the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    clean(folder)
+    if (folder / ABOUT).exists():
+        found = read_about(folder)
+        other = [name for name in about if found.get(name) != about[name]]
+        if other:
+            raise RunError(f"{folder} holds labels of other {', '.join(other)}: choose another folder")
+    else:
+        write_atomic(folder / ABOUT, json.dumps(about, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def _there(folder: Path, epoch: int, made_from: str) -> bool:
+    return read_tensors(epoch_file(folder, epoch), made_from) is not None
+
+
+def _readable(size: float) -> str:
+    """A number of bytes.
+
+    >>> _readable(6e9), _readable(640)
+    ('6.0 GB', '640 bytes')
+    """
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size:.0f} bytes"

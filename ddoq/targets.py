@@ -1,0 +1,134 @@
+"""Soft labels as a training takes them: from a teacher as it goes, or from a folder that `ddoq.label` wrote."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from ddoq._tensors import read_tensors
+from ddoq.files import RunError, digest, plain
+from ddoq.protocols import LABELS
+from ddoq.recipe import Recipe
+from ddoq.teacher import Teacher, open_teacher
+from ddoq.training_set import TrainingSet
+from ddoq.views import View
+
+ABOUT = "labels.json"  # what the labels in a folder are labels of
+SoftTarget = Tensor | tuple[Tensor, Tensor]
+
+
+class Targets(Protocol):
+    """Soft labels of views: `kind` for `ddoq.WeightedLoss`, `facts` for the log."""
+
+    kind: Literal["logits", "topk"]
+    facts: dict[str, Any]
+
+    def __call__(self, view: View) -> SoftTarget:
+        """The targets of a view's images."""
+        ...
+
+
+class Online:
+    """The teacher's logits of each view as it comes; those of images that never change, once."""
+
+    kind: Literal["logits", "topk"] = "logits"
+
+    def __init__(self, teacher: Teacher, recipe: Recipe, images: Tensor) -> None:
+        self.teacher = teacher
+        self.facts: dict[str, Any] = {"made": "online", "teacher": teacher.name}
+        self.whole = teacher(images) if recipe.still else None
+
+    def __call__(self, view: View) -> SoftTarget:
+        """Logits (b, C)."""
+        return self.teacher(view.images) if self.whole is None else self.whole[view.index]
+
+
+class Stored:
+    """Labels of a folder that `label` wrote."""
+
+    def __init__(self, folder: Path, place: torch.device) -> None:
+        self.folder, self.place = folder, place
+        self.about = read_about(folder)
+        self.kind: Literal["logits", "topk"] = "topk" if self.about["store"] == "topk" else "logits"
+        self.made_from = digest(self.about)
+        self.facts: dict[str, Any] = {"made": "stored", **self.about}
+        self.loaded: tuple[int, dict[str, Tensor]] | None = None
+
+    def __call__(self, view: View) -> SoftTarget:
+        """Logits (b, C), or the largest probabilities and their classes (b, k)."""
+        if self.loaded is None or self.loaded[0] != view.epoch:
+            found = read_tensors(epoch_file(self.folder, view.epoch), self.made_from)
+            if found is None:
+                raise RunError(f"{self.folder} has no labels of epoch {view.epoch}: finish it with ddoq label")
+            self.loaded = view.epoch, {name: tensor.to(self.place) for name, tensor in found[0].items()}
+        tensors = self.loaded[1]
+        if self.kind == "logits":
+            return tensors["logits"][view.index].float()
+        return tensors["probabilities"][view.index].float(), tensors["indices"][view.index].long()
+
+
+def open_targets(
+    teacher: Any, labels: str | PathLike[str] | None, data: TrainingSet, recipe: Recipe, place: torch.device
+) -> tuple[Targets | None, Recipe]:
+    """The soft labels that a training asks for, and its recipe with the views that they are of; None: hard labels.
+
+    ValueError where the protocol takes other labels, or those in the folder are of other images or views.
+    """
+    if teacher is not None and labels is not None:
+        raise ValueError("give teacher, for labels online, or labels, which are stored: not both")
+    soft = teacher is not None or labels is not None
+    takes = LABELS.get(recipe.name)
+    if takes == "soft" and not soft:
+        raise ValueError(f"protocol {recipe.name!r} trains on soft labels: give teacher or labels")
+    if takes == "hard" and soft:
+        raise ValueError(f"protocol {recipe.name!r} trains on hard labels: leave out teacher and labels")
+    if labels is None:
+        online = Online(open_teacher(teacher, data, place), recipe, data.images.to(place)) if soft else None
+        return online, recipe
+    stored = Stored(Path(labels), place)
+    count = stored.about["epochs"]
+    seen = replace(recipe, view_seed=stored.about["views"].get("seed"))
+    if not recipe.still and count < recipe.epochs:
+        seen = replace(seen, label_epochs=count if recipe.label_epochs is None else min(count, recipe.label_epochs))
+    wanted = plain(source(seen, data, stored.about["store"]))
+    if stored.about["class_names"] != list(data.class_names):
+        raise ValueError(f"the labels in {labels} are of other classes: {stored.about['class_names']!r:.200}")
+    for name, value in wanted.items():
+        if stored.about[name] != value:
+            raise ValueError(
+                f"the labels in {labels} are of other {name}: {stored.about[name]!r:.200} there, {value!r:.200} here"
+            )
+    return stored, seen
+
+
+def source(recipe: Recipe, data: TrainingSet, store: str) -> dict[str, Any]:
+    """What labels are labels of."""
+    moments = [data.mean.tolist(), data.std.tolist()] if "dsa" in recipe.augment else None
+    return {
+        "images": data.images_fingerprint,
+        "views": recipe.views,
+        "mean and deviation": moments,
+        "temperature": recipe.temperature if store == "topk" else None,
+    }
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    try:
+        about = json.loads((folder / ABOUT).read_bytes())
+        if not isinstance(about, dict) or not {"views", "images", "store", "epochs", "class_names"} <= about.keys():
+            raise ValueError("other content")
+    except FileNotFoundError:
+        raise RunError(f"{folder} has no {ABOUT}: make the labels with ddoq label") from None
+    except ValueError as error:
+        raise RunError(f"{folder / ABOUT} is damaged ({error}): choose another folder") from None
+    return about
+
+
+def epoch_file(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch-{epoch:05d}.safetensors"

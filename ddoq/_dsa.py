@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddoq.augment import _means
+from ddoq.augment import means
 
 NUMBERS = 4  # one for the operation, three for its amounts
 FLIP, SCALE, ROTATE, CROP, CUTOUT = 0.5, 1.2, 15.0, 0.125, 0.5
@@ -38,7 +38,7 @@ def _color(x: Tensor, u: Tensor) -> Tensor:
     x = x + (bright - 0.5) * BRIGHTNESS
     grey = x.mean(1, keepdim=True)
     x = (x - grey) * (saturation * SATURATION) + grey
-    mean = _means(x)
+    mean = means(x)
     return (x - mean) * (contrast + CONTRAST) + mean
 
 

@@ -84,7 +84,7 @@ def jitter(images: Tensor, u: Tensor, strength: float = 0.4) -> Tensor:
     for step in range(3):
         grey = _grey(images)
         result = images
-        for number, target in enumerate((torch.zeros_like(grey), _means(grey), grey)):
+        for number, target in enumerate((torch.zeros_like(grey), means(grey), grey)):
             changed = torch.lerp(images, target.expand_as(images), amounts[:, number])
             result = torch.where(order[:, step] == number, changed, result)
         images = result
@@ -132,6 +132,6 @@ def _grey(images: Tensor) -> Tensor:
     return (red * _GREY[0] + green * _GREY[1] + blue * _GREY[2])[:, None]
 
 
-def _means(images: Tensor) -> Tensor:
-    """Mean of each image (b, 1, 1, 1), summed in an order that does not depend on the batch."""
-    return torch.stack([image.mean() for image in images])[:, None, None, None]
+def means(images: Tensor) -> Tensor:
+    """Mean of each image (b, 1, 1, 1), in float64: its float32 does not depend on the order of the sum, nor the batch."""
+    return images.flatten(1).double().mean(1).float()[:, None, None, None]

@@ -34,6 +34,7 @@ from ddoq.training_set import TrainingSet
 from ddoq.views import Views
 
 Store = Literal["float16", "topk"]
+BATCH = 256  # images whose views are made at once
 
 
 def label(
@@ -141,8 +142,9 @@ def label(
         raise OSError(f"the soft labels need {_readable(size)} and {folder} has {_readable(free)}: use store='topk'")
     views = Views(data, recipe, place)
     for epoch in tqdm(left, desc="label", unit="epoch", leave=False, disable=not progress):
-        view = views(epoch, torch.arange(len(data.images)))
-        write_tensors(epoch_file(folder, epoch), _kept(opened(view.images), recipe, about), digest(about), {})
+        batches = torch.split(torch.arange(len(data.images)), BATCH)  # of any size: a view is the same in all
+        logits = torch.cat([opened(views(epoch, batch).images) for batch in batches])
+        write_tensors(epoch_file(folder, epoch), _kept(logits, recipe, about), digest(about), {})
     return folder
 
 

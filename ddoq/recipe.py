@@ -31,6 +31,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 OPERATIONS = ("shuffle", "crop", "flip", "jitter", "lighting", "dsa")
 DSA = "color_crop_cutout_flip_scale_rotate"
+REMARKS = {"rd3": " (from secondary sources)"}  # that a protocol's name never goes without
 SILENT = ("student", "seed", "view_seed", "name", "published")  # fields that are no settings of a protocol
 ELSEWHERE = "another machine, version or number of threads changes last bits, and so the accuracy a little"
 
@@ -106,7 +107,7 @@ class Recipe:
         changed = [
             f"{name}={_text(getattr(self, name))}" for name in names if getattr(self, name) != getattr(base, name)
         ]
-        return ", ".join([self.name, *changed])
+        return ", ".join([self.name + REMARKS.get(self.name, ""), *changed])
 
     @property
     def still(self) -> bool:

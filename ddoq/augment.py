@@ -133,5 +133,5 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def means(images: Tensor) -> Tensor:
-    """Mean of each image (b, 1, 1, 1), in float64: its float32 does not depend on the order of the sum, nor the batch."""
+    """Mean of each image (b, 1, 1, 1); summed in float64, so that the batch decides none of its bits."""
     return images.flatten(1).double().mean(1).float()[:, None, None, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import math
 import signal
@@ -534,3 +535,18 @@ def test_test_images_are_the_centres_of_larger_ones() -> None:
     assert test.images.shape == (3, 1, 14, 14)
     larger = open_test((pixels, ["a", "b", "c"]), stripes(size=16))
     assert torch.equal(test.images, larger.images[..., 1:15, 1:15])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
+@pytest.mark.parametrize(
+    ("student", "settings"),
+    [("resnet10t", {"precision": "bfloat16", "channels_last": True, "accumulate": 3}), ("test_vit", {"accumulate": 2})],
+)
+def test_timm_students_train_under_a_soft_protocol(student: str, settings: dict[str, object]) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (20, 32, 32, 3), np.uint8)
+    data = ddoq.open_data((images, ["x", "y"] * 10))
+    teacher = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 2))
+    options: dict[str, Any] = {"protocol": "d4m", "batch_size": 9, "epochs": 2, "device": "cpu", "progress": False}
+    result = ddoq.train(data, student, teacher=teacher, test=data, settings=settings, **options)
+    assert all(map(math.isfinite, result.losses))
+    assert result.accuracy is not None

@@ -100,9 +100,9 @@ def open_targets(
     if stored.about["class_names"] != list(data.class_names):
         raise ValueError(f"the labels in {labels} are of other classes: {stored.about['class_names']!r:.200}")
     for name, value in wanted.items():
-        if stored.about[name] != value:
+        if stored.about.get(name) != value:
             raise ValueError(
-                f"the labels in {labels} are of other {name}: {stored.about[name]!r:.200} there, {value!r:.200} here"
+                f"the labels in {labels} are of other {name}: {stored.about.get(name)!r:.200} there, {value!r:.200} here"
             )
     return stored, seen
 

@@ -26,7 +26,7 @@ from ddoq._tensors import read_tensors, write_tensors
 from ddoq.data import ImageData
 from ddoq.distilled import DistilledDataset
 from ddoq.files import RunError, clean, digest, plain, write_atomic
-from ddoq.protocols import LABELS, ProtocolName, recipe_for
+from ddoq.protocols import ONLY_HARD, ProtocolName, recipe_for
 from ddoq.recipe import Recipe
 from ddoq.targets import ABOUT, epoch_file, read_about, source
 from ddoq.teacher import open_teacher
@@ -109,7 +109,7 @@ def label(
     place = torch_device(device)
     data = TrainingSet.of(dataset)
     recipe = recipe_for(protocol, "convnet3", data, seed, {**(settings or {}), "epochs": epochs})
-    if LABELS.get(protocol) == "hard":
+    if protocol in ONLY_HARD:
         raise ValueError(f"protocol {protocol!r} trains on hard labels: it has no use for soft ones")
     if store not in ("float16", "topk"):
         raise ValueError(f"store must be 'float16' or 'topk', got {store!r}")

@@ -41,7 +41,7 @@ from typing import Any, Literal
 
 import torch
 
-from ddoq.recipe import SILENT, Recipe
+from ddoq.recipe import GIVEN, Recipe
 from ddoq.training_set import TrainingSet
 
 ProtocolName = Literal["dc", "dsa", "d4m", "rded", "rd3", "hard", "teacher"]
@@ -77,7 +77,7 @@ def recipe_for(
     values = _VALUES[protocol](_Setting(student, len(data.images), counts.tolist(), data.size))
     base = Recipe(student, seed, name=protocol, **values)
     given = {name: value for name, value in (changes or {}).items() if value is not None}
-    unknown = set(given) - {f.name for f in fields(Recipe) if f.name not in SILENT}
+    unknown = set(given) - {f.name for f in fields(Recipe) if f.name not in GIVEN}
     if unknown:
         raise ValueError(f"{sorted(unknown)[0]!r} is no setting of a protocol: see ddoq.recipe.Recipe")
     return replace(base, **given, published=base)
@@ -114,6 +114,7 @@ _SOFT = {
     "optimizer": "adamw",
     "augment": ("crop", "flip"),
     "mix": "cutmix",
+    "labels": "soft",
     "temperature": 20.0,
     "test_crop": True,
 }
@@ -176,4 +177,4 @@ _VALUES: dict[str, Callable[[_Setting], dict[str, Any]]] = {
     "teacher": _teacher,
 }
 PROTOCOLS = tuple(_VALUES)
-LABELS = {"d4m": "soft", "rded": "soft", "rd3": "soft", "hard": "hard", "teacher": "hard"}  # what only these take
+ONLY_HARD = ("hard", "teacher")  # protocols that take no soft labels

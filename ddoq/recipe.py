@@ -32,7 +32,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 OPERATIONS = ("shuffle", "crop", "flip", "jitter", "lighting", "dsa")
 DSA = "color_crop_cutout_flip_scale_rotate"
 REMARKS = {"rd3": " (from secondary sources)"}  # that a protocol's name never goes without
-SILENT = ("student", "seed", "view_seed", "name", "published")  # fields that are no settings of a protocol
+SILENT = ("student", "seed", "view_seed", "name", "published")  # fields that are no part of a protocol
+GIVEN = (*SILENT, "labels")  # fields that are no settings: what a training is given decides them
 ELSEWHERE = "another machine, version or number of threads changes last bits, and so the accuracy a little"
 
 
@@ -68,6 +69,7 @@ class Recipe:
     mix_alpha: float = 1.0
     mix_probability: float = 1.0
     mix_weights: MixWeights = "mixed"
+    labels: Literal["hard", "soft"] = "hard"
     temperature: float = 1.0
     label_epochs: int | None = None
     test_crop: bool = False
@@ -162,7 +164,7 @@ class Recipe:
         settings = {
             "protocol": self.protocol,
             **{f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "published")},
-            "labels": "hard" if targets is None else dict(targets),
+            "soft_labels": None if targets is None else dict(targets),
             "class_names": list(data.class_names),
             "training_images": len(data.images),
             "training_set": data.fingerprint,
@@ -183,7 +185,7 @@ def read_settings(texts: Sequence[str]) -> dict[str, Any]:
     {'temperature': 4.0, 'augment': ('crop', 'flip'), 'test_crop': False, 'mix': 'none'}
     """
     values: dict[str, Any] = {}
-    kinds = {f.name: str(f.type) for f in fields(Recipe) if f.name not in SILENT}
+    kinds = {f.name: str(f.type) for f in fields(Recipe) if f.name not in GIVEN}
     for text in texts:
         name, equals, value = text.partition("=")
         if name not in kinds or not equals:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ddoq._tensors import read_tensors
 from ddoq.files import RunError, digest, plain
-from ddoq.protocols import LABELS
+from ddoq.protocols import ONLY_HARD
 from ddoq.recipe import Recipe
 from ddoq.teacher import Teacher, open_teacher
 from ddoq.training_set import TrainingSet
@@ -83,11 +83,11 @@ def open_targets(
     if teacher is not None and labels is not None:
         raise ValueError("give teacher, for labels online, or labels, which are stored: not both")
     soft = teacher is not None or labels is not None
-    takes = LABELS.get(recipe.name)
-    if takes == "soft" and not soft:
+    if recipe.labels == "soft" and not soft:
         raise ValueError(f"protocol {recipe.name!r} trains on soft labels: give teacher or labels")
-    if takes == "hard" and soft:
+    if recipe.name in ONLY_HARD and soft:
         raise ValueError(f"protocol {recipe.name!r} trains on hard labels: leave out teacher and labels")
+    recipe = replace(recipe, labels="soft" if soft else "hard")
     if labels is None:
         online = Online(open_teacher(teacher, data, place), recipe, data.images.to(place)) if soft else None
         return online, recipe
@@ -100,10 +100,9 @@ def open_targets(
     if stored.about["class_names"] != list(data.class_names):
         raise ValueError(f"the labels in {labels} are of other classes: {stored.about['class_names']!r:.200}")
     for name, value in wanted.items():
-        if stored.about.get(name) != value:
-            raise ValueError(
-                f"the labels in {labels} are of other {name}: {stored.about.get(name)!r:.200} there, {value!r:.200} here"
-            )
+        there = stored.about.get(name)
+        if there != value:
+            raise ValueError(f"the labels in {labels} are of other {name}: {there!r:.200} there, {value!r:.200} here")
     return stored, seen
 
 

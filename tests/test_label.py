@@ -214,7 +214,7 @@ def test_dc_with_soft_labels_has_temperature_1_and_asks_the_teacher_once(tmp_pat
     model.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
     online = ddoq.train(data(), teacher=model, epochs=4, **QUIET)
     assert calls == [20]
-    assert online.recipe.protocol == "dc, epochs=4"
+    assert online.recipe.protocol == "dc, epochs=4, labels=soft"
     assert online.recipe.temperature == 1
     images = torch.as_tensor(data().images(range(20))).float() / 255
     with torch.no_grad():

@@ -36,7 +36,15 @@ def has(recipe: Recipe, **values: Any) -> None:
 
 SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
 ADAMW = {"optimizer": "adamw", "lr": 0.001, "weight_decay": 0.01, "decay_1d": False, "momentum": 0.9}
-SOFT = {**ADAMW, "epochs": 300, "mix": "cutmix", "mix_alpha": 1.0, "temperature": 20.0, "test_crop": True}
+SOFT = {
+    **ADAMW,
+    "labels": "soft",
+    "epochs": 300,
+    "mix": "cutmix",
+    "mix_alpha": 1.0,
+    "temperature": 20.0,
+    "test_crop": True,
+}
 RDED = {**SOFT, "augment": ("shuffle", "crop", "flip"), "schedule": "smoothed", "check_from": 0.8}
 PATCHES = {"patches": 2, "crop_scale": 0.5}
 
@@ -168,7 +176,8 @@ def test_every_value_is_in_the_settings() -> None:
     data = images(size=8)
     settings = recipe.settings(data, None, torch.device("cpu"), {"made": "online", "teacher": "T"})
     assert settings["protocol"] == "d4m"
-    assert settings["labels"] == {"made": "online", "teacher": "T"}
+    assert settings["labels"] == "soft"
+    assert settings["soft_labels"] == {"made": "online", "teacher": "T"}
     assert {f.name for f in fields(Recipe)} - set(settings) == {"name", "published"}
     assert "another machine" in settings["elsewhere"]
 
@@ -178,8 +187,9 @@ def test_unknown_names() -> None:
         of("d4")
     with pytest.raises(ValueError, match="'temprature' is no setting"):
         of("dc", changes={"temprature": 3})
-    with pytest.raises(ValueError, match="'student' is no setting"):
-        of("dc", changes={"student": "resnet50"})
+    for name in ("student", "labels"):
+        with pytest.raises(ValueError, match=f"'{name}' is no setting"):
+            of("dc", changes={name: "soft"})
 
 
 @pytest.mark.parametrize(

@@ -521,7 +521,7 @@ def test_same_seed_same_accuracy_under_a_protocol_with_everything(tmp_path: Path
     ddoq.train(data, seed=5, device="cpu", log=log, **options)
     settings = json.loads(log.read_text().splitlines()[0])["settings"]
     assert "another machine" in settings["elsewhere"]
-    assert settings["labels"]["made"] == "online"
+    assert settings["soft_labels"]["made"] == "online"
     assert settings["protocol"] == "rded, epochs=12"
     result = json.loads(log.read_text().splitlines()[-2])["result"]
     assert (result["accuracy"], result["best"]) == (first.accuracy, first.best)

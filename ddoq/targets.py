@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -42,11 +43,16 @@ class Online:
     def __init__(self, teacher: Teacher, recipe: Recipe, images: Tensor) -> None:
         self.teacher = teacher
         self.facts: dict[str, Any] = {"made": "online", "teacher": teacher.name}
-        self.whole = teacher(images) if recipe.still else None
+        self.still, self.images = recipe.still, images
+
+    @cached_property
+    def whole(self) -> Tensor:
+        """Logits (n, C) of the images as they are."""
+        return self.teacher(self.images)
 
     def __call__(self, view: View) -> SoftTarget:
         """Logits (b, C)."""
-        return self.teacher(view.images) if self.whole is None else self.whole[view.index]
+        return self.whole[view.index] if self.still else self.teacher(view.images)
 
 
 class Stored:

@@ -81,13 +81,16 @@ def open_teacher(teacher: Any, data: TrainingSet, place: torch.device) -> Teache
         A checkpoint of `ddoq teacher` or `ddoq.train` (a .safetensors file); a folder with timm's config.json and
         weights; the name or hub id of a pretrained timm model, such as "resnet18.tv_in1k", for which alone a hub is
         contacted; or a module that gives logits of images float32 (b, c, s, s) in [0, 1], in the order of the set's
-        classes. Classes of the others are matched by name; they may know more than the set has.
+        classes. Classes of the others are matched by name; they may know more than the set has. What this function has
+        opened comes back as it is.
 
     Raises
     ------
     ValueError
         A file or model that is no teacher of these classes or images.
     """
+    if isinstance(teacher, Teacher):
+        return teacher
     given = [teacher] if isinstance(teacher, str | PathLike | nn.Module) else list(teacher)
     if not given:
         raise ValueError("teacher names no network")

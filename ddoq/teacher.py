@@ -49,7 +49,7 @@ class Teacher:
     Attributes
     ----------
     name
-        What each network is, with the hash of its weights.
+        What each network is, and the start of the sha256 of its weights.
     """
 
     def __init__(self, members: Sequence[_Member], n_classes: int) -> None:
@@ -99,7 +99,7 @@ def open_teacher(teacher: Any, data: TrainingSet, place: torch.device) -> Teache
 
 def _open(teacher: Any, data: TrainingSet, place: torch.device) -> _Member:
     if isinstance(teacher, nn.Module):
-        named = f"{type(teacher).__name__} ({_weights_hash(teacher)})"
+        named = f"{type(teacher).__name__}@{_weights_hash(teacher)}"
         return _Member(teacher.to(place).eval(), lambda images: images, None, None, named)
     path = Path(teacher)
     if path.suffix == ".safetensors":
@@ -133,7 +133,7 @@ def _checkpoint(path: Path, data: TrainingSet, place: torch.device) -> _Member:
     model.load_state_dict(weights)
     columns = torch.tensor([facts["class_names"].index(name) for name in data.class_names], device=place)
     normalise = Normalise(torch.tensor(facts["mean"]), torch.tensor(facts["std"]), place)
-    named = f"{facts['student']} ({_weights_hash(model)})"
+    named = f"{facts['student']}@{_weights_hash(model)}"
     return _Member(model.to(place).eval(), normalise, columns, facts["image_size"], named)
 
 
@@ -160,7 +160,7 @@ def _timm(name: str, data: TrainingSet, place: torch.device) -> _Member:
     )
     side = about["input_size"][-1] if about.get("fixed_input_size") else None
     normalise = Normalise(mean, std, place)
-    return _Member(model.to(place).eval(), normalise, columns, side, f"{name} ({_weights_hash(model)})")
+    return _Member(model.to(place).eval(), normalise, columns, side, f"{name}@{_weights_hash(model)}")
 
 
 def _channels(values: Sequence[float], channels: int) -> Tensor:
@@ -173,4 +173,4 @@ def _weights_hash(model: nn.Module) -> str:
     for name, tensor in sorted(model.state_dict().items()):
         sha.update(name.encode())
         sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return f"sha256 {sha.hexdigest()[:16]}"
+    return sha.hexdigest()[:12]

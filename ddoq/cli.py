@@ -315,6 +315,8 @@ def _evaluate(arguments: list[str]) -> None:
         "run": Option(tuple[Path, ...], "RUN", "Run folders that ddoq distill made, or folders of class folders."),
         "test": Option(str, help=f"{FOLDER_OR_NPZ} Its classes are matched by name."),
         "data": Option(str | None),
+        "teacher": Option(tuple[str, ...] | None, help=TEACHERS),
+        "settings": SETTINGS,
         "save": Option(tuple[str, ...]),
     }
     chosen = _parse("evaluate", arguments, [ddoq.evaluate, table], options)
@@ -322,6 +324,7 @@ def _evaluate(arguments: list[str]) -> None:
     if wrong := [file for file in files if Path(file).suffix not in (".json", ".csv", ".tex")]:
         raise ValueError(f"--save {wrong[0]} must end with .json, .csv or .tex")
     test, data = read_data(chosen.pop("test"), "test"), chosen.pop("data")
+    chosen["settings"] = _settings(chosen["settings"])
     evaluation = ddoq.evaluate(test=test, data=data and read_data(data), **chosen)
     for file in files:
         evaluation.save(file)

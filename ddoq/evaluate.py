@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,20 @@ from tqdm import tqdm
 
 from ddoq import agreement
 from ddoq._device import torch_device
-from ddoq.compared import Compared, Entry, Given, Training, full_entries, open_compared
+from ddoq.compared import Compared, Entry, Given, full_entries, open_compared
 from ddoq.distilled import DistilledDataset, Weighting
 from ddoq.evaluation import ANY, FULL
 from ddoq.evaluation import Evaluation as Evaluation
 from ddoq.evaluation import Row as Row
 from ddoq.files import digest
+from ddoq.protocols import ProtocolName, recipe_for
+from ddoq.recipe import Recipe
 from ddoq.students import create_student
-from ddoq.train import Recipe, fit
+from ddoq.targets import Targets, open_targets
+from ddoq.teacher import Teacher, open_teacher
+from ddoq.train import fit
 from ddoq.training_log import logged_accuracy
-from ddoq.training_set import HeldOut, open_test
+from ddoq.training_set import HeldOut, TrainingSet, open_test
 
 TABLE = "evaluation.json"
 
@@ -47,9 +52,13 @@ def evaluate(
     students: Sequence[str] = ("convnet3",),
     weightings: Sequence[Weighting] = ("uniform", "density"),
     seeds: int = 3,
-    epochs: int = 300,
-    batch_size: int = 256,
-    lr: float = 0.01,
+    protocol: ProtocolName = "dc",
+    teacher: Any = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+    workers: int = 0,
     class_names: Sequence[str] | None = None,
     logs: Path | None = None,
     device: str = "auto",
@@ -57,8 +66,7 @@ def evaluate(
 ) -> Evaluation:
     """Train students on distilled sets and tabulate their accuracies on a test set: last epoch, mean, deviation, n.
 
-    The defaults are protocol "dc" (see `ddoq.train`); every row names its protocol. Called again, it reads the
-    trainings that are done.
+    Every row names its protocol, with what differs from it. Called again, it reads the trainings that are done.
 
     Parameters
     ----------
@@ -78,17 +86,27 @@ def evaluate(
         Also measure, every so many epochs, how far the gradient on each set is from that on `data`, under every
         weighting (`ddoq.agreement`): one more training per distillation and student, whose log `ddoq.report` draws.
     students
-        "convnet3" or names of timm models.
+        "convnet3", "convnet4" or names of timm models.
     weightings
         "uniform", "density", "sqrt", "reencoded": a row each. Where they give the same weights, one row, called "any".
     seeds
         Trainings per distillation, with seeds 0, 1, ...
+    protocol
+        "dc", "dsa", "d4m", "rded", "rd3" or "hard": see `ddoq.protocols`. All images of `data` have the recipe of the
+        first set.
+    teacher
+        For soft labels, of the random images too: a checkpoint of `ddoq teacher`, a folder with timm's config.json and
+        weights, the name of a pretrained timm model, or a torch module; several are averaged.
     epochs
-        Passes over a set.
+        Passes over a set. Default, here and below: the protocol's.
     batch_size
         Images per step.
     lr
-        Learning rate of SGD; a tenth of it in the second half.
+        Learning rate, of which the protocol's schedule takes a share.
+    settings
+        Other settings that are to differ from the protocol's, as for `ddoq.train`.
+    workers
+        Processes that make the views ahead; no result depends on them.
     class_names
         Names of the classes of (array, labels) pairs in `test` and `data`, by label.
     logs
@@ -124,40 +142,77 @@ def evaluate(
         raise ValueError("full_data=True needs data, the full data set")
     if gradients is not None and (data is None or gradients < 1):
         raise ValueError("gradients, a number of epochs of at least 1, needs data, the full data set")
+    if gradients is not None and protocol != "dc":
+        raise ValueError("gradients are measured along protocol 'dc' alone")
     place = torch_device(device)
     sets = open_compared(run, None if logs is None else Path(logs))
     first = sets[0].first
     for student in students:  # a wrong name is found now, not after hours
         with torch.random.fork_rng([]):
             create_student(student, n_classes=len(first.class_names), channels=first.channels, image_size=first.size)
-    tested = open_test(test, first, class_names)
+    changes = {**(settings or {}), "epochs": epochs, "batch_size": batch_size, "lr": lr}
+    usual = recipe_for(protocol, students[0], first, 0, changes)
+    tested = open_test(test, first, class_names, side=usual.test_side(first.size))
+    opened = None if teacher is None else open_teacher(teacher, first, place)
     plan = [] if data is None else list(full_entries(sets, data, full_data, class_names, seeds))
     plan += [entry for each in sets for entry in each.entries(weightings, seeds)]
     least = min(entry.images for entry in plan)
     plan.sort(key=lambda entry: least if entry.name == FULL else entry.images)
-    rows = []
+    how = _How(protocol, changes, opened, first, {"place": place, "progress": progress, "workers": workers})
     total = len(students) * sum(len(group) for entry in plan for group in entry.trainings)
     with tqdm(total=total, desc="evaluate", unit="training", disable=not progress) as bar:
-        for student in students:
-            for entry in plan:
-                bar.set_postfix_str(f"{entry.name}, {entry.weighting}, {student}")
-                accuracies = []
-                for training in [training for group in entry.trainings for training in group]:
-                    recipe = Recipe(student, training.seed, epochs, batch_size, lr)
-                    accuracies.append(_accuracy(recipe, entry, training, tested, place, progress))
-                    bar.update()
-                images, distillations = entry.images, len(entry.trainings)
-                row = (entry.name, entry.weighting, student, recipe.protocol, images, tuple(accuracies), distillations)
-                rows.append(Row(*row))
+        rows = [how.row(entry, student, tested, bar) for student in students for entry in plan]
     notes = _notes(sets, plan, weightings)
     if gradients is not None:
         options = {"weightings": weightings, "every": gradients, "class_names": class_names, "device": device}
-        options.update(epochs=epochs, batch_size=batch_size, lr=lr, progress=progress)
+        options.update(epochs=usual.epochs, batch_size=usual.batch_size, lr=usual.lr, progress=progress)
         notes += [note for student in students for each in sets for note in _gradients(each, data, student, options)]
     evaluation = Evaluation(tuple(rows), len(tested.images), tuple(notes))
     for folder in dict.fromkeys(folder for each in sets for folder in each.logs if folder is not None):
         evaluation.save(folder / TABLE)
     return evaluation
+
+
+@dataclass(frozen=True)
+class _How:
+    """How every student is trained: protocol, what differs from it, teacher, the first set, options of `fit`."""
+
+    protocol: str
+    changes: Mapping[str, Any]
+    teacher: Teacher | None
+    first: TrainingSet
+    options: Mapping[str, Any]
+
+    def row(self, entry: Entry, student: str, test: HeldOut, bar: Any) -> Row:
+        """Make all trainings of a row."""
+        bar.set_postfix_str(f"{entry.name}, {entry.weighting}, {student}")
+        accuracies = []
+        for training in [training for group in entry.trainings for training in group]:
+            data = training.data()
+            like = self.first if entry.name == FULL else data
+            recipe = recipe_for(self.protocol, student, like, training.seed, self.changes)
+            targets, recipe = open_targets(self.teacher, None, data, recipe, self.options["place"])
+            named = recipe.protocol if self.teacher is None else f"{recipe.protocol}, teacher {self.teacher.name}"
+            log = None
+            if training.logs is not None:
+                log = training.logs / log_name(entry.name, entry.weighting, student, named, training.seed)
+            accuracies.append(self._accuracy(recipe, data, test, targets, log))
+            bar.update()
+        distillations = len(entry.trainings)
+        return Row(entry.name, entry.weighting, student, named, entry.images, tuple(accuracies), distillations)
+
+    def _accuracy(
+        self, recipe: Recipe, data: TrainingSet, test: HeldOut, targets: Targets | None, log: Path | None
+    ) -> float:
+        """Accuracy of one training, read from its log if that is whole and of the same settings."""
+        if log is not None:
+            facts = None if targets is None else targets.facts
+            logged = logged_accuracy(log, recipe.settings(data, test, self.options["place"], facts))
+            if logged is not None:
+                return logged
+        accuracy = fit(recipe, data, test, log=log, targets=targets, **self.options).accuracy
+        assert accuracy is not None
+        return accuracy
 
 
 def log_name(name: str, weighting: str, student: str, protocol: str, seed: int) -> str:
@@ -192,18 +247,3 @@ def _gradients(each: Compared, data: Any, student: str, options: Mapping[str, An
             found = agreement.gradient_agreement(member, data, student=student, log=log, **options)
             which = f", distillation {d + 1}" * (len(each.members) > 1)
             yield f"{each.name}{which}, {student}, {len(member)} images: {found}"
-
-
-def _accuracy(
-    recipe: Recipe, entry: Entry, training: Training, test: HeldOut, place: torch.device, progress: bool
-) -> float:
-    """Accuracy of one training, read from its log if that is whole and of the same settings."""
-    data, log = training.data(), None
-    if training.logs is not None:
-        log = training.logs / log_name(entry.name, entry.weighting, recipe.student, recipe.protocol, recipe.seed)
-        logged = logged_accuracy(log, recipe.settings(data, test, place))
-        if logged is not None:
-            return logged
-    accuracy = fit(recipe, data, test, place=place, log=log, progress=progress).accuracy
-    assert accuracy is not None
-    return accuracy

@@ -6,6 +6,7 @@ import csv
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import ddoq
+from ddoq._descent import Descent
 from ddoq.compared import full_entries, open_compared
 from ddoq.distilled import DistilledDataset
 from ddoq.evaluation import Evaluation, Row
@@ -302,3 +304,33 @@ def test_table_json_csv_and_latex(tmp_path: Path) -> None:
     assert tex.count("&") == 11 * 7  # the head and six rows of twelve columns
     with pytest.raises(ValueError, match="must end with"):
         table.save(tmp_path / "table.xlsx")
+
+
+def test_protocols_with_a_teacher(run: Path) -> None:
+    """Every row, random and all images too, has the teacher's labels; the same is not trained twice, another is."""
+    teacher = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    options: dict[str, Any] = {"data": digits(), "full_data": True, "seeds": 1, "protocol": "d4m", **QUICK}
+    table = ddoq.evaluate(run, digits(True), teacher=teacher, **options)
+    (protocol,) = {row.protocol for row in table.rows}
+    assert protocol.startswith("d4m, epochs=1, teacher Sequential@")
+    assert {row.set for row in table.rows} >= {"random subset", "full data", "decode"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Descent, "run", None)
+        assert ddoq.evaluate(run, digits(True), teacher=teacher, **options).rows == table.rows
+    alone = ddoq.train(ddoq.load(run, weighting="density"), test=digits(True), teacher=teacher, protocol="d4m", **QUICK)
+    (row,) = [row for row in table.rows if (row.set, row.weighting) == ("decode", "density")]
+    assert row.accuracies == (alone.accuracy,)
+    with pytest.raises(ValueError, match="soft labels: give teacher"):
+        ddoq.evaluate(run, digits(True), **options)
+    with pytest.raises(ValueError, match=r"'rded' is defined for 1, 10 or 50"):
+        ddoq.evaluate(run, digits(True), teacher=teacher, **{**options, "protocol": "rded"})
+    with pytest.raises(ValueError, match="protocol 'dc' alone"):
+        ddoq.evaluate(run, digits(True), teacher=teacher, gradients=1, **options)
+
+
+def test_soft_labels_are_named_where_a_protocol_takes_both(run: Path) -> None:
+    teacher = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    changes = {"mix": "cutmix", "mix_weights": "base"}
+    table = ddoq.evaluate(run, digits(True), teacher=teacher, settings=changes, seeds=1, **QUICK)
+    assert "labels=soft" in table.rows[0].protocol
+    assert "mix=cutmix, mix_weights=base" in table.rows[0].protocol

@@ -24,6 +24,7 @@ from torch import nn
 import ddoq
 from ddoq import _descent
 from ddoq._descent import Descent
+from ddoq.protocols import PROTOCOLS, ProtocolName
 from ddoq.recipe import Recipe
 from ddoq.students import create_student
 from ddoq.targets import Online
@@ -550,3 +551,17 @@ def test_timm_students_train_under_a_soft_protocol(student: str, settings: dict[
     result = ddoq.train(data, student, teacher=teacher, test=data, settings=settings, **options)
     assert all(map(math.isfinite, result.losses))
     assert result.accuracy is not None
+
+
+@pytest.mark.parametrize("protocol", [name for name in PROTOCOLS if name != "teacher"])
+@pytest.mark.parametrize("size", [16, 36])
+def test_every_protocol_trains_on_colour_and_grey(protocol: ProtocolName, size: int) -> None:
+    random = np.random.default_rng(0)
+    for channels in (1, 3):
+        images = random.integers(0, 255, (20, size, size, channels), np.uint8)
+        data = ddoq.open_data((images, ["x", "y"] * 10), channels=channels)
+        soft = protocol in ("d4m", "rded", "rd3")
+        teacher = nn.Sequential(nn.Flatten(), nn.Linear(size * size * channels, 2)) if soft else None
+        result = ddoq.train(data, protocol=protocol, teacher=teacher, epochs=1, device="cpu", progress=False)
+        assert math.isfinite(result.losses[0])
+        assert result.recipe.protocol.endswith("epochs=1")

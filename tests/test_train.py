@@ -418,12 +418,16 @@ def test_a_look_changes_nothing() -> None:
 def test_resumes_after_any_epoch_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]
 ) -> None:
-    """Killed between an epoch's state on disk and the next; the student draws random numbers too."""
+    """Killed between an epoch's state on disk and the next; the student has statistics and draws random numbers."""
     data, test = stripes(), held_out(stripes(seed=1))
 
     class Dropping(Flat):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(1)
+
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return super().forward(nn.functional.dropout(images, 0.3, self.training))
+            return super().forward(nn.functional.dropout(self.norm(images), 0.3, self.training))
 
     monkeypatch.setattr(sys.modules["ddoq.train"], "create_student", lambda *names, **options: Dropping())
     monkeypatch.setattr(_descent, "STATE_SECONDS", 0.0)

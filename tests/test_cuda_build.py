@@ -1,0 +1,151 @@
+"""The CUDA part where there is no GPU: build, import, why not in words, and the table of cuBLAS's symbols."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+import ddoq
+import ddoq.cuda
+from ddoq import _backend
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILT = _backend.cuda_module()
+needs_build = pytest.mark.skipif(isinstance(BUILT, str), reason=str(BUILT))
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+
+
+def machine(
+    monkeypatch: pytest.MonkeyPatch, problem: str | None, driver: int, *devices: tuple[str, int, int, int]
+) -> None:
+    """Pretend that the CUDA part, built for CUDA 13.0, finds this."""
+    monkeypatch.delenv("DDOQ_DISABLE_CUDA", raising=False)
+    module = SimpleNamespace(look=lambda: (problem, driver, 13000, devices))
+    monkeypatch.setattr(_backend, "cuda_module", lambda: module)
+    monkeypatch.setattr(ddoq.cuda, "ModuleType", SimpleNamespace)
+
+
+def test_why_not_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, "insufficient", 0)
+    assert ddoq.cuda.why_not() == "this machine has no NVIDIA driver"
+    machine(monkeypatch, "insufficient", 12040)
+    assert "the NVIDIA driver is for CUDA 12.4 and this build for 13.0: update" in str(ddoq.cuda.why_not())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    machine(monkeypatch, "no CUDA-capable device is detected", 13000)
+    assert "no device (CUDA_VISIBLE_DEVICES is ''): no CUDA-capable" in str(ddoq.cuda.why_not())
+    assert not ddoq.cuda.is_available()
+    assert ddoq.cuda.describe().startswith("no: ")
+    with pytest.raises(RuntimeError, match="CUDA cannot be used: the NVIDIA driver shows no device"):
+        ddoq.cuda.usable()
+
+
+def test_a_gpu_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, None, 13010, ("Some GPU", 9, 0, 80 << 30))
+    assert ddoq.cuda.why_not() is None
+    assert ddoq.cuda.is_available()
+    assert ddoq.cuda.describe() == "Some GPU (sm_90, 80 GiB); CUDA 13.0, driver for 13.1"
+
+
+def test_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, None, 13010, ("Some GPU", 9, 0, 80 << 30))
+    monkeypatch.setenv("DDOQ_DISABLE_CUDA", "1")
+    assert ddoq.info()["cuda"] == "no: DDOQ_DISABLE_CUDA is set"
+
+
+def test_a_build_without_cuda_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DDOQ_DISABLE_CUDA", raising=False)
+    monkeypatch.setitem(sys.modules, "ddoq._cuda", None)
+    monkeypatch.delattr(ddoq, "_cuda", raising=False)
+    _backend.cuda_module.cache_clear()
+    try:
+        assert "built without CUDA: install it again where nvcc is found" in str(ddoq.cuda.why_not())
+    finally:
+        _backend.cuda_module.cache_clear()
+
+
+@needs_build
+def test_import_is_silent_and_asks_no_driver() -> None:
+    done = python("import ddoq, ddoq.cuda, sys; assert 'ddoq._cuda' not in sys.modules; from ddoq import _cuda")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@needs_build
+def test_what_the_machine_has() -> None:
+    assert isinstance(BUILT, ModuleType)
+    problem, driver, runtime, devices = BUILT.look()
+    assert runtime >= 12000
+    assert driver >= 0
+    assert (problem is None) == (len(devices) > 0)
+
+
+def fake_library(folder: Path, *functions: str) -> str:
+    """A shared library with functions of these names."""
+    source, path = folder / "fake.c", folder / "libfake.so"
+    source.write_text("".join(f"int {name}(void) {{ return 0; }}\n" for name in functions))
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", path, source], check=True)
+    return str(path)
+
+
+SYMBOLS = (
+    "cublasCreate_v2",
+    "cublasDestroy_v2",
+    "cublasGetVersion_v2",
+    "cublasSetStream_v2",
+    "cublasSetWorkspace_v2",
+    "cublasGemmEx",
+    "cublasGemmStridedBatchedEx",
+    "cublasGetStatusString",
+)
+LOAD = "import sys; from ddoq import _cuda; _cuda.load_cublas(*sys.argv[1:])"
+
+
+def load(*paths: str) -> str:
+    """The last line of stderr of a process of its own: what is loaded stays."""
+    done = subprocess.run([sys.executable, "-c", LOAD, *paths], capture_output=True, text=True, check=False)
+    return (done.stderr.splitlines() or [""])[-1]
+
+
+@needs_build
+def test_cublas_is_what_has_all_symbols(tmp_path: Path) -> None:
+    missing = load("/no/such/libcublas.so.13")
+    assert (
+        missing.startswith("ImportError: cuBLAS cannot be loaded: /no/such/libcublas.so.13: cannot open") or not missing
+    )
+    assert load(fake_library(tmp_path, *SYMBOLS)) == ""
+
+
+@needs_build
+@pytest.mark.skipif(load() == "" if not isinstance(BUILT, str) else False, reason="this machine has a cuBLAS")
+def test_a_library_that_lacks_a_symbol_is_named(tmp_path: Path) -> None:
+    path = fake_library(tmp_path, *SYMBOLS[:5])
+    assert f"{path} has no cublasGemmEx; libcublas.so.13: cannot open shared object file" in load(path)
+    (tmp_path / "other").mkdir()
+    assert load(path, fake_library(tmp_path / "other", *SYMBOLS)) == ""
+
+
+@needs_build
+def test_bad_arguments_of_the_loader() -> None:
+    module: Any = BUILT
+    with pytest.raises(TypeError, match="a path must be a str"):
+        module.load_cublas(3)
+    with pytest.raises(TypeError, match="at most 32 paths"):
+        module.load_cublas(*["x"] * 33)
+
+
+@pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs the sources")
+def test_a_build_that_must_have_cuda_says_that_there_is_no_nvcc() -> None:
+    environment = {"DDOQ_BUILD_CUDA": "1", "CUDACXX": "", "CUDA_HOME": "", "CUDA_PATH": "", "PATH": "/nowhere"}
+    command = [sys.executable, "setup.py", "--name"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "DDOQ_BUILD_CUDA=1, but there is no nvcc" in done.stderr

@@ -51,7 +51,7 @@ if os.environ.get("DDOQ_SANITIZE"):
     LINK += SANITIZE
 
 # Of one CUDA source: the fit's arithmetic is that of its model in NumPy, which has no fused multiply-add.
-NVCC_FILE_FLAGS = {"fit.cu": ["-fmad=false"]}
+NVCC_FILE_FLAGS = {"fit.cu": ["-fmad=false"], "rows.cu": ["-fmad=false"]}
 CUDA_ARCHS = "80,86,89,90,100,120"
 CUDA_CACHE = Path("build", "cuda")  # compiled CUDA sources by the hash of all that goes into them
 

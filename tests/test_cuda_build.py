@@ -103,7 +103,6 @@ SYMBOLS = (
     "cublasSetStream_v2",
     "cublasSetWorkspace_v2",
     "cublasGemmEx",
-    "cublasGemmStridedBatchedEx",
     "cublasGetStatusString",
 )
 LOAD = "import sys; from ddoq import _cuda; _cuda.load_cublas(*sys.argv[1:])"

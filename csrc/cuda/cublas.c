@@ -36,7 +36,6 @@ static bool fill(void *library, const char *path, char *text, size_t size)
         {&found.set_stream, "cublasSetStream_v2"},
         {&found.set_workspace, "cublasSetWorkspace_v2"},
         {&found.gemm, "cublasGemmEx"},
-        {&found.gemm_batched, "cublasGemmStridedBatchedEx"},
         {&found.status_name, "cublasGetStatusString"},
     };
     _Static_assert(sizeof symbols / sizeof *symbols * sizeof(void *) == sizeof table, "every function has its symbol");

@@ -20,11 +20,6 @@ struct ddoq_cublas {
     int (*gemm)(ddoq_cublas_handle handle, int op_a, int op_b, int m, int n, int k, const void *alpha, const void *a,
                 cudaDataType type_a, int lda, const void *b, cudaDataType type_b, int ldb, const void *beta, void *c,
                 cudaDataType type_c, int ldc, int compute, int algorithm);
-    /* The same for matrices that lie so many elements apart. */
-    int (*gemm_batched)(ddoq_cublas_handle handle, int op_a, int op_b, int m, int n, int k, const void *alpha,
-                        const void *a, cudaDataType type_a, int lda, long long stride_a, const void *b,
-                        cudaDataType type_b, int ldb, long long stride_b, const void *beta, void *c,
-                        cudaDataType type_c, int ldc, long long stride_c, int batch, int compute, int algorithm);
     const char *(*status_name)(int status);
 };
 

@@ -2,6 +2,7 @@
 #include "python/arguments.h"
 
 #include "cuda/cublas.h"
+#include "python/cuda_quantize.h"
 
 /* ---- functions ---- */
 
@@ -52,6 +53,8 @@ static PyMethodDef methods[] = {
     {"look", cuda_look, METH_NOARGS, PyDoc_STR("look(): what the runtime, the driver and the devices are.")},
     {"load_cublas", (PyCFunction)(void (*)(void))cuda_load_cublas, METH_FASTCALL,
      PyDoc_STR("load_cublas(*paths): load cuBLAS, unless that is done.")},
+    {"quantize_classes", (PyCFunction)(void (*)(void))ddoq_cuda_quantize_classes, METH_FASTCALL,
+     PyDoc_STR("quantize_classes(...): see _cuda.pyi.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -57,6 +57,7 @@ def build(folder: Path) -> Path:
     macros = ["-DNPY_TARGET_VERSION=NPY_2_0_API_VERSION", "-DNPY_NO_DEPRECATED_API=NPY_2_0_API_VERSION"]
     common = ["-O2", "-g", "-fPIC", "-ffp-contract=off", "-pthread", *os.environ.get("EMULATOR_FLAGS", "").split()]
     names = [*sorted((ROOT / "csrc/cuda").glob("*.c")), *sorted((ROOT / "csrc/python").glob("cuda_*.c"))]
+    names = [name for name in names if "loss" not in name.name]
     names += [ROOT / "csrc/python" / name for name in ("arguments.c", "arrays.c")]
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -72,7 +73,9 @@ def build(folder: Path) -> Path:
         subprocess.run([*command, *common, *include, "-c", source, "-o", target], check=True)
         return str(target)
 
-    names += [ROOT / "csrc/cuda" / name for name in KERNELS] + [HERE / "fibers.cpp", HERE / "runtime.cpp"]
+    names += [ROOT / "csrc/cuda" / name for name in KERNELS] + [
+        HERE / name for name in ("fibers.cpp", "runtime.cpp", "rest.c")
+    ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_one, names))
     place = folder / "nvidia" / "cu13" / "lib"

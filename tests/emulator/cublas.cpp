@@ -60,6 +60,8 @@ cublasGemmEx(void *, int op_a, int op_b, int m, int n, int k, const void *, cons
 {
     if (op_a != 1 || op_b != 0 || type_c != CUDA_R_32F || compute != 68 || lda < k || ldb < k || ldc < m)
         return 7; /* CUBLAS_STATUS_INVALID_VALUE */
+    if (getenv("EMULATOR_NO_PRODUCT"))
+        return 13; /* CUBLAS_STATUS_EXECUTION_FAILED */
     std::vector<float> left((size_t)m * (size_t)k), right((size_t)n * (size_t)k);
     for (size_t i = 0; i < (size_t)m; i++)
         for (size_t p = 0; p < (size_t)k; p++)

@@ -1,10 +1,12 @@
 /* As much of the CUDA runtime as ddoq calls, on the CPU: all work is done at once, device memory is
- * memory. $EMULATOR_MEMORY: bytes of the device (1 GiB). $EMULATOR_REFUSE: from so many bytes on an allocation fails. */
+ * memory. $EMULATOR_MEMORY: bytes of the device (1 GiB). $EMULATOR_REFUSE: from so many bytes on an allocation fails.
+ * $EMULATOR_WAIT: milliseconds that work takes in the eyes of who asks for its end. */
 #include <cuda_runtime_api.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include <chrono>
 #include <map>
 #include <mutex>
 
@@ -16,6 +18,7 @@ std::map<void *, size_t> allocated;
 std::mutex lock;
 size_t used;
 thread_local int device;
+thread_local std::chrono::steady_clock::time_point recorded; /* the last event */
 thread_local cudaError_t last = cudaSuccess;
 
 size_t setting(const char *name, size_t otherwise)
@@ -178,12 +181,21 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t)
 {
+    recorded = std::chrono::steady_clock::now();
     return cudaSuccess;
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t)
 {
-    return cudaSuccess;
+    auto passed = std::chrono::steady_clock::now() - recorded;
+    bool done = passed >= std::chrono::milliseconds(setting("EMULATOR_WAIT", 0));
+    return done ? cudaSuccess : cudaErrorNotReady;
+}
+
+/* Bytes of the device that are allocated now. */
+size_t emulator_used(void)
+{
+    return used;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t)

@@ -101,7 +101,7 @@ def cuda_note():
     homes = [os.path.join(os.environ[name], "bin") for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     path = os.pathsep.join([*homes, os.environ.get("PATH", "")])
     if os.environ.get("CUDACXX") or shutil.which("nvcc", path=path):
-        return " with its CUDA part for GPUs, a few minutes (DDOQ_BUILD_CUDA=0 leaves it out)"
+        return " with its CUDA part for GPUs, about a minute (DDOQ_BUILD_CUDA=0 leaves it out)"
     return " without its CUDA part for GPUs, since there is no nvcc"
 
 

@@ -3,12 +3,12 @@
  * the next ones follow.
  *
  * What it moves, bytes a class (n samples, k points, L candidates a seed, T iterations, M samples that change their
- * cell in all of them, H moves, all of one restart): guard 4 n^2; seeding 4 (L + 1) k n; first sums 4 n^2 + 8 k n;
- * iterations 24 k n T at most (read and written by the updates of the cells that change, read by the assignment) and
- * 8 M n (two rows of G); moves 36 H n (a row of G, two of S read and written) and 8 k n for a sweep or 256 k for a
- * move. At n 1,300, k 50 that is 20 MB of G's 6.8 and of S's 0.5, against 2 n^2 d = 13.8 GFLOP of the product, which
- * takes 17 us at 800 TF/s where 3 TB/s move 52 MB. S (8 k n bytes) is in shared memory where it fits beside that of
- * the other blocks of the multiprocessor, otherwise in global memory, which L2 serves in part.
+ * cell in all of them; R moves in P sweeps): guard 4 n^2; a restart: seeding 4 (L + 1) k n, first sums 4 n^2 + 8 k n,
+ * iterations at most 24 k n T (S read and written by the updates of cells that change, read by the assignment) and 8 M
+ * n (two rows of G); single-point moves 36 R n (a row of G, two of S read and written), 256 R k and 8 P k n. With n
+ * 1,300, k 50, and guesses of T 20, M 1,500, R 300 and P 6, one restart makes 83 MB, 28 us at 3 TB/s, beside 17 us of
+ * the product's 2 n^2 d = 13.8 GFLOP at 800 TF/s and d 4,096. S (8 k n bytes) is in shared memory where it fits beside
+ * that of the multiprocessor's other blocks, otherwise in global memory, which L2 serves in part.
  *
  * All is in double but G: nothing here is bound by arithmetic where a double is half as fast as a float. */
 #include "cuda/hartigan.cuh"

@@ -53,10 +53,9 @@ static float element(const void *matrix, cudaDataType type, size_t at)
 }
 
 /* op(a) is transposed and op(b) is not, as ddoq calls it. Products in float, summed in the order of the features. */
-extern "C" int
-cublasGemmEx(void *, int op_a, int op_b, int m, int n, int k, const void *, const void *a, cudaDataType type_a, int lda,
-             const void *b, cudaDataType type_b, int ldb, const void *, void *c, cudaDataType type_c, int ldc,
-             int compute, int)
+extern "C" int cublasGemmEx(void *, int op_a, int op_b, int m, int n, int k, const void *, const void *a,
+                            cudaDataType type_a, int lda, const void *b, cudaDataType type_b, int ldb, const void *,
+                            void *c, cudaDataType type_c, int ldc, int compute, int)
 {
     if (op_a != 1 || op_b != 0 || type_c != CUDA_R_32F || compute != 68 || lda < k || ldb < k || ldc < m)
         return 7; /* CUBLAS_STATUS_INVALID_VALUE */

@@ -1,4 +1,4 @@
-"""docs/cuda.md: what runs on a GPU, how it is proved without one, what the compiler says, and timings once there are."""
+"""docs/cuda.md: what runs on a GPU, how it is proved without one, what the compiler says, and what clocks say."""
 
 from __future__ import annotations
 

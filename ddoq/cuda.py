@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -61,7 +62,11 @@ def usable() -> ModuleType:
 
 def load_cublas() -> None:
     """Load cuBLAS, unless that is done; ImportError that says where it was looked for."""
-    module = usable()
+    _load_cublas(usable())
+
+
+@cache
+def _load_cublas(module: ModuleType) -> None:
     try:
         module.load_cublas(*_cublas_paths())
     except ImportError as error:

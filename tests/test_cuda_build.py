@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from setuptools import Distribution
 
 import ddoq
 import ddoq.cuda
@@ -148,3 +151,40 @@ def test_a_build_that_must_have_cuda_says_that_there_is_no_nvcc() -> None:
     done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "DDOQ_BUILD_CUDA=1, but there is no nvcc" in done.stderr
+
+
+@pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs the sources")
+def test_a_source_is_compiled_again_only_where_something_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDACXX", "echo")  # whose version is its argument
+    monkeypatch.setenv("DDOQ_CUDA_ARCHS", "90")
+    build = runpy.run_path("setup.py")["BuildExt"](Distribution())
+    commands: list[list[str]] = []
+
+    def compile_one(command: list[str]) -> None:
+        commands.append(command)
+        Path(command[-1]).write_text("object")
+
+    monkeypatch.setattr(build, "spawn", compile_one)
+    source, header = Path("csrc/cuda/fit.cu"), Path("csrc/cuda/block.cuh")
+
+    def times_compiled() -> int:
+        before = len(commands)
+        build.compile_cuda(source, tmp_path / "out" / "fit.o")
+        assert (tmp_path / "out" / "fit.o").read_text() == "object"
+        return len(commands) - before
+
+    assert times_compiled() == 1
+    assert "-gencode=arch=compute_90,code=sm_90" in commands[0]
+    assert "-gencode=arch=compute_90,code=compute_90" in commands[0]
+    assert times_compiled() == 0
+    header.write_text(header.read_text() + "\n")
+    assert times_compiled() == 1
+    monkeypatch.setenv("DDOQ_CUDA_ARCHS", "80, 90")
+    assert times_compiled() == 1
+    monkeypatch.setenv("DDOQ_CUDA_ARCHS", "90")
+    assert times_compiled() == 0

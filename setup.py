@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 # Flags of one source file: an instruction set is allowed only in the file that is called only where it runs.
 X86_FLAGS = {
@@ -52,6 +53,7 @@ if os.environ.get("DDOQ_SANITIZE"):
 
 # Of one CUDA source: the fit's arithmetic is that of its model in NumPy, which has no fused multiply-add.
 NVCC_FILE_FLAGS = {"fit.cu": ["-fmad=false"], "rows.cu": ["-fmad=false"]}
+WITHOUT_CUDA = "DDOQ_BUILD_CUDA=0 builds ddoq without its CUDA part"
 CUDA_ARCHS = "80,86,89,90,100,120"
 CUDA_CACHE = Path("build", "cuda")  # compiled CUDA sources by the hash of all that goes into them
 
@@ -72,7 +74,8 @@ def cuda_archs(nvcc):
     if os.environ.get("DDOQ_CUDA_ARCHS"):
         return re.split(r"[\s,;]+", os.environ["DDOQ_CUDA_ARCHS"].strip())
     known = set(subprocess.run([*nvcc, "--list-gpu-code"], check=True, capture_output=True, text=True).stdout.split())
-    return [arch for arch in CUDA_ARCHS.split(",") if f"sm_{arch}" in known]
+    archs = [arch for arch in CUDA_ARCHS.split(",") if f"sm_{arch}" in known]
+    return archs or sys.exit(f"{nvcc[0]} knows none of sm_{CUDA_ARCHS}. {WITHOUT_CUDA}")
 
 
 def cuda_folders(nvcc):
@@ -119,14 +122,17 @@ class BuildExt(build_ext):
         flags += [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
         flags.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
         version = subprocess.run([*nvcc, "--version"], check=True, capture_output=True).stdout
-        headers = sorted([*Path("csrc").rglob("*.h"), *Path("csrc").rglob("*.cuh")])
+        headers = sorted([Path("csrc/ddoq.h"), *Path("csrc/cuda").glob("*.h"), *Path("csrc/cuda").glob("*.cuh")])
         parts = [version, shlex.join(flags).encode(), *(path.read_bytes() for path in (source, *headers))]
         digest = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
         made = CUDA_CACHE / f"{source.stem}-{digest[:16]}.o"
         if not made.exists():
             CUDA_CACHE.mkdir(parents=True, exist_ok=True)
             partial = made.with_suffix(f".{os.getpid()}")
-            self.spawn([*nvcc, *flags, "-c", str(source), "-o", str(partial)])
+            try:
+                self.spawn([*nvcc, *flags, "-c", str(source), "-o", str(partial)])
+            except Exception as error:
+                raise CompileError(f"{error}. {WITHOUT_CUDA}") from error
             partial.replace(made)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(made, target)

@@ -245,7 +245,7 @@ def main() -> None:
                 if "iterations" in cell[name]:
                     floor = floor_seconds(X, options.k, cell[name]["iterations"], cell["peaks"])
                     cell[name]["share_of_roofline"] = round(1e3 * floor / cell[name]["milliseconds_median"], 4)
-            print(f"{dtype}  {name:14s}", cell[name], flush=True)
+            print(f"{dtype}  {name:20s}", cell[name], flush=True)
             if options.device != "cpu":
                 save_result("cuda_quantize", result)
 

@@ -188,3 +188,25 @@ def test_a_source_is_compiled_again_only_where_something_changed(
     assert times_compiled() == 1
     monkeypatch.setenv("DDOQ_CUDA_ARCHS", "90")
     assert times_compiled() == 0
+
+
+@pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs the sources")
+def test_a_compiler_that_fails_says_how_to_do_without(tmp_path: Path) -> None:
+    compiler = tmp_path / "nvcc"
+    compiler.write_text("#!/bin/sh\necho '#$ INCLUDES=\n#$ LIBRARIES=' >&2\ncase $1 in --*) exit 0;; esac\nexit 1\n")
+    compiler.chmod(0o755)
+    environment = {"DDOQ_BUILD_CUDA": "1", "CUDACXX": str(compiler), "DDOQ_CUDA_ARCHS": "90"}
+    build = ["build_ext", "--build-temp", str(tmp_path / "temp"), "--build-lib", str(tmp_path / "lib")]
+    script = "import setuptools, runpy, sys; setup = runpy.run_path('setup.py'); sys.argv[0] = 'setup.py'\n"
+    script += "modules = setup['extensions']()[1:]; modules[0].sources = ['csrc/cuda/fit.cu']\n"
+    script += "setuptools.setup(ext_modules=modules, cmdclass={'build_ext': setup['BuildExt']})"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *build],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "DDOQ_BUILD_CUDA=0 builds ddoq without its CUDA part" in done.stderr

@@ -5,8 +5,9 @@
 #include "cuda/cublas.h"
 #include "cuda/layout.h"
 
-/* Products of classes run side by side: one of 1,300 samples leaves half of the device idle. cuBLAS could do many of a
- * size at once, but picks its algorithm by their number, and bits would depend on the waves, that is on free memory. */
+/* Products of classes run side by side: one of 1,300 samples has fewer tiles than a large device has multiprocessors.
+ * cuBLAS could do many of a size at once, but picks its algorithm by their number, and bits would depend on the waves,
+ * that is on free memory. */
 enum { DDOQ_CUDA_STREAMS = 4, DDOQ_CUDA_SLOTS = 2 };
 
 struct ddoq_cuda_session {

@@ -28,9 +28,9 @@ allows.
 ## Build
 
 `ddoq._cuda` is built where nvcc is found (CUDACXX, CUDA_HOME, CUDA_PATH, PATH); `DDOQ_BUILD_CUDA=0` leaves it out,
-`=1` makes its lack an error. `DDOQ_CUDA_ARCHS="80,90"` names GPUs by compute capability; without it {archs}, and
-PTX of the last for those to come. The CUDA runtime is in the module. cuBLAS is loaded at the first use: from what
-the process has loaded (torch brings it), cuda-pathfinder, NVIDIA's wheels (`pip install ddoq[cuda]`), or the
+`=1` makes its lack an error. `DDOQ_CUDA_ARCHS="80,90"` names GPUs by compute capability; without it
+{archs}, and PTX of the last for those to come. The CUDA runtime is in
+the module. cuBLAS is loaded at the first use: from what the process has loaded (torch brings it), cuda-pathfinder, NVIDIA's wheels (`pip install ddoq[cuda]`), or the
 system. Without a driver the module imports, and `why_not` says so; `DDOQ_DISABLE_CUDA=1` turns it off.
 
 ## How it works
@@ -59,6 +59,14 @@ the textbook (`ddoq/reference.py`). `tests/emulator` compiles the kernels, their
 CPU, threads as fibers that switch at barriers and warp operations: from the same G both give the same bits, in any
 order of the threads, and all tests of `tests/test_cuda.py` run on it, and on the machine's GPU where there is one.
 What it cannot show is what only hardware has: memory ordering beyond barriers, cuBLAS itself, and time.
+
+On a machine with a GPU the same tests are its first check, and the sanitiser's:
+
+    pytest tests/test_cuda.py tests/test_cuda_model.py
+    for tool in memcheck racecheck synccheck initcheck; do
+        compute-sanitizer --tool $tool python -m pytest tests/test_cuda.py -k "device and not emulated"
+    done
+    python benchmarks/cuda_quantize.py
 
 ## What the compiler says
 

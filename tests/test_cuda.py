@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 import ddoq
-from ddoq import ClassQuantization, _backend
+from ddoq import ClassQuantization, _backend, _gpu
 
 __all__ = ["emulated", "emulator", "gpu"]
 
@@ -311,6 +311,46 @@ def test_bad_samples_on_the_device_are_named(gpu: str) -> None:
     same = as_device_array(np.ones((20, 3), dtype=np.float32), gpu)
     with pytest.raises(ValueError, match="k = 2 is above the 1 distinct samples"):
         ddoq.quantize(same, 2, device="auto")
+
+
+@on_emulator
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_points_of_tensors_are_a_tensor_beside_them(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    kept = []
+
+    def capsule(array: Any, place: _gpu.Place) -> object:  # torch's memory is the emulator's
+        assert place.stream == 7
+        bits = array.view(torch.uint16) if array.dtype == torch.bfloat16 else array
+        kept.append(OnTheDevice(bits.numpy(), code=4 if bits is not array else 2))
+        return kept[-1].__dlpack__(7)
+
+    X, y = blobs((60, 5, 40), d=1)
+    X[y == 1] = [[0], [1], [2], [3], [30000]]  # on the CPU in the end: products do not tell them apart
+    w = np.ones(len(X))
+    w[np.flatnonzero(y == 0)[::5]] = 0
+    samples = torch.as_tensor(X).to(getattr(torch, dtype))
+    options: dict[str, Any] = {"random_state": 0, "sample_weight": w, "refine": "hartigan"}
+    expected = ddoq.quantize_classes(samples, y, 5, device="cuda", **options)
+    monkeypatch.setattr(_gpu, "_device_of", lambda X: 0 if isinstance(X, torch.Tensor) else None)
+    monkeypatch.setattr(_gpu, "_stream_of", lambda X: 7)
+    monkeypatch.setattr(_gpu, "_capsule", capsule)
+    found = ddoq.quantize_classes(samples, y, 5, device="auto", **options)
+    assert isinstance(found.points, torch.Tensor)
+    assert_array_equal(found.points.numpy(), expected.points)
+    assert_array_equal(found.labels, expected.labels)
+    assert_array_equal(found[1].points.numpy(), expected[1].points)
+    assert len(kept) == 2
+
+
+@on_emulator
+def test_another_device_gives_the_same_and_the_thread_keeps_its_own(emulated: ModuleType) -> None:
+    X, y = blobs()
+    current = ctypes.c_int(-1)
+    first, second = (ddoq.quantize_classes(X, y, 4, random_state=0, device=f"cuda:{i}") for i in range(2))
+    assert_array_equal(first.points, second.points)
+    ctypes.CDLL(emulated.__file__).cudaGetDevice(ctypes.byref(current))
+    assert current.value == 0
 
 
 @on_emulator

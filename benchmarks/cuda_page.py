@@ -27,11 +27,12 @@ allows.
 
 ## Build
 
-`ddoq._cuda` is built where nvcc is found (CUDACXX, CUDA_HOME, CUDA_PATH, PATH); `DDOQ_BUILD_CUDA=0` leaves it out,
-`=1` makes its lack an error. `DDOQ_CUDA_ARCHS="80,90"` names GPUs by compute capability; without it
-{archs}, and PTX of the last for those to come. The CUDA runtime is in
-the module. cuBLAS is loaded at the first use: from what the process has loaded (torch brings it), cuda-pathfinder, NVIDIA's wheels (`pip install ddoq[cuda]`), or the
-system. Without a driver the module imports, and `why_not` says so; `DDOQ_DISABLE_CUDA=1` turns it off.
+`ddoq._cuda` is built where nvcc is found (CUDACXX, CUDA_HOME, CUDA_PATH, PATH); `DDOQ_BUILD_CUDA=0` leaves it
+out, `=1` makes its lack an error. `DDOQ_CUDA_ARCHS="80,90"` names GPUs by compute capability; without it
+{archs}, and PTX of the last for those to come. The CUDA runtime is in the module. cuBLAS is loaded at the
+first use: from what the process has loaded (torch brings it), cuda-pathfinder, NVIDIA's wheels (`pip install
+ddoq[cuda]`), or the system. Without a driver the module imports, and `why_not` says so; `DDOQ_DISABLE_CUDA=1`
+turns it off.
 
 ## How it works
 

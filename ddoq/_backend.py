@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from functools import cache
 from types import ModuleType
@@ -74,14 +75,13 @@ def n_threads(requested: int | None = None) -> int:
 def cuda_module() -> ModuleType | str:
     """The CUDA part, or why it is not there; loaded at its first use alone."""
     try:
-        from ddoq import _cuda
+        return importlib.import_module("ddoq._cuda")
     except ModuleNotFoundError:
         return (
             "this ddoq is built without CUDA: install it again where nvcc is found (on PATH, or CUDACXX or CUDA_HOME)"
         )
     except ImportError as error:
         return f"the CUDA part of ddoq cannot be loaded: {error}"
-    return _cuda
 
 
 def info() -> dict[str, object]:

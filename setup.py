@@ -53,6 +53,7 @@ if os.environ.get("DDOQ_SANITIZE"):
 
 # Of one CUDA source: the fit's arithmetic is that of its model in NumPy, which has no fused multiply-add.
 NVCC_FILE_FLAGS = {"fit.cu": ["-fmad=false"], "rows.cu": ["-fmad=false"]}
+SHARED_BINDING = [f"csrc/python/{name}.c" for name in ("arguments", "arrays", "calls", "quantize_arguments")]
 WITHOUT_CUDA = "DDOQ_BUILD_CUDA=0 builds ddoq without its CUDA part"
 CUDA_ARCHS = "80,86,89,90,100,120"
 CUDA_CACHE = Path("build", "cuda")  # compiled CUDA sources by the hash of all that goes into them
@@ -171,10 +172,9 @@ def extensions():
             sys.exit("DDOQ_BUILD_CUDA=1, but there is no nvcc: set CUDACXX, CUDA_HOME or PATH")
         return found
     headers, libraries = cuda_folders(nvcc)
-    shared = ["csrc/python/arguments.c", "csrc/python/arrays.c"]
     cuda = extension(
         "ddoq._cuda",
-        sorted([*glob("csrc/cuda/*.c"), *glob("csrc/cuda/*.cu"), *cuda_binding, *shared]),
+        sorted([*glob("csrc/cuda/*.c"), *glob("csrc/cuda/*.cu"), *cuda_binding, *SHARED_BINDING]),
         include_dirs=[*include, *headers],
         library_dirs=libraries,
         libraries=["cudart_static", "rt", "pthread", "dl", "stdc++", "m"],

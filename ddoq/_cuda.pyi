@@ -22,6 +22,7 @@ def quantize_classes(
     row_offsets: NDArray[np.int64],
     point_offsets: NDArray[np.int64],
     n_init: int,
+    n_starts: NDArray[np.int64],
     uniforms: NDArray[np.float64] | None,
     start_rows: NDArray[np.int64] | None,
     start_points: NDArray[np.float32] | None,

@@ -156,7 +156,7 @@ def quantize_on_gpu(
     row_offsets: NDArray[np.int64],
     *,
     init: Init,
-    n_init: int,
+    n_starts: NDArray[np.int64],
     max_iter: int,
     progress: Progress | None,
     n_threads: int,
@@ -169,6 +169,7 @@ def quantize_on_gpu(
     module = cuda.usable()
     cuda.load_cublas()
     forms = np.where(forms == GRAM, GRAM, GRAM_MOVES).astype(np.uint8)  # the product is cheap here: no sketch
+    n_init = int(n_starts.max())
     start = starts(init, n_init, seeds, w, rows, row_offsets, k, result.points)
     labels, problems = np.empty(len(rows), dtype=np.int64), np.empty(len(k), dtype=np.uint8)
     points: Any = result.points
@@ -183,6 +184,7 @@ def quantize_on_gpu(
         row_offsets,
         result.offsets,
         n_init,
+        n_starts,
         *start,
         max_iter,
         forms,

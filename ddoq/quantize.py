@@ -455,7 +455,7 @@ def _quantize(
             rows,
             row_offsets,
             init=init,
-            n_init=n_init,
+            n_starts=n_starts,
             max_iter=max_iter,
             progress=progress,
             n_threads=threads,

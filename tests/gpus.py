@@ -72,6 +72,7 @@ class Job:
             "row_offsets": np.arange(C + 1) * n // max(C, 1),
             "point_offsets": np.concatenate([[0], np.cumsum(ks)]).astype(np.int64),
             "n_init": n_init,
+            "n_starts": np.full(C, n_init),
             "uniforms": np.random.default_rng(0).random(n_init * sum(n_uniforms(k) for k in ks)),
             "start_rows": None,
             "start_points": None,

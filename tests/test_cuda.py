@@ -439,5 +439,5 @@ def test_arguments_of_the_binding(changes: dict[str, Any], error: type[Exception
         arguments["uniforms"] = None
     with pytest.raises(error, match=message):
         module.quantize_classes(*(arguments | changes).values())
-    with pytest.raises(TypeError, match="takes 22 positional arguments, 1 given"):
+    with pytest.raises(TypeError, match="takes 23 positional arguments, 1 given"):
         module.quantize_classes(X)

@@ -92,7 +92,8 @@ bool ddoq_cuda_lay_out(const struct ddoq_cuda_plan *plan, size_t class, const st
     const struct ddoq_quantize_args *args = plan->job->args;
     size_t n = (size_t)(args->row_offsets[class + 1] - args->row_offsets[class]);
     size_t k = (size_t)(args->point_offsets[class + 1] - args->point_offsets[class]);
-    size_t first_point = (size_t)args->point_offsets[class], d = args->d, n_init = args->n_init;
+    size_t first_point = (size_t)args->point_offsets[class], d = args->d;
+    size_t n_init = (size_t)args->n_starts[class];
     if (n > INT32_MAX / 2 || d > INT32_MAX || n_init > INT32_MAX)
         return false;
     *laid = (struct ddoq_cuda_class){.n = (int32_t)n, .k = (int32_t)k, .n_init = (int32_t)n_init};

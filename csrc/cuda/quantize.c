@@ -54,7 +54,7 @@ static void fill_in(const struct call *call, const struct ddoq_cuda_region *up, 
 {
     const struct ddoq_quantize_args *args = call->job->args;
     size_t n = (size_t)laid->n, k = (size_t)laid->k, first_point = (size_t)args->point_offsets[class];
-    size_t n_uniforms = args->n_init * (1 + (k - 1) * (size_t)laid->n_trials);
+    size_t n_init = (size_t)laid->n_init, n_uniforms = n_init * (1 + (k - 1) * (size_t)laid->n_trials);
     if (!shared) {
         read_weights(args, class, on_host(up, laid->w));
         if (laid->index)
@@ -65,7 +65,7 @@ static void fill_in(const struct call *call, const struct ddoq_cuda_region *up, 
                n_uniforms * sizeof *args->uniforms);
     if (laid->start_rows)
         memcpy(on_host(up, laid->start_rows), args->start_rows + first_point * args->n_init,
-               args->n_init * k * sizeof *args->start_rows);
+               n_init * k * sizeof *args->start_rows);
     if (laid->start_points)
         memcpy(on_host(up, laid->start_points), (const float *)args->start_points + first_point * args->d,
                k * args->d * sizeof(float));

@@ -8,7 +8,7 @@
 
 struct ddoq_cuda_job {
     /* X is float32, float16 or bfloat16. Of the forms it only counts whether single-point moves follow: every class is
-     * in Gram form, with its own n_init starts. n_streaming and tol are not read. */
+     * in Gram form. tol is not read. */
     const struct ddoq_quantize_args *args;
     int device;
     cudaStream_t stream;               /* what X and points on the device are ordered by */

@@ -58,7 +58,7 @@ def build(folder: Path) -> Path:
     common = ["-O2", "-g", "-fPIC", "-ffp-contract=off", "-pthread", *os.environ.get("EMULATOR_FLAGS", "").split()]
     names = [*sorted((ROOT / "csrc/cuda").glob("*.c")), *sorted((ROOT / "csrc/python").glob("cuda_*.c"))]
     names = [name for name in names if "loss" not in name.name]
-    names += [ROOT / "csrc/python" / name for name in ("arguments.c", "arrays.c")]
+    names += [ROOT / name for name in setup["SHARED_BINDING"]]
     folder.mkdir(parents=True, exist_ok=True)
 
     def compile_one(source: Path) -> str:

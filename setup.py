@@ -139,7 +139,7 @@ class BuildExt(build_ext):
         shutil.copyfile(made, target)
 
 
-def extension(name, sources, **options):
+def extension(name, sources, macros=(), **options):
     """An extension module in C over NumPy."""
     return Extension(
         name,
@@ -149,6 +149,7 @@ def extension(name, sources, **options):
             ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION"),
             ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
             *([("Py_LIMITED_API", "0x030B0000")] if LIMITED else []),
+            *macros,
         ],
         extra_compile_args=COMPILE,
         py_limited_api=LIMITED,
@@ -175,6 +176,7 @@ def extensions():
     cuda = extension(
         "ddoq._cuda",
         sorted([*glob("csrc/cuda/*.c"), *glob("csrc/cuda/*.cu"), *cuda_binding, *SHARED_BINDING]),
+        macros=[("DDOQ_CUDA_ARCHS", f'"{",".join(cuda_archs(nvcc))}"')],
         include_dirs=[*include, *headers],
         library_dirs=libraries,
         libraries=["cudart_static", "rt", "pthread", "dl", "stdc++", "m"],

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-def look() -> tuple[str | None, int, int, tuple[tuple[str, int, int, int], ...]]:
+def look() -> tuple[str | None, int, int, tuple[tuple[str, int, int, int], ...], str]:
     """Tell what there is.
 
-    The runtime's problem or None, the CUDA versions of driver (0: none) and build as 1000 major + 10 minor, and each
-    device's name, compute capability (major, minor) and bytes of memory.
+    The runtime's problem or None, the CUDA versions of driver (0: none) and build as 1000 major + 10 minor, each
+    device's name, compute capability (major, minor) and bytes of memory, and what the build is for, as "80,90".
     """
 
 def load_cublas(*paths: str) -> None:

@@ -122,9 +122,12 @@ def _stream_of(X: Any) -> int:
 
 
 def _checked(place: Place) -> Place:
-    found = len(cuda.usable().look()[3])
-    if place.device >= found:
-        raise ValueError(f"device 'cuda:{place.device}' is not there: there are {found} GPUs")
+    *_, devices, archs = cuda.usable().look()
+    if place.device >= len(devices):
+        raise ValueError(f"device 'cuda:{place.device}' is not there: there are {len(devices)} GPUs")
+    problem = cuda.no_code_for(devices[place.device], archs)
+    if problem is not None:
+        raise RuntimeError(problem)
     return place
 
 

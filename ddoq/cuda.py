@@ -46,7 +46,7 @@ def describe() -> str:
     problem = why_not()
     if problem is not None:
         return f"no: {problem}"
-    _, driver, runtime, devices = usable().look()
+    _, driver, runtime, devices, _ = usable().look()
     names = [f"{name} (sm_{major}{minor}, {memory / 2**30:.0f} GiB)" for name, major, minor, memory in devices]
     return f"{', '.join(names)}; CUDA {_version(runtime)}, driver for {_version(driver)}"
 
@@ -79,7 +79,7 @@ def _module() -> ModuleType | str:
 
 def _problem(module: ModuleType) -> str | None:
     """Why the runtime has no device."""
-    problem, driver, runtime, devices = module.look()
+    problem, driver, runtime, devices, archs = module.look()
     if driver == 0:
         return "this machine has no NVIDIA driver"
     if driver < runtime // 1000 * 1000:  # within a major version any driver will do
@@ -91,7 +91,17 @@ def _problem(module: ModuleType) -> str | None:
         masked = os.environ.get("CUDA_VISIBLE_DEVICES")
         hint = "" if masked is None else f" (CUDA_VISIBLE_DEVICES is {masked!r})"
         return f"the NVIDIA driver shows no device{hint}: {problem or 'there is none'}"
-    return None
+    problems = [no_code_for(device, archs) for device in devices]
+    return problems[0] if all(problems) else None
+
+
+def no_code_for(device: tuple[str, int, int, int], archs: str) -> str | None:
+    """Why a device cannot run a build for these compute capabilities, which has the last one's PTX too."""
+    name, major, minor, _ = device
+    numbers = [int(arch.rstrip("af")) for arch in archs.split(",")]
+    if 10 * major + minor >= numbers[-1] or any(n // 10 == major and n % 10 <= minor for n in numbers):
+        return None
+    return f"{name} is sm_{major}{minor} and ddoq built for sm_{archs}: build it with DDOQ_CUDA_ARCHS={major}{minor}"
 
 
 def _version(number: int) -> str:

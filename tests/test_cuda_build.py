@@ -33,7 +33,7 @@ def machine(
 ) -> None:
     """Pretend that the CUDA part, built for CUDA 13.0, finds this."""
     monkeypatch.delenv("DDOQ_DISABLE_CUDA", raising=False)
-    module = SimpleNamespace(look=lambda: (problem, driver, 13000, devices))
+    module = SimpleNamespace(look=lambda: (problem, driver, 13000, devices, "80,89"))
     monkeypatch.setattr(_backend, "cuda_module", lambda: module)
     monkeypatch.setattr(ddoq.cuda, "ModuleType", SimpleNamespace)
 
@@ -57,6 +57,19 @@ def test_a_gpu_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ddoq.cuda.why_not() is None
     assert ddoq.cuda.is_available()
     assert ddoq.cuda.describe() == "Some GPU (sm_90, 80 GiB); CUDA 13.0, driver for 13.1"
+
+
+def test_a_gpu_that_the_build_is_not_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = ("Old", 7, 5, 1 << 30), ("New", 8, 6, 1 << 30)
+    machine(monkeypatch, None, 13000, old)
+    assert ddoq.cuda.why_not() == "Old is sm_75 and ddoq built for sm_80,89: build it with DDOQ_CUDA_ARCHS=75"
+    machine(monkeypatch, None, 13000, old, new)
+    assert ddoq.cuda.is_available()
+    with pytest.raises(RuntimeError, match="Old is sm_75"):
+        ddoq.quantize([[0.0], [1.0]], 1, device="cuda:0")
+    for capability, runs in (((8, 0), True), ((8, 7), True), ((8, 9), True), ((9, 0), True), ((12, 1), True)):
+        assert (ddoq.cuda.no_code_for(("", *capability, 0), "80,89") is None) == runs
+    assert ddoq.cuda.no_code_for(("", 8, 0, 0), "86,90") is not None
 
 
 def test_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +98,8 @@ def test_import_is_silent_and_asks_no_driver() -> None:
 @needs_build
 def test_what_the_machine_has() -> None:
     assert isinstance(BUILT, ModuleType)
-    problem, driver, runtime, devices = BUILT.look()
+    problem, driver, runtime, devices, archs = BUILT.look()
+    assert archs.replace(",", "").isdigit()
     assert runtime >= 12000
     assert driver >= 0
     assert (problem is None) == (len(devices) > 0)

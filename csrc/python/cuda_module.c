@@ -23,7 +23,9 @@ static PyObject *cuda_look(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unus
         if (!device || PyTuple_SetItem(devices, i, device))
             Py_CLEAR(devices);
     }
-    return devices ? Py_BuildValue("(ziiN)", system.problem, system.driver, system.runtime, devices) : NULL;
+    if (!devices)
+        return NULL;
+    return Py_BuildValue("(ziiNs)", system.problem, system.driver, system.runtime, devices, DDOQ_CUDA_ARCHS);
 }
 
 enum { MAX_PATHS = 32 };

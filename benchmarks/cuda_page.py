@@ -51,7 +51,8 @@ A class of n samples, d features and k points:
 G is float32 and everything else double: sums that are updated by differences do not drift, single-point moves end,
 and double centring of G is needless. It costs twice the traffic of S (k n numbers); by the count in
 `csrc/cuda/fit.cu` the fit waits for memory, not for arithmetic. A class takes 4 n^2 bytes for G, 8 k n for S and
-about 50 n; what does not fit at once is done in waves, down to one class.
+about 50 n; what does not fit at once is done in waves, down to one class. A class has one block: where there are
+fewer classes than the GPU has multiprocessors, the fit leaves the others idle.
 
 ## How it is proved without a GPU
 

@@ -206,13 +206,13 @@ def quantize_on_gpu(
     result.labels[rows] = labels
     options = {"n_init": n_init, "max_iter": max_iter, "n_threads": n_threads}
     for c in map(int, np.flatnonzero(problems)):
-        own = rows[row_offsets[c] : row_offsets[c + 1]]
-        samples = X[own]
+        own, part = rows[row_offsets[c] : row_offsets[c + 1]], slice(result.offsets[c], result.offsets[c + 1])
         if problems[c] == NOT_FINITE:
-            _refuse(samples, own, result, c, n_threads)
-        _on_cpu(samples, own, result, c, k, seeds[c], w, start[2], init, bool(forms[c] == GRAM_MOVES), options)
+            _refuse(X[own], own, result, c, n_threads)
+        again = init if isinstance(init, str) else np.asarray(init)[part]
+        refine = "none" if forms[c] == GRAM else "hartigan"
+        _on_cpu(X[own], own, result, c, w[own], init=again, refine=refine, random_state=[seeds[c]], **options)
         if on_device:
-            part = slice(result.offsets[c], result.offsets[c + 1])
             points[part] = sys.modules["torch"].as_tensor(result.points[part])
     if label_all:
         _label_left_out(result, points, X, w, n_threads)
@@ -251,31 +251,18 @@ def _on_cpu(
     own: NDArray[np.int64],
     result: ClassQuantization,
     c: int,
-    k: NDArray[np.int64],
-    seed: np.random.SeedSequence,
     w: NDArray[np.float64],
-    start_points: NDArray[Any] | None,
-    init: Init,
-    moves: bool,
-    options: dict[str, Any],
+    **options: Any,
 ) -> None:
     """One class by the C core, from the same start, if it has enough distinct samples."""
     from ddoq.quantize import quantize_classes
 
-    every, part = np.arange(len(own)), slice(result.offsets[c], result.offsets[c + 1])
-    check_number_of_points(samples, every, np.array([0, len(own)]), k[c : c + 1], result.classes[c : c + 1])
-    bits = samples if samples.dtype != np.uint16 else widened(samples)
-    one = quantize_classes(
-        bits,
-        np.zeros(len(own), dtype=np.int64),
-        [int(k[c])],
-        sample_weight=w[own],
-        init=init if isinstance(init, str) or start_points is None else start_points[part],
-        refine="hartigan" if moves else "none",
-        form="gram",
-        random_state=[seed],
-        **options,
-    )
+    part = slice(result.offsets[c], result.offsets[c + 1])
+    k = np.array([part.stop - part.start])
+    check_number_of_points(samples, np.arange(len(own)), np.array([0, len(own)]), k, result.classes[c : c + 1])
+    samples = widened(samples) if samples.dtype == np.uint16 else samples  # whose bits are torch's alone
+    y = np.zeros(len(own), dtype=np.int64)
+    one = quantize_classes(samples, y, int(k[0]), sample_weight=w, form="gram", **options)
     for name in ("points", "weights", "counts"):
         getattr(result, name)[part] = getattr(one, name)
     result.labels[own] = one.labels

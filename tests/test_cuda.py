@@ -105,6 +105,8 @@ def test_samples_that_products_cannot_tell_apart_go_to_the_cpu() -> None:
     assert_array_equal(found.counts, np.ones(5))
     assert found.distortion == 0
     assert Job(X, [5]).run().problems[0] == 2
+    found = ddoq.quantize(X, 5, init=X[::-1], device="cuda")
+    assert_array_equal(np.sort(found.points, axis=0), X)
 
 
 @on_gpu

@@ -417,7 +417,8 @@ def _quantize(
         check_finite(X, class_index, own_classes, threads)
 
     rows = np.flatnonzero(w > 0)
-    rows = rows[np.argsort(class_index[rows], kind="stable")]
+    narrow = np.uint16 if len(own_classes) <= 2**16 else np.int64  # which NumPy sorts in linear time
+    rows = rows[np.argsort(class_index[rows].astype(narrow), kind="stable")]
     sizes = np.bincount(class_index[rows], minlength=len(own_classes))
     if not isinstance(X, DeviceSamples):  # otherwise the GPU tells which classes to look at
         check_number_of_points(X, rows, _offsets(sizes), own_k, own_classes)

@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-C_FILES := $(shell find csrc tests -name '*.[ch]')
-BUILT_FROM := pyproject.toml setup.py constraints.txt tools/environment.py ddoq/_version.py $(shell find csrc -name '*.[ch]')
+C_FILES := $(shell find csrc tests -regex '.*\.\(c\|h\|cpp\|cu\|cuh\)')
+BUILT_FROM := pyproject.toml setup.py constraints.txt tools/environment.py ddoq/_version.py $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format notebooks sanitize bench clean distclean

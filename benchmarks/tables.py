@@ -1,4 +1,4 @@
-"""Write docs/results.md, docs/quantiser.md and its figure from results/*.json: no number in them is typed by hand.
+"""Write docs/results.md, cuda.md, quantiser.md and its figure from results/*.json: no number in them is typed by hand.
 
 python benchmarks/tables.py
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 from ablation_page import ablation_section
 from common import ROOT, load_result
+from cuda_page import cuda_page
 from diffusion_page import diffusion_section
 from quantiser_page import figure, quantiser_page
 
@@ -116,6 +117,7 @@ def main() -> None:
     )
     docs = ROOT.parent / "docs"
     (docs / "results.md").write_text(text.rstrip() + "\n", encoding="utf-8")
+    (docs / "cuda.md").write_text(cuda_page(), encoding="utf-8")
     (docs / "quantiser.md").write_text(quantiser_page(), encoding="utf-8")
     figure(docs / "quantiser.png")
 

@@ -6,6 +6,7 @@
 #ifndef DDOQ_H
 #define DDOQ_H
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -95,7 +96,10 @@ struct ddoq_quantize_args {
 };
 
 /* Number of candidates per greedy k-means++ step: 2 + floor(ln k). */
-size_t ddoq_seed_trials(size_t k);
+static inline size_t ddoq_seed_trials(size_t k)
+{
+    return 2 + (size_t)floor(log((double)k));
+}
 
 /* Quantises every class; on failure *failed_class is the class that failed. */
 enum ddoq_status ddoq_quantize_classes(const struct ddoq_run *run, const struct ddoq_quantize_args *args,

@@ -1,8 +1,11 @@
-"""The only importer of the compiled core: which instruction set and how many threads, forced or found."""
+"""The only importer of the compiled parts: which instruction set and how many threads, forced or found; CUDA."""
 
 from __future__ import annotations
 
+import importlib
 import os
+from functools import cache
+from types import ModuleType
 
 from ddoq._limits import cpu_quota
 from ddoq._version import __version__
@@ -15,7 +18,7 @@ except ImportError as error:
         "to get the installed ddoq"
     ) from error
 
-__all__ = ["core", "info", "isa", "n_threads"]
+__all__ = ["core", "cuda_module", "info", "isa", "n_threads"]
 
 
 def isa() -> str:
@@ -68,20 +71,35 @@ def n_threads(requested: int | None = None) -> int:
     return max(1, min(limit for limit in limits if limit is not None))
 
 
+@cache
+def cuda_module() -> ModuleType | str:
+    """The CUDA part, or why it is not there; loaded at its first use alone."""
+    try:
+        return importlib.import_module("ddoq._cuda")
+    except ModuleNotFoundError:
+        return (
+            "this ddoq is built without CUDA: install it again where nvcc is found (on PATH, or CUDACXX or CUDA_HOME)"
+        )
+    except ImportError as error:
+        return f"the CUDA part of ddoq cannot be loaded: {error}"
+
+
 def info() -> dict[str, object]:
-    """What this build is and runs on: version, instruction sets, threads, and why there is no GPU.
+    """What this build is and runs on: version, instruction sets, threads, and its GPUs, or why there is none.
 
     Examples
     --------
     >>> sorted(info())
     ['cuda', 'isa', 'isas', 'threads', 'version']
     """
+    from ddoq.cuda import describe
+
     return {
         "version": __version__,
         "isa": isa(),
         "isas": core.isas(),
         "threads": n_threads(),
-        "cuda": "not in this build",
+        "cuda": describe(),
     }
 
 

@@ -19,7 +19,6 @@ from ddoq import _backend
 from ddoq._check import (
     STREAMING,
     as_classes,
-    as_samples,
     check_finite,
     check_integer,
     check_memory,
@@ -29,9 +28,10 @@ from ddoq._check import (
     check_tolerance,
     count_distinct,
     real_type,
-    widened,
 )
+from ddoq._filling import label_left_out, one_pass
 from ddoq._form import Form, Refine, curve_forms, forms_of
+from ddoq._gpu import DeviceSamples, Place, placed, quantize_on_gpu
 from ddoq._start import Init, RandomState, starts, streams
 from ddoq.budget import convex_curve, grid, share
 
@@ -154,6 +154,7 @@ def quantize(
     progress: Progress | None = None,
     random_state: RandomState = None,
     n_threads: int | None = None,
+    device: str = "cpu",
 ) -> Quantization:
     """Quantise the samples into k weighted points.
 
@@ -202,6 +203,12 @@ def quantize(
     n_threads
         Threads; None: as many as the process may use. The result has the same bits for any number. Not of "minibatch":
         scikit-learn takes all threads of OpenMP and BLAS, and its bits may depend on them.
+    device
+        "cpu"; "cuda" or "cuda:1": an NVIDIA GPU (see `ddoq.cuda.why_not`), from the same random numbers; "auto": the
+        GPU that X is on, if it is on one. On a GPU X is float16, bfloat16 or float32, in host memory (copied while the
+        GPU works) or, C-ordered and not copied, on the GPU, as torch's tensor or anything with DLPack; every class is
+        in Gram form, "auto" refines without a sketch, and only "lloyd" runs there. Points of torch's tensors on a GPU
+        are a tensor beside them; all else is NumPy's.
 
     Raises
     ------
@@ -211,6 +218,8 @@ def quantize(
         On data that are not real numbers.
     MemoryError
         If the (n, n) Gram matrix or the copy of the samples does not fit; the message says its size and what to do.
+    RuntimeError
+        If a GPU is asked for that cannot be used; the message says why.
 
     Examples
     --------
@@ -222,7 +231,7 @@ def quantize(
     >>> q.distortion * 32
     11.0
     """
-    samples = as_samples(X, halves=True)
+    samples, place = placed(X, device)
     result = _quantize(
         samples,
         np.zeros(len(samples), dtype=np.int64),
@@ -242,6 +251,7 @@ def quantize(
         tol=tol,
         progress=progress,
         n_threads=n_threads,
+        place=place,
     )
     return result[0]
 
@@ -266,6 +276,7 @@ def quantize_classes(
     progress: Progress | None = None,
     random_state: RandomState | Sequence[np.random.SeedSequence] = None,
     n_threads: int | None = None,
+    device: str = "cpu",
 ) -> ClassQuantization:
     """Quantise every class of the samples into weighted points of its own, classes side by side.
 
@@ -287,12 +298,12 @@ def quantize_classes(
     random_state
         As for `quantize`: class i draws from the i-th child of the seed. Or a sequence with the SeedSequence of each
         class: a group of classes then gives the same result as within the whole.
-    method, step, clock, average, sample_weight, n_init, refine, form, max_iter, tol, progress, n_threads
-        As for `quantize`.
+    method, step, clock, average, sample_weight, n_init, refine, form, max_iter, tol, progress, n_threads, device
+        As for `quantize`. A budget needs the samples in host memory.
 
     Raises
     ------
-    ValueError, TypeError, MemoryError
+    ValueError, TypeError, MemoryError, RuntimeError
         As `quantize`, naming the class; ValueError for a budget below one point a class or above all distinct rows.
 
     Examples
@@ -307,7 +318,7 @@ def quantize_classes(
     >>> ddoq.quantize_classes(X, ["b", "b", "b", "a", "a"], budget=3, random_state=0).offsets.tolist()
     [0, 1, 3]
     """
-    samples = as_samples(X, halves=True)
+    samples, place = placed(X, device)
     classes, class_index = as_classes(y, len(samples))
     seeds = streams(random_state, len(classes))
     if (k is None) == (budget is None):
@@ -329,6 +340,7 @@ def quantize_classes(
             max_iter=max_iter,
             tol=tol,
             n_threads=n_threads,
+            place=place,
         )
     return _quantize(
         samples,
@@ -349,11 +361,12 @@ def quantize_classes(
         tol=tol,
         progress=progress,
         n_threads=n_threads,
+        place=place,
     )
 
 
 def _quantize(
-    X: NDArray[Any],
+    X: NDArray[Any] | DeviceSamples,
     class_index: NDArray[np.int64],
     classes: NDArray[Any],
     k: NDArray[np.int64],
@@ -373,6 +386,7 @@ def _quantize(
     clock: Clock = "global",
     average: bool = False,
     repeats: NDArray[np.int64] | None = None,
+    place: Place | None = None,
 ) -> ClassQuantization:
     n_init, max_iter = check_starts(n_init), check_integer(max_iter, "max_iter")
     if refine not in ("auto", "hartigan", "none"):
@@ -391,22 +405,28 @@ def _quantize(
         raise ValueError(f'{names} are for method="lloyd", not {method!r}')
     if method != "clvq" and (step is not None or clock != "global" or average):
         raise ValueError(f'step, clock and average are for method="clvq", not {method!r}')
+    if place is not None and (method != "lloyd" or form == "streaming"):
+        raise ValueError('a GPU has method="lloyd" in Gram form alone: use device="cpu"')
     threads, isa = _backend.n_threads(n_threads), _backend.isa()
     w = check_sample_weight(sample_weight, len(X))
     own_classes, own_k = classes, k
     if repeats is not None:
         first = np.cumsum(repeats) - repeats
         own_classes, own_k = classes[first], np.maximum.reduceat(k, first)
-    check_finite(X, class_index, own_classes, threads)
+    if not isinstance(X, DeviceSamples):
+        check_finite(X, class_index, own_classes, threads)
 
     rows = np.flatnonzero(w > 0)
-    rows = rows[np.argsort(class_index[rows], kind="stable")]
+    narrow = np.uint16 if len(own_classes) <= 2**16 else np.int64  # which NumPy sorts in linear time
+    rows = rows[np.argsort(class_index[rows].astype(narrow), kind="stable")]
     sizes = np.bincount(class_index[rows], minlength=len(own_classes))
-    check_number_of_points(X, rows, _offsets(sizes), own_k, own_classes)
+    if not isinstance(X, DeviceSamples):  # otherwise the GPU tells which classes to look at
+        check_number_of_points(X, rows, _offsets(sizes), own_k, own_classes)
+    form = "gram" if place is not None else form
     forms = own_forms = forms_of(form, refine, sizes, own_k, X.shape[1])
     if repeats is not None:
         forms = curve_forms(forms_of(form, refine, np.repeat(sizes, repeats), k, X.shape[1]), np.repeat(forms, repeats))
-    if method == "lloyd":
+    if method == "lloyd" and place is None:
         check_memory(sizes, own_k, X.shape[1], real_type(X.dtype), threads, own_classes, own_forms, refine)
     if repeats is not None:
         own = np.split(rows, np.cumsum(sizes)[:-1])
@@ -421,8 +441,28 @@ def _quantize(
 
     result = _empty_result(X, class_index, classes, point_offsets)
     if method != "lloyd":
-        _one_pass(result, X, method, step, clock, average, seeds, progress, threads, isa)
+        assert not isinstance(X, DeviceSamples)
+        one_pass(result, X, method, step, clock, average, seeds, progress, threads, isa)
         return result
+    if place is not None:
+        return quantize_on_gpu(
+            place,
+            X,
+            result,
+            forms,
+            k,
+            seeds,
+            w,
+            rows,
+            row_offsets,
+            init=init,
+            n_starts=n_starts,
+            max_iter=max_iter,
+            progress=progress,
+            n_threads=threads,
+            label_all=repeats is None,
+        )
+    assert not isinstance(X, DeviceSamples)
     labels = np.empty(len(rows), dtype=np.int64)
     _backend.core.quantize_classes(
         X,
@@ -448,7 +488,7 @@ def _quantize(
     )
     if repeats is None:
         result.labels[rows] = labels
-        _label_left_out(result, X, w, threads, isa)
+        label_left_out(result, X, w, threads, isa)
     return result
 
 
@@ -484,7 +524,7 @@ def quantize_curves(
 
 
 def _share_budget(
-    X: NDArray[Any],
+    X: NDArray[Any] | DeviceSamples,
     class_index: NDArray[np.int64],
     classes: NDArray[Any],
     budget: int,
@@ -496,6 +536,8 @@ def _share_budget(
 ) -> NDArray[np.int64]:
     if not isinstance(init, str):
         raise ValueError('init must be "k-means++" or "random" with a budget, which finds the numbers of points')
+    if isinstance(X, DeviceSamples):
+        raise ValueError("a budget needs the samples in host memory: give X.cpu() and device='cuda'")
     if budget < len(classes):
         raise ValueError(f"budget = {budget} is below one point for each of the {len(classes)} classes: choose more")
     w = check_sample_weight(sample_weight, len(X))
@@ -511,7 +553,7 @@ def _share_budget(
 
 
 def _empty_result(
-    X: NDArray[Any], class_index: NDArray[np.int64], classes: NDArray[Any], offsets: NDArray[np.int64]
+    X: NDArray[Any] | DeviceSamples, class_index: NDArray[np.int64], classes: NDArray[Any], offsets: NDArray[np.int64]
 ) -> ClassQuantization:
     """Allocate the arrays that the core fills."""
     n_points, n_classes = int(offsets[-1]), len(classes)
@@ -526,54 +568,6 @@ def _empty_result(
         distortion=np.empty(n_classes, dtype=np.float64),
         n_iter=np.empty(n_classes, dtype=np.int64),
     )
-
-
-def _one_pass(
-    result: ClassQuantization,
-    X: NDArray[Any],
-    method: Method,
-    step: tuple[float, float] | None,
-    clock: Clock,
-    average: bool,
-    seeds: list[np.random.SeedSequence],
-    progress: Progress | None,
-    n_threads: int,
-    isa: str,
-) -> None:
-    """Fill in the result of an online method, class by class."""
-    from ddoq.clvq import OnlineQuantizer
-    from ddoq.minibatch import minibatch_points
-
-    for c, seed in enumerate(seeds):
-        rows, part = np.flatnonzero(result.class_index == c), slice(result.offsets[c], result.offsets[c + 1])
-        rng, k, samples = np.random.Generator(np.random.PCG64(seed)), part.stop - part.start, widened(X[rows])
-        if method == "clvq":
-            stream = OnlineQuantizer(int(k), step=step, clock=clock, average=average, n_threads=n_threads)
-            stream.update(samples[rng.permutation(len(rows))])
-            result.points[part] = stream.points
-        else:
-            result.points[part] = minibatch_points(samples, int(k), rng)
-        labels, dist2 = np.empty(len(rows), dtype=np.int64), np.empty(len(rows))
-        _backend.core.assign(samples, result.points[part], labels, dist2, n_threads, isa)
-        result.labels[rows] = labels
-        result.counts[part] = np.bincount(labels, minlength=k)
-        result.weights[part] = result.counts[part] / len(rows)
-        result.distortion[c] = dist2.mean()
-        result.n_iter[c] = 1
-        if progress:
-            progress(c + 1)
-
-
-def _label_left_out(
-    result: ClassQuantization, X: NDArray[Any], w: NDArray[np.float64], n_threads: int, isa: str
-) -> None:
-    """Label the samples of weight zero, which took no part, by their nearest points."""
-    for c in np.unique(result.class_index[w == 0]):
-        left_out = np.flatnonzero((result.class_index == c) & (w == 0))
-        points = result.points[result.offsets[c] : result.offsets[c + 1]]
-        labels = np.empty(len(left_out), dtype=np.int64)
-        _backend.core.assign(X[left_out], points, labels, np.empty(len(left_out)), n_threads, isa)
-        result.labels[left_out] = labels
 
 
 def _offsets(sizes: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -12,8 +12,9 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$root"
 DDOQ_WERROR=1
+DDOQ_BUILD_CUDA=0
 UBSAN_OPTIONS=print_stacktrace=1
-export DDOQ_WERROR UBSAN_OPTIONS
+export DDOQ_WERROR DDOQ_BUILD_CUDA UBSAN_OPTIONS
 
 DDOQ_SANITIZE=address,undefined "$python" tests/driver/build.py "$folder/driver"
 ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 "$folder/driver" "${ROUNDS:-20}" "${SEED:-0}"

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import ddoq
+import ddoq.cuda
 from ddoq import _backend
 
 
@@ -64,7 +65,7 @@ def test_info_says_what_runs() -> None:
     info = ddoq.info()
     assert info["version"] == ddoq.__version__
     assert info["isa"] in _backend.core.isas()
-    assert info["cuda"] == "not in this build"
+    assert info["cuda"] == ddoq.cuda.describe()
 
 
 def test_import_is_silent_and_loads_numpy_alone() -> None:

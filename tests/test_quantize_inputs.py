@@ -320,3 +320,20 @@ def test_memory_taken_is_the_memory_foretold(n: int, d: int, k: int, refine: str
     sizes, points = np.array([n]), np.array([k])
     foretold = _check.fit_bytes(sizes, points, d, 4, np.array([refine == "auto"]))[0]
     assert 0.9 * foretold < int(answer.stdout) < 1.1 * foretold
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int64", "uint64", ">i4", "float64", "U3"])
+@pytest.mark.parametrize("labels", [[3, 1, 1, 7], [5], [120, 119], [0, 2, 0]])
+def test_classes_of_any_type_are_the_sorted_distinct_labels(labels: list[int], dtype: str) -> None:
+    y = np.array(labels).astype(dtype)
+    classes, index = _check.as_classes(y, len(y))
+    assert_array_equal(classes, np.unique(y), strict=True)
+    assert_array_equal(classes[index], y)
+    assert index.dtype == np.int64
+
+
+def test_classes_of_extreme_labels() -> None:
+    for y in (np.array([-(2**63), 2**63 - 1, 5]), np.array([2**64 - 1, 2**64 - 2], dtype=np.uint64)):
+        classes, index = _check.as_classes(y, len(y))
+        assert_array_equal(classes, np.sort(y))
+        assert_array_equal(classes[index], y)

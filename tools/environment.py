@@ -94,6 +94,17 @@ def announce(pip, wanted):
     print(line if urls else "Nothing to download.", flush=True)
 
 
+def cuda_note():
+    """Return what will be done about the CUDA part, which takes longer than all else to build."""
+    if os.environ.get("DDOQ_BUILD_CUDA") == "0":
+        return " without its CUDA part (DDOQ_BUILD_CUDA is 0)"
+    homes = [os.path.join(os.environ[name], "bin") for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    path = os.pathsep.join([*homes, os.environ.get("PATH", "")])
+    if os.environ.get("CUDACXX") or shutil.which("nvcc", path=path):
+        return " with its CUDA part for GPUs, about a minute (DDOQ_BUILD_CUDA=0 leaves it out)"
+    return " without its CUDA part for GPUs, since there is no nvcc"
+
+
 def main():
     """Check, make the environment where there is none, and install."""
     lacks = missing()
@@ -109,7 +120,7 @@ def main():
     wanted = requirements(extra)
     announce(pip, wanted)
     subprocess.run([*pip, "--quiet", *wanted], check=True)
-    print("Building ddoq", flush=True)
+    print("Building ddoq" + cuda_note(), flush=True)
     subprocess.run([*command, "--quiet", "--no-build-isolation", "--no-deps", "-e", str(ROOT)], check=True)
 
 

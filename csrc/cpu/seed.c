@@ -9,11 +9,6 @@
 
 #include "cpu/seed.h"
 
-size_t ddoq_seed_trials(size_t k)
-{
-    return 2 + (size_t)floor(log((double)k));
-}
-
 double ddoq_accumulate(size_t n, const double *w, const double *value, double *cumulative)
 {
     double total = 0;

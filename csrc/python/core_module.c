@@ -7,32 +7,9 @@
 
 #include "python/arguments.h"
 #include "python/arrays.h"
+#include "python/calls.h"
 #include "python/loss_binding.h"
-
-/* ---- running with the GIL released ---- */
-
-struct caller {
-    PyThreadState *state; /* while the GIL is released */
-    PyObject *progress;   /* NULL or a callable */
-};
-
-static int call_progress(PyObject *progress, size_t done)
-{
-    PyObject *result = PyObject_CallFunction(progress, "n", (Py_ssize_t)done);
-    Py_XDECREF(result);
-    return result ? 0 : -1;
-}
-
-static int poll_python(void *context, size_t done)
-{
-    struct caller *caller = context;
-    PyEval_RestoreThread(caller->state);
-    int stop = PyErr_CheckSignals();
-    if (!stop && caller->progress)
-        stop = call_progress(caller->progress, done);
-    caller->state = PyEval_SaveThread();
-    return stop;
-}
+#include "python/quantize_arguments.h"
 
 /* The one place where a status becomes an exception; where: "" or the class, for the message. */
 static PyObject *result_of(enum ddoq_status status, const char *where)
@@ -56,23 +33,6 @@ static PyObject *result_of(enum ddoq_status status, const char *where)
 
 /* ---- small arguments ---- */
 
-int read_count(PyObject *object, const char *name, size_t *value)
-{
-    if (!PyLong_Check(object)) {
-        PyErr_Format(PyExc_TypeError, "%s must be an int", name);
-        return -1;
-    }
-    Py_ssize_t read = PyLong_AsSsize_t(object);
-    if (read == -1 && PyErr_Occurred())
-        PyErr_Clear(); /* out of range: refused below */
-    if (read < 1) {
-        PyErr_Format(PyExc_ValueError, "%s must be from 1 to %zd, not %S", name, PY_SSIZE_T_MAX, object);
-        return -1;
-    }
-    *value = (size_t)read;
-    return 0;
-}
-
 int read_isa(PyObject *object, const struct ddoq_isa **isa)
 {
     if (!PyUnicode_Check(object)) {
@@ -83,14 +43,6 @@ int read_isa(PyObject *object, const struct ddoq_isa **isa)
         if (PyUnicode_CompareWithASCIIString(object, ddoq_isa_name(*isa)) == 0)
             return 0;
     PyErr_Format(PyExc_ValueError, "isa %R is none of this machine's", object);
-    return -1;
-}
-
-int check_arguments(const char *name, Py_ssize_t given, Py_ssize_t wanted)
-{
-    if (given == wanted)
-        return 0;
-    PyErr_Format(PyExc_TypeError, "%s takes %zd positional arguments, %zd given", name, wanted, given);
     return -1;
 }
 
@@ -115,7 +67,7 @@ static PyObject *core_gram(PyObject *Py_UNUSED(module), PyObject *const *args, P
     struct array arrays[2];
     struct array *X = &arrays[0], *out = &arrays[1];
     struct caller caller = {0};
-    struct ddoq_run run = {.n_threads = 1, .poll = {.call = poll_python, .context = &caller}};
+    struct ddoq_run run = {.n_threads = 1, .poll = {.call = ddoq_poll_python, .context = &caller}};
 
     if (check_arguments("gram", n_args, 3) || ddoq_read_samples(args[0], X) ||
         ddoq_read_array(args[1], "out", X->type, 2, 1, out) || read_isa(args[2], &run.isa))
@@ -133,7 +85,7 @@ static PyObject *core_largest(PyObject *Py_UNUSED(module), PyObject *const *args
 {
     struct array X;
     struct caller caller = {0};
-    struct ddoq_run run = {.poll = {.call = poll_python, .context = &caller}};
+    struct ddoq_run run = {.poll = {.call = ddoq_poll_python, .context = &caller}};
     double largest = 0;
 
     if (check_arguments("largest", n_args, 3) || ddoq_read_samples(args[0], &X) ||
@@ -150,7 +102,7 @@ static PyObject *core_assign(PyObject *Py_UNUSED(module), PyObject *const *args,
     struct array arrays[4];
     struct array *X = &arrays[0], *points = &arrays[1], *labels = &arrays[2], *dist2 = &arrays[3];
     struct caller caller = {0};
-    struct ddoq_run run = {.poll = {.call = poll_python, .context = &caller}};
+    struct ddoq_run run = {.poll = {.call = ddoq_poll_python, .context = &caller}};
 
     if (check_arguments("assign", n_args, 6) || ddoq_read_samples(args[0], X) ||
         ddoq_read_array(args[1], "points", X->type, 2, 0, points) ||
@@ -193,7 +145,7 @@ static PyObject *core_clvq(PyObject *Py_UNUSED(module), PyObject *const *args, P
     struct array *X = &a[0], *points = &a[1], *weights = &a[2], *wins = &a[3], *winners = &a[4];
     struct array *sums = &a[5], *summed = &a[6], *weight_sums = &a[7];
     struct caller caller = {0};
-    struct ddoq_run run = {.poll = {.call = poll_python, .context = &caller}};
+    struct ddoq_run run = {.poll = {.call = ddoq_poll_python, .context = &caller}};
     struct ddoq_clvq_args job = {0};
 
     if (check_arguments("clvq", n_args, 12) || ddoq_read_matrix(args[0], "X", X) ||
@@ -263,126 +215,49 @@ enum {
     N_ARGUMENTS,
 };
 
-/* Reads every array argument into a[position]; those that are None stay empty. */
-static int read_arrays(PyObject *const *args, struct array *a)
-{
-    if (ddoq_read_samples(args[A_X], &a[A_X]))
-        return -1;
-    const struct {
-        int at;
-        const char *name;
-        int type, ndim, output, optional;
-    } specs[] = {
-        {A_SAMPLE_WEIGHT, "sample_weight", NPY_FLOAT64, 1, 0, 0},
-        {A_ROWS, "rows", NPY_INT64, 1, 0, 0},
-        {A_ROW_OFFSETS, "row_offsets", NPY_INT64, 1, 0, 0},
-        {A_POINT_OFFSETS, "point_offsets", NPY_INT64, 1, 0, 0},
-        {A_N_STARTS, "n_starts", NPY_INT64, 1, 0, 0},
-        {A_UNIFORMS, "uniforms", NPY_FLOAT64, 1, 0, 1},
-        {A_START_ROWS, "start_rows", NPY_INT64, 1, 0, 1},
-        {A_START_POINTS, "start_points", a[A_X].type, 2, 0, 1},
-        {A_FORMS, "forms", NPY_UINT8, 1, 0, 0},
-        {A_POINTS, "points", a[A_X].type, 2, 1, 0},
-        {A_WEIGHTS, "weights", NPY_FLOAT64, 1, 1, 0},
-        {A_COUNTS, "counts", NPY_INT64, 1, 1, 0},
-        {A_LABELS, "labels", NPY_INT64, 1, 1, 0},
-        {A_DISTORTION, "distortion", NPY_FLOAT64, 1, 1, 0},
-        {A_N_ITER, "n_iter", NPY_INT64, 1, 1, 0},
-    };
-    for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
-        if (specs[i].optional && Py_IsNone(args[specs[i].at]))
-            continue;
-        if (ddoq_read_array(args[specs[i].at], specs[i].name, specs[i].type, specs[i].ndim, specs[i].output,
-                            &a[specs[i].at]))
-            return -1;
-    }
-    return 0;
-}
-
-/* Everything of quantize_classes that the core trusts: sizes, offsets, the range of every index. */
-static int check_job(const struct array *a, size_t n_init)
-{
-    size_t n_classes = a[A_FORMS].shape[0], d = a[A_X].shape[1];
-    size_t n_rows = a[A_ROWS].shape[0], n_points = a[A_POINTS].shape[0];
-    if (d == 0) {
-        PyErr_SetString(PyExc_ValueError, "X must have at least one column");
-        return -1;
-    }
-    if (ddoq_check_size(&a[A_SAMPLE_WEIGHT], 0, a[A_X].shape[0]) ||
-        ddoq_check_size(&a[A_ROW_OFFSETS], 0, n_classes + 1) ||
-        ddoq_check_size(&a[A_POINT_OFFSETS], 0, n_classes + 1) || ddoq_check_size(&a[A_POINTS], 1, d) ||
-        ddoq_check_size(&a[A_WEIGHTS], 0, n_points) || ddoq_check_size(&a[A_COUNTS], 0, n_points) ||
-        ddoq_check_size(&a[A_LABELS], 0, n_rows) || ddoq_check_size(&a[A_DISTORTION], 0, n_classes) ||
-        ddoq_check_size(&a[A_N_STARTS], 0, n_classes) || ddoq_check_size(&a[A_N_ITER], 0, n_classes))
-        return -1;
-    const int64_t *n_starts = a[A_N_STARTS].data;
-    for (size_t c = 0; c < n_classes; c++) {
-        if (n_starts[c] < 1 || (uint64_t)n_starts[c] > n_init) {
-            PyErr_Format(PyExc_ValueError, "n_starts[%zu] is %lld: it must be 1 to n_init", c, (long long)n_starts[c]);
-            return -1;
-        }
-    }
-    if (ddoq_check_offsets(&a[A_ROW_OFFSETS], n_rows) || ddoq_check_offsets(&a[A_POINT_OFFSETS], n_points) ||
-        ddoq_check_indices(&a[A_ROWS], 0, n_rows, a[A_X].shape[0]))
-        return -1;
-    return ddoq_check_classes(&a[A_ROW_OFFSETS], &a[A_POINT_OFFSETS], &a[A_ROWS], &a[A_SAMPLE_WEIGHT]) ||
-           ddoq_check_starts(&a[A_ROW_OFFSETS], &a[A_POINT_OFFSETS], n_init, &a[A_UNIFORMS], &a[A_START_ROWS],
-                             &a[A_START_POINTS], d);
-}
-
-static struct ddoq_quantize_args job_of(const struct array *a, size_t n_init, size_t max_iter, double tol)
-{
-    return (struct ddoq_quantize_args){
-        .type = a[A_X].real,
-        .X = a[A_X].data,
-        .d = a[A_X].shape[1],
-        .sample_weight = a[A_SAMPLE_WEIGHT].data,
-        .n_classes = a[A_FORMS].shape[0],
-        .rows = a[A_ROWS].data,
-        .row_offsets = a[A_ROW_OFFSETS].data,
-        .point_offsets = a[A_POINT_OFFSETS].data,
-        .n_init = n_init,
-        .n_starts = a[A_N_STARTS].data,
-        .uniforms = a[A_UNIFORMS].data,
-        .start_rows = a[A_START_ROWS].data,
-        .start_points = a[A_START_POINTS].data,
-        .max_iter = max_iter,
-        .tol = tol,
-        .forms = a[A_FORMS].data,
-        .points = a[A_POINTS].data,
-        .weights = a[A_WEIGHTS].data,
-        .counts = a[A_COUNTS].data,
-        .labels = a[A_LABELS].data,
-        .distortion = a[A_DISTORTION].data,
-        .n_iter = a[A_N_ITER].data,
-    };
-}
+/* Where the arrays are among them. */
+static const int AT[N_QUANTIZE_ARRAYS] = {
+    [Q_X] = A_X,
+    [Q_SAMPLE_WEIGHT] = A_SAMPLE_WEIGHT,
+    [Q_ROWS] = A_ROWS,
+    [Q_ROW_OFFSETS] = A_ROW_OFFSETS,
+    [Q_POINT_OFFSETS] = A_POINT_OFFSETS,
+    [Q_N_STARTS] = A_N_STARTS,
+    [Q_UNIFORMS] = A_UNIFORMS,
+    [Q_START_ROWS] = A_START_ROWS,
+    [Q_START_POINTS] = A_START_POINTS,
+    [Q_FORMS] = A_FORMS,
+    [Q_POINTS] = A_POINTS,
+    [Q_WEIGHTS] = A_WEIGHTS,
+    [Q_COUNTS] = A_COUNTS,
+    [Q_LABELS] = A_LABELS,
+    [Q_DISTORTION] = A_DISTORTION,
+    [Q_N_ITER] = A_N_ITER,
+};
 
 static PyObject *core_quantize_classes(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args)
 {
-    struct array a[N_ARGUMENTS] = {0};
+    struct array a[N_QUANTIZE_ARRAYS] = {0};
     struct caller caller = {0};
-    struct ddoq_run run = {.poll = {.call = poll_python, .context = &caller}};
+    struct ddoq_run run = {.poll = {.call = ddoq_poll_python, .context = &caller}};
     size_t n_init, max_iter, failed_class;
     double tol;
 
-    if (check_arguments("quantize_classes", n_args, N_ARGUMENTS) || read_arrays(args, a) ||
-        read_count(args[A_N_INIT], "n_init", &n_init) || read_count(args[A_MAX_ITER], "max_iter", &max_iter) ||
-        read_real(args[A_TOL], "tol", 0, &tol) || read_count(args[A_N_THREADS], "n_threads", &run.n_threads) ||
-        read_isa(args[A_ISA], &run.isa) || ddoq_check_apart(a, N_ARGUMENTS) || check_job(a, n_init))
+    if (check_arguments("quantize_classes", n_args, N_ARGUMENTS) || ddoq_read_samples(args[A_X], &a[Q_X]) ||
+        ddoq_read_array(args[A_POINTS], "points", a[Q_X].type, 2, 1, &a[Q_POINTS]) ||
+        ddoq_read_quantize_arrays(args, AT, a) || read_count(args[A_N_INIT], "n_init", &n_init) ||
+        read_count(args[A_MAX_ITER], "max_iter", &max_iter) || read_real(args[A_TOL], "tol", 0, &tol) ||
+        read_count(args[A_N_THREADS], "n_threads", &run.n_threads) || read_isa(args[A_ISA], &run.isa) ||
+        ddoq_check_quantize_arrays(a, n_init) || ddoq_read_progress(args[A_PROGRESS], &caller))
         return NULL;
-    if (!Py_IsNone(args[A_PROGRESS])) {
-        caller.progress = args[A_PROGRESS];
-        if (!PyCallable_Check(caller.progress)) {
-            PyErr_SetString(PyExc_TypeError, "progress must be None or a callable");
-            return NULL;
-        }
-    }
-    const struct ddoq_quantize_args job = job_of(a, n_init, max_iter, tol);
+    struct ddoq_quantize_args job = ddoq_quantize_args_of(a);
+    job.n_init = n_init;
+    job.max_iter = max_iter;
+    job.tol = tol;
     caller.state = PyEval_SaveThread();
     enum ddoq_status status = ddoq_quantize_classes(&run, &job, &failed_class);
     PyEval_RestoreThread(caller.state);
-    if (status == DDOQ_OK && caller.progress && call_progress(caller.progress, job.n_classes))
+    if (status == DDOQ_OK && caller.progress && ddoq_call_progress(caller.progress, job.n_classes))
         return NULL;
     char where[64];
     PyOS_snprintf(where, sizeof where, " (class %zu)", failed_class);

@@ -1,0 +1,131 @@
+"""docs/cuda.md: what runs on a GPU, how it is proved without one, what the compiler says, and what clocks say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from common import load_result
+
+TEXT = """\
+# CUDA
+
+Made by `python benchmarks/tables.py`; its numbers are from benchmarks/results.
+
+**{status}**
+
+## Use
+
+    ddoq.quantize_classes(X, y, 50, device="cuda")     # or "cuda:1"; "auto": the GPU that X is on, if it is on one
+    ddoq.cuda.is_available(), ddoq.cuda.why_not()      # why there is none, in words; also in `ddoq info`
+
+X is float16, bfloat16 or float32: NumPy's, which is copied in waves of classes while the GPU works, or a tensor on
+the GPU (torch's, or anything with DLPack), which is neither copied nor moved if its classes lie side by side.
+Points of torch's tensors on the GPU are a tensor there; weights, labels and all else are NumPy's. Random numbers,
+start, refinement and results are those of the CPU's Gram form, but for ties within float32's rounding; there is no
+sketch and no streaming form, and float64 stays on the CPU. The same bits every time, however many waves free memory
+allows.
+
+## Build
+
+`ddoq._cuda` is built where nvcc is found (CUDACXX, CUDA_HOME, CUDA_PATH, PATH); `DDOQ_BUILD_CUDA=0` leaves it
+out, `=1` makes its lack an error. `DDOQ_CUDA_ARCHS="80,90"` names GPUs by compute capability; without it
+{archs}, and PTX of the last for those to come. The CUDA runtime is in the module. cuBLAS is loaded at the
+first use: from what the process has loaded (torch brings it), cuda-pathfinder, NVIDIA's wheels (`pip install
+ddoq[cuda]`), or the system. Without a driver the module imports, and `why_not` says so; `DDOQ_DISABLE_CUDA=1`
+turns it off.
+
+## How it works
+
+A class of n samples, d features and k points:
+
+- **G = X X^T** by cuBLAS, one product a class, four side by side: float32 sums of exact products of halves, or of
+  float32 samples less their mean. Where halves have |mean|^2 above 10 times their variance, the class goes once
+  more, centred in float32.
+- **The fit**, one block of 256 threads a class and one launch a wave: greedy k-means++ (all candidates of a step in
+  one pass over the samples), Lloyd's iterations to the fixed point of the labels (the sums of a cell change by the
+  samples that came and went, or are made afresh where that is less), single-point moves (a warp's worth of samples
+  is weighed at once, and the first that would move does, so that the moves are those of one after the other), all
+  restarts. No word from the host, no atomics on floating point.
+- **Points**, weights and the distortion in one pass over the samples, in double.
+
+G is float32 and everything else double: sums that are updated by differences do not drift, single-point moves end,
+and double centring of G is needless. It costs twice the traffic of S (k n numbers); by the count in
+`csrc/cuda/fit.cu` the fit waits for memory, not for arithmetic. A class takes 4 n^2 bytes for G, 8 k n for S and
+about 50 n; what does not fit at once is done in waves, down to one class. A class has one block: where there are
+fewer classes than the GPU has multiprocessors, the fit leaves the others idle.
+
+## How it is proved without a GPU
+
+`tests/cuda_model.py` is the fit in NumPy, with the kernels' blocks and the order of every addition, tested against
+the textbook (`ddoq/reference.py`). `tests/emulator` compiles the kernels, their host side and the binding for the
+CPU, threads as fibers that switch at barriers and warp operations: from the same G both give the same bits, in any
+order of the threads, and all tests of `tests/test_cuda.py` run on it, and on the machine's GPU where there is one.
+What it cannot show is what only hardware has: memory ordering beyond barriers, cuBLAS itself, and time.
+
+On a machine with a GPU the same tests are its first check, and the sanitiser's:
+
+    pytest tests/test_cuda.py tests/test_cuda_model.py
+    for tool in memcheck racecheck synccheck initcheck; do
+        compute-sanitizer --tool $tool python -m pytest tests/test_cuda.py -k "device and not emulated"
+    done
+    python benchmarks/cuda_quantize.py
+
+## What the compiler says
+
+nvcc {nvcc}. Most of each kernel's variants, on sm_{arch_list}; spills are bytes stored and loaded, of a thread.
+
+{resources}
+
+{timings}"""
+
+NOT_MEASURED = "The CUDA part is compiled, modelled and emulated, but has not been measured yet: no GPU has run it."
+RUN = "`benchmarks/cuda_quantize.py` is ready to run: whole jobs beside plain torch, faiss, cuML and flash-kmeans."
+
+
+def per_arch(rows: dict[str, dict[str, int]], what: str) -> str:
+    """One number where all architectures agree, otherwise all."""
+    values = [row[what] for row in rows.values()]
+    return str(values[0]) if len(set(values)) == 1 else " ".join(map(str, values))
+
+
+def resources(result: dict[str, Any]) -> list[str]:
+    lines = ["| source | kernel | variants | registers | static shared bytes | spills |", "|---|---|---|---|---|---|"]
+    for source, kernels in result["files"].items():
+        for name, rows in sorted(kernels.items()):
+            numbers = [per_arch(rows, what) for what in ("variants", "registers", "shared_bytes", "spill_bytes")]
+            lines.append(f"| {source} | {name} | " + " | ".join(numbers) + " |")
+    return lines
+
+
+def timings(result: dict[str, Any]) -> list[str]:
+    lines = ["## Time", ""]
+    for machine, cells in result.items():
+        lines += [f"{machine}. Command: `{cells['facts']['command']}`", ""]
+        for cell, rows in cells.items():
+            if cell == "facts":
+                continue
+            lines += [f"**{cell}**", "", "| method | ms, median | ms, least | distortion | share of roofline |"]
+            lines.append("|---|---|---|---|---|")
+            for name, row in rows.items():
+                if name != "peaks":
+                    numbers = (row["milliseconds_median"], row["milliseconds_min"], row["distortion"])
+                    share = row.get("share_of_roofline", "")
+                    lines.append(f"| {name} | " + " | ".join(map(str, numbers)) + f" | {share} |")
+            lines.append("")
+    return lines
+
+
+def cuda_page() -> str:
+    compiled, measured = load_result("cuda_resources"), load_result("cuda_quantize")
+    archs = compiled["archs"]
+    return (
+        TEXT.format(
+            status="Measured: see the end." if measured else NOT_MEASURED,
+            archs=", ".join(f"sm_{arch}" for arch in archs),
+            nvcc=compiled["nvcc"],
+            arch_list=", ".join(archs),
+            resources="\n".join(resources(compiled)),
+            timings="\n".join(timings(measured) if measured else ["## Time", "", f"Not measured yet. {RUN}"]),
+        ).rstrip()
+        + "\n"
+    )

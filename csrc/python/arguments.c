@@ -1,0 +1,27 @@
+/* Small positional arguments that both modules read. */
+#include "python/arguments.h"
+
+int check_arguments(const char *name, Py_ssize_t given, Py_ssize_t wanted)
+{
+    if (given == wanted)
+        return 0;
+    PyErr_Format(PyExc_TypeError, "%s takes %zd positional arguments, %zd given", name, wanted, given);
+    return -1;
+}
+
+int read_count(PyObject *object, const char *name, size_t *value)
+{
+    if (!PyLong_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "%s must be an int", name);
+        return -1;
+    }
+    Py_ssize_t read = PyLong_AsSsize_t(object);
+    if (read == -1 && PyErr_Occurred())
+        PyErr_Clear(); /* out of range: refused below */
+    if (read < 1) {
+        PyErr_Format(PyExc_ValueError, "%s must be from 1 to %zd, not %S", name, PY_SSIZE_T_MAX, object);
+        return -1;
+    }
+    *value = (size_t)read;
+    return 0;
+}

@@ -33,7 +33,7 @@ struct ddoq_cuda_loss_args {
     double temperature, label_smoothing;
     void *gradient;  /* out (n_rows, n_classes): bfloat16 for bfloat16 logits, float32 for the others */
     float *loss;     /* out: one number */
-    void *workspace; /* DDOQ_CUDA_LOSS_WORKSPACE bytes, 0 before the first launch; of launches that do not overlap */
+    void *workspace; /* DDOQ_CUDA_LOSS_WORKSPACE bytes, the first 8 of them 0; of launches that do not overlap */
 };
 
 /* Puts the launch into the stream, and does not wait for it; 0, or -1 with *error filled. A row whose weight, class

@@ -16,6 +16,7 @@ Made by `python benchmarks/tables.py`; its numbers are from benchmarks/results.
 ## Use
 
     ddoq.quantize_classes(X, y, 50, device="cuda")     # or "cuda:1"; "auto": the GPU that X is on, if it is on one
+    ddoq.WeightedLoss("logits", 4.0)(logits, teacher, weight)           # of tensors on the GPU: there
     ddoq.cuda.is_available(), ddoq.cuda.why_not()      # why there is none, in words; also in `ddoq info`
 
 X is float16, bfloat16 or float32: NumPy's, which is copied in waves of classes while the GPU works, or a tensor on
@@ -24,6 +25,11 @@ Points of torch's tensors on the GPU are a tensor there; weights, labels and all
 start, refinement and results are those of the CPU's Gram form, but for ties within float32's rounding; there is no
 sketch and no streaming form, and float64 stays on the CPU. The same bits every time, however many waves free memory
 allows.
+
+The loss takes float32, float16 and bfloat16 logits and soft targets in any pair, and all kinds of targets; it works
+in CUDA graphs and under torch.compile, and never waits for the device. That is why it cannot raise: a row whose
+weight, class index or probabilities break a rule has NaN as its loss and gradient. float64, and gradients by weights
+or targets, are torch's own operations as on other devices.
 
 ## Build
 
@@ -48,8 +54,14 @@ A class of n samples, d features and k points:
   restarts. No word from the host, no atomics on floating point.
 - **Points**, weights and the distortion in one pass over the samples, in double.
 
-G is float32 and everything else double: sums that are updated by differences do not drift, single-point moves end,
-and double centring of G is needless. It costs twice the traffic of S (k n numbers); by the count in
+**The weighted loss** is one launch: a row of up to 1,024 classes lies in the registers of a warp, one of up to 8,192
+in those of a block, from the only reading of its logits and targets to the writing of its gradient; longer rows are
+read three times. The rows' losses are added by the last block to be done, in an order that depends on the numbers of
+rows and classes alone. The backward pass scales the gradient, which is a second launch. The gradient of float16
+logits is float32 until then: a gradient scaler's factor comes before float16 could lose it.
+
+Of the fit G is float32 and everything else double: sums that are updated by differences do not drift, single-point
+moves end, and double centring of G is needless. It costs twice the traffic of S (k n numbers); by the count in
 `csrc/cuda/fit.cu` the fit waits for memory, not for arithmetic. A class takes 4 n^2 bytes for G, 8 k n for S and
 about 50 n; what does not fit at once is done in waves, down to one class. A class has one block: where there are
 fewer classes than the GPU has multiprocessors, the fit leaves the others idle.
@@ -60,15 +72,19 @@ fewer classes than the GPU has multiprocessors, the fit leaves the others idle.
 the textbook (`ddoq/reference.py`). `tests/emulator` compiles the kernels, their host side and the binding for the
 CPU, threads as fibers that switch at barriers and warp operations: from the same G both give the same bits, in any
 order of the threads, and all tests of `tests/test_cuda.py` run on it, and on the machine's GPU where there is one.
-What it cannot show is what only hardware has: memory ordering beyond barriers, cuBLAS itself, and time.
+The same for the loss: `tests/cuda_loss_model.py` and `tests/test_cuda_loss.py`, with a tolerance, since the
+hardware's exponentials have errors of their own. What all this cannot show is what only hardware has: memory
+ordering beyond barriers, cuBLAS itself, and time.
 
 On a machine with a GPU the same tests are its first check, and the sanitiser's:
 
-    pytest tests/test_cuda.py tests/test_cuda_model.py
+    pytest tests/test_cuda.py tests/test_cuda_model.py tests/test_cuda_loss.py
     for tool in memcheck racecheck synccheck initcheck; do
         compute-sanitizer --tool $tool python -m pytest tests/test_cuda.py -k "device and not emulated"
+        compute-sanitizer --tool $tool python -m pytest tests/test_cuda_loss.py -k "gpu"
     done
     python benchmarks/cuda_quantize.py
+    python benchmarks/cuda_loss.py
 
 ## What the compiler says
 
@@ -80,6 +96,7 @@ nvcc {nvcc}. Most of each kernel's variants, on sm_{arch_list}; spills are bytes
 
 NOT_MEASURED = "The CUDA part is compiled, modelled and emulated, but has not been measured yet: no GPU has run it."
 RUN = "`benchmarks/cuda_quantize.py` is ready to run: whole jobs beside plain torch, faiss, cuML and flash-kmeans."
+RUN_LOSS = "Of the loss: `benchmarks/cuda_loss.py`, beside torch, torch.compile and Liger."
 
 
 def per_arch(rows: dict[str, dict[str, int]], what: str) -> str:
@@ -115,8 +132,24 @@ def timings(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def loss_timings(result: dict[str, Any]) -> list[str]:
+    lines: list[str] = []
+    for machine, here in result.items():
+        lines += [f"**The loss**, microseconds of device time. {machine}. Command: `{here['facts']['command']}`", ""]
+        lines += [
+            "| cell | loss and gradient | kernel alone | its share of a copy's bandwidth | torch | compiled torch |"
+        ]
+        lines += ["|---|---|---|---|---|---|"]
+        for cell, row in here["rows"].items():
+            ours, alone = row["ddoq"]["replay"]["median_us"], row["kernel"]["median_us"]
+            ratios = f"{row['ratio_eager_torch']} times | {row['ratio_compiled']} times"
+            lines.append(f"| {cell} | {ours} | {alone} | {row['share']} | {ratios} |")
+        lines.append("")
+    return lines
+
+
 def cuda_page() -> str:
-    compiled, measured = load_result("cuda_resources"), load_result("cuda_quantize")
+    compiled, measured, loss = (load_result(f"cuda_{name}") for name in ("resources", "quantize", "loss"))
     archs = compiled["archs"]
     return (
         TEXT.format(
@@ -125,7 +158,10 @@ def cuda_page() -> str:
             nvcc=compiled["nvcc"],
             arch_list=", ".join(archs),
             resources="\n".join(resources(compiled)),
-            timings="\n".join(timings(measured) if measured else ["## Time", "", f"Not measured yet. {RUN}"]),
+            timings="\n".join(
+                (timings(measured) if measured else ["## Time", "", f"Not measured yet. {RUN}", ""])
+                + (loss_timings(loss) if loss else [f"Not measured yet. {RUN_LOSS}"])
+            ),
         ).rstrip()
         + "\n"
     )

@@ -46,3 +46,29 @@ def quantize_classes(
     ValueError or TypeError for bad arguments, MemoryError, ImportError without cuBLAS, RuntimeError for what CUDA says,
     or what progress or a signal handler raises.
     """
+
+LOSS_WORKSPACE: int
+LOSS_CLASSES: int
+LOSS_TOPK_CLASSES: int
+
+def weighted_loss(
+    logits: int,
+    logits_type: str,
+    soft: int | None,
+    soft_type: str | None,
+    indices: int | None,
+    weight: int,
+    weight_type: str,
+    target: str,
+    n_rows: int,
+    n_classes: int,
+    k: int,
+    temperature: float,
+    label_smoothing: float,
+    gradient: int,
+    loss: int,
+    workspace: int,
+    device: int,
+    stream: int,
+) -> None:
+    """Put the loss and its gradient by the logits into a stream: see csrc/cuda/loss.h. Addresses are the device's."""

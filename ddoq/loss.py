@@ -8,9 +8,10 @@
 The divisor is the number of rows B, never the sum of the batch's weights: renormalising inside a batch would change
 what each image counts from step to step, and the batches' mean would no longer be the weighted mean of the data set.
 
-On the CPU float32, bfloat16 and float64 logits go to the C core, which gives the loss and its gradient by the logits in
-one pass: directly, or through the custom operator `ddoq::weighted_loss` where torch traces or wraps its tensors. Other
-devices and float16, and weights or targets that need a gradient, use the same formulas in torch (`_composed`).
+On the CPU float32, bfloat16 and float64 logits go to the C core, on an NVIDIA GPU float32, float16 and bfloat16 ones to
+the CUDA part, which give the loss and its gradient by the logits in one pass: directly, or through the custom operator
+`ddoq::weighted_loss` where torch traces or wraps its tensors. Other devices and dtypes, and weights or targets that
+need a gradient, use the same formulas in torch (`_composed`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from ddoq import _backend
+from ddoq import _backend, _cuda_loss
 
 _HALVES = (torch.float16, torch.bfloat16)
 _IN_C = (torch.float32, torch.bfloat16, torch.float64)
@@ -51,11 +52,12 @@ class WeightedLoss(nn.Module):
     ValueError
         An option outside its range; shapes that do not fit; on the CPU also class indices outside [0, C) or repeated in
         a row of "topk", weights that are negative or not finite, rows of probabilities that are negative or do not sum
-        to 1 (to at most 1 for "topk"), each with the first bad row.
+        to 1 (to at most 1 for "topk"), each with the first bad row. On a GPU such a row's loss and gradient are NaN:
+        to raise an error would be to wait for the device at every step.
     TypeError
         Class indices that are not integers, logits or probabilities that are not floating point.
     RuntimeError
-        A second derivative on the CPU in a dtype that the C core takes.
+        A second derivative in a dtype that the compiled code takes.
 
     Examples
     --------
@@ -94,11 +96,11 @@ class WeightedLoss(nn.Module):
         soft, indices = self._split(target)
         self._check(logits, soft, indices, weight)
         options = (self.target, self.temperature, self.label_smoothing)
-        if logits.shape[1] > 0 and logits.dtype in _IN_C and _fits_c(logits, soft, indices, weight):
+        if logits.shape[1] > 0 and _fits_core(logits, soft, indices, weight):
             arguments = (logits, soft, indices, weight, *options)
             eager, loss = _is_eager(logits, soft, indices, weight), None
             if not (logits.requires_grad and torch.is_grad_enabled()):
-                loss = (_weighted_loss if eager else _operator)(*arguments)[0]
+                loss = (_in_core if eager else _operator)(*arguments)[0]
             elif eager:
                 loss = _Step.apply(*arguments)  # type: ignore[no-untyped-call]
             else:
@@ -149,9 +151,14 @@ class WeightedLoss(nn.Module):
             raise TypeError(f"{self.target} must be floating point, got {soft.dtype}")
 
 
-def _fits_c(logits: Tensor, soft: Tensor | None, indices: Tensor | None, weight: Tensor) -> bool:
-    """Whether all is on the CPU and the gradient by the logits is the only one asked for."""
-    if not (logits.is_cpu and weight.is_cpu and (soft is None or soft.is_cpu) and (indices is None or indices.is_cpu)):
+def _fits_core(logits: Tensor, soft: Tensor | None, indices: Tensor | None, weight: Tensor) -> bool:
+    """Whether compiled code takes all of it, and the gradient by the logits is the only one asked for."""
+    if logits.is_cpu:
+        if logits.dtype not in _IN_C or not weight.is_cpu:
+            return False
+        if not ((soft is None or soft.is_cpu) and (indices is None or indices.is_cpu)):
+            return False
+    elif not _cuda_loss.fits(logits, soft, indices, weight):
         return False
     needs = weight.requires_grad or (soft is not None and soft.requires_grad)
     return not (needs and torch.is_grad_enabled())
@@ -202,8 +209,15 @@ def _weighted_loss(
 def _shapes(logits: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     """What the operator gives, without values."""
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    gradient = torch.empty_like(
+        logits, dtype=_cuda_loss.gradient_dtype(logits.dtype), memory_format=torch.contiguous_format
+    )
     return logits.new_empty((), dtype=wide), gradient
+
+
+def _in_core(logits: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    """The loss and its gradient by the logits, where these are."""
+    return _weighted_loss(logits, *others) if logits.is_cpu else _cuda_loss.weighted_loss(logits, *others)
 
 
 torch.library.define(
@@ -212,6 +226,7 @@ torch.library.define(
     " float label_smoothing) -> (Tensor, Tensor)",
 )
 torch.library.impl("ddoq::weighted_loss", "cpu", _weighted_loss)
+torch.library.impl("ddoq::weighted_loss", "cuda", _cuda_loss.weighted_loss)
 torch.library.register_fake("ddoq::weighted_loss", _shapes)
 _operator = torch.ops.ddoq.weighted_loss.default
 
@@ -221,7 +236,7 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        loss, ctx.gradient = _weighted_loss(*arguments)
+        loss, ctx.gradient = _in_core(*arguments)
         ctx.options = arguments[4:]
         ctx.save_for_backward(*arguments[:4])
         return loss
@@ -232,8 +247,10 @@ class _Step(torch.autograd.Function):
         # that was kept computes it anew.
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
-            gradient = _weighted_loss(*ctx.saved_tensors, *ctx.options)[1]
-        if by_loss.item() != 1:
+            gradient = _in_core(*ctx.saved_tensors, *ctx.options)[1]
+        if not by_loss.is_cpu:
+            gradient = _cuda_loss.scaled(gradient, by_loss.detach(), ctx.saved_tensors[0].dtype)
+        elif by_loss.item() != 1:
             gradient.mul_(by_loss.detach())
         if torch.is_grad_enabled():
             gradient = _Underivable.apply(ctx.saved_tensors[0], gradient)  # type: ignore[no-untyped-call]
@@ -250,7 +267,8 @@ class _Underivable(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
         raise RuntimeError(
-            "WeightedLoss has no second derivative on the CPU: give float16 logits or write the loss in torch"
+            "WeightedLoss has no second derivative in compiled code: give float16 logits on the CPU, float64 ones on a "
+            "GPU, or write the loss in torch"
         )
 
 
@@ -264,13 +282,14 @@ class _TracedStep(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> Any:
         loss, gradient = _operator(*arguments)
         ctx.save_for_backward(gradient)
+        ctx.dtype = arguments[0].dtype
         ctx.mark_non_differentiable(gradient)
         return loss, gradient
 
     @staticmethod
     def backward(ctx: Any, by_loss: Tensor, _: Any) -> Any:
         (gradient,) = ctx.saved_tensors
-        return gradient * by_loss, None, None, None, None, None, None
+        return (gradient * by_loss).to(ctx.dtype), None, None, None, None, None, None
 
 
 def _array(tensor: Tensor) -> Any:

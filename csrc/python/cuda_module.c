@@ -1,8 +1,10 @@
 /* Binding of the CUDA part: as that of the C core, positional arguments alone; ddoq._backend is its only importer. */
 #include "python/arguments.h"
+#include "python/cuda_loss_binding.h"
+#include "python/cuda_quantize.h"
 
 #include "cuda/cublas.h"
-#include "python/cuda_quantize.h"
+#include "cuda/loss.h"
 
 /* ---- functions ---- */
 
@@ -57,11 +59,17 @@ static PyMethodDef methods[] = {
      PyDoc_STR("load_cublas(*paths): load cuBLAS, unless that is done.")},
     {"quantize_classes", (PyCFunction)(void (*)(void))ddoq_cuda_quantize_classes, METH_FASTCALL,
      PyDoc_STR("quantize_classes(...): see _cuda.pyi.")},
+    {"weighted_loss", (PyCFunction)(void (*)(void))ddoq_cuda_module_weighted_loss, METH_FASTCALL,
+     PyDoc_STR("weighted_loss(...): puts the loss and its gradient by the logits into a stream.")},
     {NULL, NULL, 0, NULL},
 };
 
-static int execute(PyObject *Py_UNUSED(module))
+static int execute(PyObject *module)
 {
+    if (PyModule_AddIntConstant(module, "LOSS_WORKSPACE", DDOQ_CUDA_LOSS_WORKSPACE) ||
+        PyModule_AddIntConstant(module, "LOSS_CLASSES", DDOQ_CUDA_LOSS_CLASSES) ||
+        PyModule_AddIntConstant(module, "LOSS_TOPK_CLASSES", DDOQ_CUDA_LOSS_TOPK_CLASSES))
+        return -1;
     return ddoq_import_numpy();
 }
 

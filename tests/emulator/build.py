@@ -19,7 +19,7 @@ import numpy
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-KERNELS = ("fit.cu", "rows.cu")
+KERNELS = ("fit.cu", "rows.cu", "loss.cu")
 
 
 def parts(text: str) -> list[str]:
@@ -43,7 +43,13 @@ def rewritten(source: str) -> str:
         return f"{{ if (!{call}) return cudaErrorInvalidConfiguration; }}"
 
     source = re.sub(r"(\w+(?:<\w+>)?)<<<(.+?)>>>\(([^;]*)\);", launch, source)
-    source = re.sub(r"extern __shared__ double (\w+)\[\];", r"double *\1 = emulator::dynamic_shared;", source)
+    shared = r"\1 *\2 = reinterpret_cast<\1 *>(emulator::dynamic_shared);"
+    source = re.sub(r"extern __shared__ (\w+) (\w+)\[\];", shared, source)
+    for instruction, function in (("ex2", "exp2f"), ("lg2", "log2f")):
+        call = f"y = emulator::flushed({function}(emulator::flushed(x)));"
+        source = re.sub(rf'asm\("{instruction}\.approx\.ftz[^;]*;".*?\);', call, source)
+    few_parts = '#include "cuda/loss.h"\n#undef DDOQ_CUDA_LOSS_PARTS\n#define DDOQ_CUDA_LOSS_PARTS 16'  # for few rows
+    source = source.replace('#include "cuda/loss.h"', few_parts)
     return re.sub(r'asm\("cvt\.f32\.f16 [^;]*;".*?\);', "wide = emulator::widen_float16(x.bits);", source)
 
 
@@ -58,7 +64,6 @@ def build(folder: Path) -> Path:
     macros.append('-DDDOQ_CUDA_ARCHS="0"')  # what the emulator says that its devices are
     common = ["-O2", "-g", "-fPIC", "-ffp-contract=off", "-pthread", *os.environ.get("EMULATOR_FLAGS", "").split()]
     names = [*sorted((ROOT / "csrc/cuda").glob("*.c")), *sorted((ROOT / "csrc/python").glob("cuda_*.c"))]
-    names = [name for name in names if "loss" not in name.name]
     names += [ROOT / name for name in setup["SHARED_BINDING"]]
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -74,9 +79,7 @@ def build(folder: Path) -> Path:
         subprocess.run([*command, *common, *include, "-c", source, "-o", target], check=True)
         return str(target)
 
-    names += [ROOT / "csrc/cuda" / name for name in KERNELS] + [
-        HERE / name for name in ("fibers.cpp", "runtime.cpp", "rest.c")
-    ]
+    names += [ROOT / "csrc/cuda" / name for name in KERNELS] + [HERE / "fibers.cpp", HERE / "runtime.cpp"]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_one, names))
     place = folder / "nvidia" / "cu13" / "lib"

@@ -16,20 +16,25 @@
 #define __launch_bounds__(...)
 
 struct Index {
-    unsigned x;
+    unsigned x, y;
 };
 
 namespace emulator
 {
-extern unsigned thread, block, threads;
-extern double dynamic_shared[];
+extern unsigned thread, block, threads, width, blocks; /* width: of a block, threads that have the same y */
+extern double *dynamic_shared;                         /* a page that nobody may touch follows it */
 void barrier_block();
 void barrier_warp();
 /* Runs the kernel of so many blocks; true for a launch that a device takes. */
-bool launch(unsigned blocks, unsigned block_threads, size_t shared_bytes, const std::function<void()> &kernel);
+bool launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &kernel);
 /* Every lane's value, once all lanes of the warp have given theirs. */
 const double *exchange(double value);
 int vote(int value); /* number of threads of the block with a value other than 0 */
+
+static inline float flushed(float x)
+{
+    return fabsf(x) < 0x1p-126f ? 0 : x;
+}
 
 static inline float widen_float16(unsigned short bits)
 {
@@ -41,13 +46,23 @@ static inline float widen_float16(unsigned short bits)
 }
 } // namespace emulator
 
-#define threadIdx (Index{emulator::thread})
-#define blockIdx (Index{emulator::block})
-#define blockDim (Index{emulator::threads})
+#define threadIdx (Index{emulator::thread % emulator::width, emulator::thread / emulator::width})
+#define blockIdx (Index{emulator::block, 0})
+#define blockDim (Index{emulator::width, emulator::threads / emulator::width})
+#define gridDim (Index{emulator::blocks, 1})
 
 static inline void __syncthreads()
 {
     emulator::barrier_block();
+}
+
+static inline void __syncwarp()
+{
+    emulator::barrier_warp();
+}
+
+static inline void __threadfence()
+{
 }
 
 static inline int __syncthreads_or(int value)
@@ -97,9 +112,50 @@ static inline int atomicAdd(int *at, int value)
     return before;
 }
 
+static inline unsigned atomicOr(unsigned *at, unsigned bits)
+{
+    unsigned before = *at;
+    *at |= bits;
+    return before;
+}
+
+static inline unsigned atomicInc(unsigned *at, unsigned last)
+{
+    unsigned before = *at;
+    *at = before >= last ? 0 : before + 1;
+    return before;
+}
+
+static inline double __ldcg(const double *at)
+{
+    return *at;
+}
+
 static inline int min(int a, int b)
 {
     return a < b ? a : b;
+}
+
+static inline unsigned min(unsigned a, unsigned b)
+{
+    return a < b ? a : b;
+}
+
+static inline size_t min(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline int max(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+static inline float __int_as_float(int bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
 }
 
 static inline double __longlong_as_double(long long bits)

@@ -5,7 +5,9 @@
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <mutex>
@@ -14,12 +16,12 @@
 
 namespace emulator
 {
-unsigned thread, block, threads;
-double dynamic_shared[6144]; /* 48 KB */
+unsigned thread, block, threads, width, blocks;
+double *dynamic_shared;
 
 namespace
 {
-const size_t STACK = 256 << 10;
+const size_t STACK = 256 << 10, SHARED = 48 << 10;
 
 struct Fiber {
     jmp_buf here;
@@ -160,24 +162,43 @@ int vote(int value)
     return result;
 }
 
-bool launch(unsigned blocks, unsigned block_threads, size_t shared_bytes, const std::function<void()> &kernel)
+/* Ends where the memory of the process does. */
+static double *take_shared(size_t bytes)
 {
+    static char *memory;
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), before = (SHARED + page - 1) / page * page;
+    if (!memory) {
+        memory = (char *)mmap(nullptr, before + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED || mprotect(memory + before, page, PROT_NONE))
+            abort();
+    }
+    return (double *)(memory + before - (bytes + 15) / 16 * 16);
+}
+
+bool launch(dim3 grid, dim3 block_size, size_t shared_bytes, const std::function<void()> &kernel)
+{
+    const unsigned block_threads = block_size.x * block_size.y;
     std::lock_guard<std::mutex> guard(one_launch);
-    if (blocks == 0 || block_threads % 32 != 0 || shared_bytes > sizeof dynamic_shared - 8192)
+    if (grid.x == 0 || block_threads % 32 != 0 || shared_bytes > SHARED - 8192)
         return false;
     const char *chosen = getenv("EMULATOR_ORDER");
     unsigned order_of = chosen ? (unsigned)atoi(chosen) : 0;
     std::mt19937 random(order_of);
     std::vector<unsigned> order(block_threads);
     threads = block_threads;
+    dynamic_shared = take_shared(shared_bytes);
+    width = block_size.x;
+    blocks = grid.x;
     fibers.resize(threads);
     for (unsigned i = 0; i < threads; i++) {
         order[i] = order_of == 1 ? threads - 1 - i : i;
         fibers[i].stack.resize(STACK);
     }
     body = &kernel;
-    for (block = 0; block < blocks; block++)
+    for (block = 0; block < blocks; block++) {
+        memset(dynamic_shared, 0xff, shared_bytes);
         run_block(order, order_of > 1 ? &random : nullptr);
+    }
     return true;
 }
 } // namespace emulator

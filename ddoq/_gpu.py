@@ -204,14 +204,15 @@ def quantize_on_gpu(
         progress,
     )
     result.labels[rows] = labels
-    options = {"n_init": n_init, "max_iter": max_iter, "n_threads": n_threads}
+    options = {"max_iter": max_iter, "n_threads": n_threads}
     for c in map(int, np.flatnonzero(problems)):
         own, part = rows[row_offsets[c] : row_offsets[c + 1]], slice(result.offsets[c], result.offsets[c + 1])
         if problems[c] == NOT_FINITE:
             _refuse(X[own], own, result, c, n_threads)
         again = init if isinstance(init, str) else np.asarray(init)[part]
         refine = "none" if forms[c] == GRAM else "hartigan"
-        _on_cpu(X[own], own, result, c, w[own], init=again, refine=refine, random_state=[seeds[c]], **options)
+        start_of = {"init": again, "n_init": int(n_starts[c]), "random_state": [seeds[c]]}
+        _on_cpu(X[own], own, result, c, w[own], refine=refine, **start_of, **options)
         if on_device:
             points[part] = sys.modules["torch"].as_tensor(result.points[part])
     if label_all:

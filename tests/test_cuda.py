@@ -46,8 +46,8 @@ def test_results_are_those_of_the_cpu(init: str, refine: Any) -> None:
     X, y = blobs()
     w = np.random.default_rng(0).uniform(0.5, 3, size=len(X))
     options: dict[str, Any] = {"init": init, "refine": refine, "sample_weight": w, "random_state": 3}
-    found = ddoq.quantize_classes(X, y, [4, 3, 6], device="cuda", **options)
-    assert_as_on_the_cpu(found, ddoq.quantize_classes(X, y, [4, 3, 6], **options))
+    found = ddoq.quantize_classes(X, y, [20, 3, 6], device="cuda", **options)
+    assert_as_on_the_cpu(found, ddoq.quantize_classes(X, y, [20, 3, 6], **options))
 
 
 @on_gpu

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ddoq._descent import block
 from ddoq._device import torch_device
 from ddoq.compared import log_folder
 from ddoq.data import ImageData, open_data
@@ -34,9 +35,7 @@ from ddoq.files import plain, write_atomic
 from ddoq.run import seed_sequence
 from ddoq.students import create_student
 from ddoq.training_log import conditions
-from ddoq.training_set import TrainingSet, matched_labels
-
-BLOCK_PIXELS = 1 << 15  # that go through a student at once
+from ddoq.training_set import Normalise, TrainingSet, matched_labels
 
 
 @dataclass(frozen=True)
@@ -193,12 +192,11 @@ def gradient_error(
 def _gradient(model: nn.Module, data: TrainingSet, weights: Tensor) -> Tensor:
     """Gradient of the weighted mean loss by all parameters, float64."""
     place = next(model.parameters()).device
+    normalise = Normalise(data.mean, data.std, place)
     model.zero_grad()
-    parts = (torch.split(t, max(1, BLOCK_PIXELS // data.size**2)) for t in (data.images, data.labels, weights))
+    parts = (torch.split(t, block(data.images)) for t in (data.images, data.labels, weights))
     for images, labels, own in zip(*parts, strict=True):
-        losses = nn.functional.cross_entropy(
-            model(_normalised(images.to(place), data)), labels.to(place), reduction="none"
-        )
+        losses = nn.functional.cross_entropy(model(normalise(images.to(place))), labels.to(place), reduction="none")
         torch.autograd.backward((losses * own.to(place)).sum())
     gradient = torch.cat([p.grad.double().flatten() for p in model.parameters() if p.grad is not None])
     model.zero_grad()
@@ -217,7 +215,7 @@ def _along(
     """Train, and measure before the first epoch, after every few, and after the last."""
     epochs, every, batch_size, lr, order = plan
     optimizer = torch.optim.SGD(model.parameters(), lr, 0.9, weight_decay=5e-4)
-    generator = torch.Generator().manual_seed(order)
+    generator, normalise = torch.Generator().manual_seed(order), Normalise(data.mean, data.std, place)
     yield 0, gradient_error(model, data, full, weights)
     for epoch in range(1, epochs + 1):
         optimizer.param_groups[0]["lr"] = lr if epoch <= (epochs + 1) // 2 else lr / 10
@@ -225,18 +223,13 @@ def _along(
             if len(batch) == 1 < len(data.images):  # has no batch statistics
                 continue
             optimizer.zero_grad()
-            logits = model(_normalised(data.images[batch].to(place), data))
+            logits = model(normalise(data.images[batch].to(place)))
             losses = nn.functional.cross_entropy(logits, data.labels[batch].to(place), reduction="none")
             torch.autograd.backward((losses * data.weights[batch].to(place)).mean())
             optimizer.step()
         done()
         if epoch % every == 0 or epoch == epochs:
             yield epoch, gradient_error(model, data, full, weights)
-
-
-def _normalised(images: Tensor, data: TrainingSet) -> Tensor:
-    mean, std = (values.to(images.device)[:, None, None] for values in (data.mean, data.std))
-    return (images.float() / 255 - mean) / torch.where(std > 0, std, 1)
 
 
 def _full(opened: ImageData, like: TrainingSet, count: int, seed: int) -> TrainingSet:

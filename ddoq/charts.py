@@ -47,10 +47,11 @@ class Axis:
         """
         seen = [value for value in values if math.isfinite(value) and (value > 0 or not log)] or [1.0]
         low, high = min(seen), max(seen)
+        one = high - low <= 1e-9 * abs(high)  # number, but for rounding
         if log:
-            spare = (high / low) ** 0.04 if high > low else 1.5
+            spare = 1.5 if one else (high / low) ** 0.04
             return cls(low / spare, high * spare, True)
-        spare = 0.04 * (high - low if high > low and not zero else abs(high) or 1.0)
+        spare = 0.04 * (abs(high) or 1.0) if one or zero else 0.04 * (high - low)
         return cls(0.0 if zero else low - spare, high + spare)
 
     def place(self, value: float) -> float:

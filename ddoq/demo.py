@@ -79,7 +79,14 @@ def demo(
     weights_picture(small, picture)
     print(f"{len(train_set[0])} digits became {len(small)} weighted images; now training on them", flush=True)
     evaluation = ddoq.evaluate(
-        run, test_set, data=train_set, seeds=seeds, epochs=EPOCHS, batch_size=BATCH_SIZE, progress=progress
+        run,
+        test_set,
+        data=train_set,
+        gradients=3,
+        seeds=seeds,
+        epochs=EPOCHS,
+        batch_size=BATCH_SIZE,
+        progress=progress,
     )
     table.write_text(f"{evaluation}\n", encoding="utf-8")
     evaluation.save(folder / "table.json")

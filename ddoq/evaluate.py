@@ -36,7 +36,7 @@ from ddoq.students import create_student
 from ddoq.targets import Targets, open_targets
 from ddoq.teacher import Teacher, open_teacher
 from ddoq.train import fit
-from ddoq.training_log import logged_accuracy
+from ddoq.training_log import logged_accuracies
 from ddoq.training_set import HeldOut, TrainingSet, open_test
 
 TABLE = "evaluation.json"
@@ -186,7 +186,7 @@ class _How:
     def row(self, entry: Entry, student: str, test: HeldOut, bar: Any) -> Row:
         """Make all trainings of a row."""
         bar.set_postfix_str(f"{entry.name}, {entry.weighting}, {student}")
-        accuracies = []
+        found = []
         for training in [training for group in entry.trainings for training in group]:
             data = training.data()
             like = self.first if entry.name == FULL else data
@@ -196,23 +196,34 @@ class _How:
             log = None
             if training.logs is not None:
                 log = training.logs / log_name(entry.name, entry.weighting, student, named, training.seed)
-            accuracies.append(self._accuracy(recipe, data, test, targets, log))
+            found.append(self._accuracies(recipe, data, test, targets, log))
             bar.update()
-        distillations = len(entry.trainings)
-        return Row(entry.name, entry.weighting, student, named, entry.images, tuple(accuracies), distillations)
+        accuracies, bests = zip(*found, strict=True)
+        return Row(
+            entry.name,
+            entry.weighting,
+            student,
+            named,
+            entry.images,
+            accuracies,
+            distillations=len(entry.trainings),
+            labels=recipe.labels,
+            bests=bests if recipe.check_from < 1 else (),
+        )
 
-    def _accuracy(
+    def _accuracies(
         self, recipe: Recipe, data: TrainingSet, test: HeldOut, targets: Targets | None, log: Path | None
-    ) -> float:
-        """Accuracy of one training, read from its log if that is whole and of the same settings."""
+    ) -> tuple[float, float]:
+        """Last and best accuracy of one training, read from its log if that is whole and of the same settings."""
         if log is not None:
             facts = None if targets is None else targets.facts
-            logged = logged_accuracy(log, recipe.settings(data, test, self.options["place"], facts))
+            logged = logged_accuracies(log, recipe.settings(data, test, self.options["place"], facts))
             if logged is not None:
                 return logged
-        accuracy = fit(recipe, data, test, log=log, targets=targets, **self.options).accuracy
-        assert accuracy is not None
-        return accuracy
+        result = fit(recipe, data, test, log=log, targets=targets, **self.options)
+        assert result.accuracy is not None
+        assert result.best is not None
+        return result.accuracy, result.best
 
 
 def log_name(name: str, weighting: str, student: str, protocol: str, seed: int) -> str:

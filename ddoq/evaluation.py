@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ class Row:
     images: int
     accuracies: tuple[float, ...]
     distillations: int = 1  # or random draws; each with equally many trainings
+    labels: str = "hard"  # or "soft"
+    bests: tuple[float, ...] = ()  # of the looks at the test set, where a protocol looks on the way
 
     @property
     def n(self) -> int:
@@ -44,6 +46,11 @@ class Row:
     def std(self) -> float | None:
         """Sample standard deviation (n - 1) of all trainings in percent; None for one training."""
         return statistics.stdev(self.accuracies) if self.n > 1 else None
+
+    @property
+    def best(self) -> float | None:
+        """Mean of the best looks in percent; None where the protocol looks once."""
+        return statistics.fmean(self.bests) if self.bests else None
 
     @property
     def groups(self) -> list[Sequence[float]]:
@@ -67,7 +74,8 @@ class Evaluation:
     - "IOR": improvement over random of DD-Ranking (Li et al., arXiv 2505.13300): the accuracy minus that of as many
       random images under the same protocol;
     - "HLR": its hard label recovery: the accuracy of the full data minus the set's, both with hard labels; less is
-      better. There the learning rate is tuned for each, here both have the protocol's.
+      better. There the learning rate is tuned for each, here both have the protocol's;
+    - "best %": the mean of the best looks at the test set, of protocols that look on the way, as some papers print it.
 
     Examples
     --------
@@ -97,8 +105,8 @@ class Evaluation:
         return None if other is None else row.mean - other.mean
 
     def hard_label_recovery(self, row: Row) -> float | None:
-        """HLR in percentage points; None without a row of the full data."""
-        other = None if row.set == FULL else self._beside(row, FULL)
+        """HLR in percentage points; None under soft labels, or without a row of the full data."""
+        other = None if row.set == FULL or row.labels != "hard" else self._beside(row, FULL)
         return None if other is None else other.mean - row.mean
 
     def _beside(self, row: Row, name: str, images: int | None = None) -> Row | None:
@@ -120,6 +128,7 @@ class Evaluation:
             "student": [row.student for row in self.rows],
             "images": [str(row.images) for row in self.rows],
             "accuracy %": [f"{row.mean:{wide}.2f} ± {_number(row.std) or '-'}" for row in self.rows],
+            "best %": [_number(row.best) for row in self.rows],
             "n": [_trainings(row) for row in self.rows],
             "minus uniform": [_difference(self.difference(row)) for row in self.rows],
             "between": [_number(row.components[0]) if several else "" for row in self.rows],
@@ -132,7 +141,9 @@ class Evaluation:
 
     def __str__(self) -> str:
         columns = self.columns
-        right = {i for i, name in enumerate(columns) if name in ("images", "n", "between", "within", "IOR", "HLR")}
+        right = {
+            i for i, name in enumerate(columns) if name in ("images", "best %", "n", "between", "within", "IOR", "HLR")
+        }
         lines = aligned(list(columns), list(zip(*columns.values(), strict=True)), right)
         return "\n".join([*lines, *explained(columns), *self.notes])
 
@@ -144,7 +155,8 @@ class Evaluation:
     def to_csv(self) -> str:
         """A line per row with numbers in full; empty where there is none."""
         records = [self._record(row) for row in self.rows]
-        return comma_separated([{k: v for k, v in record.items() if k != "accuracies"} for record in records])
+        lists = ("accuracies", "bests")
+        return comma_separated([{k: v for k, v in record.items() if k not in lists} for record in records])
 
     def to_json(self) -> dict[str, Any]:
         """The table as plain lists, dictionaries, strings and numbers, every accuracy included."""
@@ -161,6 +173,8 @@ class Evaluation:
         return {
             **asdict(row),
             "accuracies": list(row.accuracies),
+            "bests": list(row.bests),
+            "best": row.best,
             "n": row.n,
             "mean": row.mean,
             "std": row.std,
@@ -176,10 +190,11 @@ class Evaluation:
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Evaluation:
         """What `to_json` gave; KeyError or TypeError for anything else."""
-        names = ("set", "weighting", "student", "protocol", "images", "distillations")
-        rows = (
-            Row(**{name: row[name] for name in names}, accuracies=tuple(row["accuracies"])) for row in found["rows"]
-        )
+        rows = []
+        for row in found["rows"]:
+            values: dict[str, Any] = {f.name: row[f.name] for f in fields(Row) if f.name in row}
+            values.update({name: tuple(value) for name, value in values.items() if isinstance(value, list)})
+            rows.append(Row(**values))
         return cls(tuple(rows), found["test_images"], tuple(found["notes"]))
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -200,6 +215,8 @@ class Evaluation:
 def explained(columns: Mapping[str, Sequence[str]]) -> list[str]:
     """What the columns of a table mean, a sentence for each that needs one."""
     lines = ["accuracy: mean ± standard deviation of n trainings, after the last epoch"]
+    if "best %" in columns:
+        lines.append("best: mean of the best looks at the test set on the way, chosen by that set")
     if "minus uniform" in columns:
         bracket = f"; [{LEVEL:.0%} interval: Student's t over the distillations' mean differences]"
         line = "minus uniform: difference to the same images without weights, paired by distillation and student"

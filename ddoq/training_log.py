@@ -46,15 +46,16 @@ def write_log(
     write_atomic(path, _sealed("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()))
 
 
-def logged_accuracy(path: Path, settings: Mapping[str, Any]) -> float | None:
-    """The accuracy in a log that is whole and was written with these settings; None where there is no such log."""
+def logged_accuracies(path: Path, settings: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The last and the best accuracy in a log that is whole and was written with these settings; None without one."""
     try:
         data = path.read_bytes()
         body = data[: data.rstrip(b"\n").rfind(b"\n") + 1]
         if _sealed(body) != data:
             return None
         first, *_, last = (json.loads(line) for line in body.splitlines())
-        return float(last["result"]["accuracy"]) if first["settings"] == plain(settings) else None
+        found = float(last["result"]["accuracy"]), float(last["result"]["best"])
+        return found if first["settings"] == plain(settings) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -56,7 +56,7 @@ enum ddoq_status ddoq_assign(const struct ddoq_run *run, enum ddoq_type type, co
  * there to find the cells, and moves in all features and samples follow. No sketch is made of fewer features. */
 static inline size_t ddoq_sketch_features(size_t k)
 {
-    return k <= 16 ? 768 : 512;
+    return k <= 16 ? 640 : 512;
 }
 
 static inline size_t ddoq_sketch_samples(size_t n, size_t k)

@@ -184,7 +184,7 @@ def quantize(
     refine
         "hartigan": after Lloyd, move single samples so long as the distortion falls; "none": Lloyd alone, as
         scikit-learn; "auto": "hartigan" where there are at least 15 samples a point, since it overfits on fewer, and,
-        where d >= 1,024, n >= 512 and k <= 64, from a start found faster: in a random sketch of 768 (k <= 16) or 512
+        where d >= 1,024, n >= 512 and k <= 64, from a start found faster: in a random sketch of 640 (k <= 16) or 512
         features of 64 samples a point, at least 512. Samples are then moved in all features, and points, labels and
         weights taken there. In streaming form there are no moves: "auto" is "none".
     form

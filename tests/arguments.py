@@ -36,7 +36,7 @@ def valid_quantize(rng: np.random.Generator) -> list[Any]:
     ]
     arguments += [
         n_init,
-        int(rng.integers(1, n_init + 1)),
+        rng.integers(1, n_init + 1, size=C),
         *(starts[i] if i == start else None for i in range(3)),
         int(rng.integers(1, 20)),
     ]

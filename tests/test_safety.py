@@ -208,7 +208,7 @@ def problems(n_threads: int, isa: str) -> dict[str, tuple[list[Any], list[Any]]]
         offsets,
         k,
         1,
-        1,
+        np.ones(3, dtype=np.int64),
         *starts,
         50,
         1e-4,

@@ -61,7 +61,7 @@ static inline size_t ddoq_sketch_features(size_t k)
 
 static inline size_t ddoq_sketch_samples(size_t n, size_t k)
 {
-    size_t enough = k <= 8 ? 512 : 64 * k;
+    size_t enough = 600 + 4 * k;
     return n < enough ? n : enough;
 }
 

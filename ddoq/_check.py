@@ -193,7 +193,7 @@ def fit_bytes(
 ) -> NDArray[np.float64]:
     """Bytes that the core takes for each class: of n samples and k points, d features, reals of itemsize bytes."""
     n, k = sizes.astype(np.float64), k.astype(np.float64)
-    n_gram = np.where(sketched, np.minimum(n, np.maximum(512, 64 * k)), n)  # samples of the sketch
+    n_gram = np.where(sketched, np.minimum(n, 600 + 4 * k), n)  # samples of the sketch
     features = np.where(k <= 16, 640, 512)  # of the sketch
     gram_and_panels = (n_gram * n_gram + (n_gram + PANEL) * min(d, PANEL_FEATURES)) * itemsize
     sums_and_vectors = 8 * (k * n_gram + 12 * n + 6 * k) + (8 + 2 * itemsize) * d

@@ -41,7 +41,7 @@ Progress = Callable[[int], None]
 
 # In Gram form starts are cheap beside the matrix, the cheaper the fewer points, and the best of several is lower where
 # the data have clusters.
-STARTS, STARTS_OF_FEW, FEW_POINTS = 3, 8, 16
+STARTS, STARTS_OF_FEW, FEW_POINTS = 4, 8, 16
 
 
 @dataclass(frozen=True)
@@ -180,12 +180,12 @@ def quantize(
         "k-means++": greedy, as in scikit-learn; "random": k distinct samples; or the (k, d) starting points themselves.
     n_init
         Starts, of which the one of lowest distortion is kept, before single-point moves. "auto": in Gram form,
-        which makes them nearly free, 8 for k <= 16 and 3 for more; 1 in streaming form.
+        which makes them nearly free, 8 for k <= 16 and 4 for more; 1 in streaming form.
     refine
         "hartigan": after Lloyd, move single samples so long as the distortion falls; "none": Lloyd alone, as
         scikit-learn; "auto": "hartigan" where there are at least 15 samples a point, since it overfits on fewer, and,
         where d >= 1,024, n >= 512 and k <= 64, from a start found faster: in a random sketch of 640 (k <= 16) or 512
-        features of 64 samples a point, at least 512. Samples are then moved in all features, and points, labels and
+        features of 600 samples and 4 a point more. Samples are then moved in all features, and points, labels and
         weights taken there. In streaming form there are no moves: "auto" is "none".
     form
         "gram": the products of all pairs of samples once, memory n^2, and then iterations that do not depend on d;

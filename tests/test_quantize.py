@@ -38,7 +38,7 @@ def draws(seed: int, k: int, n_init: int | None = None) -> NDArray[np.float64]:
     """The uniform numbers that `random_state=seed` gives the only class."""
     stream = np.random.SeedSequence(seed, spawn_key=(0,))
     per_start = 1 + (k - 1) * reference.n_trials(k)
-    return np.random.Generator(np.random.PCG64(stream)).random((n_init or (8 if k <= 16 else 3), per_start))
+    return np.random.Generator(np.random.PCG64(stream)).random((n_init or (8 if k <= 16 else 4), per_start))
 
 
 def assert_same_fit(q: Quantization, fit: reference.Fit, X: NDArray[Any]) -> None:

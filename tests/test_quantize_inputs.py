@@ -319,7 +319,8 @@ def test_memory_taken_is_the_memory_foretold(n: int, d: int, k: int, refine: str
     )
     sizes, points = np.array([n]), np.array([k])
     foretold = _check.fit_bytes(sizes, points, d, 4, np.array([refine == "auto"]))[0]
-    assert 0.9 * foretold < int(answer.stdout) < 1.1 * foretold
+    # rows of halves that are widened, and whole panels, are foretold of every type and number
+    assert 0.75 * foretold < int(answer.stdout) < 1.1 * foretold
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int64", "uint64", ">i4", "float64", "U3"])

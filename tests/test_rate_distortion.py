@@ -69,7 +69,7 @@ def test_all_numbers_of_points_have_one_form(
 
 
 def test_one_sketch_for_all_numbers_of_points() -> None:
-    # there are 640 features and 608 samples in the sketch of 2 points, and 512 and 840 in that of 60 and in that of both
+    # there are 640 features and 608 samples in the sketch of 2 points, 512 and 840 in that of 60 and in that of both
     X, options = np.random.default_rng(0).normal(size=(950, 3072)).astype(np.float32), {"max_iter": 2, "n_init": 1}
     both = rate_distortion(X, k=[2, 60], random_state=0, **options).distortion[0]  # type: ignore[arg-type]
     alone = [rate_distortion(X, k=[k], random_state=0, **options).distortion[0, 0] for k in (2, 60)]  # type: ignore[arg-type]

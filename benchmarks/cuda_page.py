@@ -57,8 +57,9 @@ A class of n samples, d features and k points:
 **The weighted loss** is one launch: a row of up to 1,024 classes lies in the registers of a warp, one of up to 8,192
 in those of a block, from the only reading of its logits and targets to the writing of its gradient; longer rows are
 read three times. The rows' losses are added by the last block to be done, in an order that depends on the numbers of
-rows and classes alone. The backward pass scales the gradient, which is a second launch. The gradient of float16
-logits is float32 until then: a gradient scaler's factor comes before float16 could lose it.
+rows and classes alone. The backward pass scales the gradient, which is a second launch; in a CUDA graph and under
+torch.compile one more, before the first, clears a counter. The gradient of float16 logits is float32 until the
+scaling: a gradient scaler's factor comes before float16 could lose it.
 
 Of the fit G is float32 and everything else double: sums that are updated by differences do not drift, single-point
 moves end, and double centring of G is needless. It costs twice the traffic of S (k n numbers); by the count in

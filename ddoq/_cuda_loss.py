@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,6 +65,8 @@ def weighted_loss(
     target: str,
     temperature: float,
     label_smoothing: float,
+    *,
+    keeps_workspace: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """The loss and its gradient by the logits."""
     with torch.cuda.device(logits.device):
@@ -76,6 +79,7 @@ def weighted_loss(
         gradient = torch.empty_like(logits, dtype=gradient_dtype(logits.dtype))
         loss = torch.empty((), dtype=torch.float32, device=logits.device)
         device, stream = torch.cuda.current_device(), torch.cuda.current_stream().cuda_stream
+        workspace = _workspace(logits, device, stream, keeps_workspace)
         _module().weighted_loss(
             logits.data_ptr(),
             _TYPES[logits.dtype],
@@ -91,11 +95,16 @@ def weighted_loss(
             label_smoothing,
             gradient.data_ptr(),
             loss.data_ptr(),
-            _workspace(logits, device, stream).data_ptr(),
+            workspace.data_ptr(),
             device,
             stream,
         )
     return loss, gradient
+
+
+def operator(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """The same for torch.compile, which may run it in a CUDA graph's memory, where nothing may stay behind."""
+    return weighted_loss(*arguments, keeps_workspace=False)
 
 
 def scaled(gradient: Tensor, by_loss: Tensor, dtype: torch.dtype) -> Tensor:
@@ -105,11 +114,11 @@ def scaled(gradient: Tensor, by_loss: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.mul(gradient, by_loss, out=torch.empty_like(gradient, dtype=dtype))
 
 
-def _workspace(like: Tensor, device: int, stream: int) -> Tensor:
+def _workspace(like: Tensor, device: int, stream: int, keeps: bool) -> Tensor:
     """What the launches of one stream share; a graph, which may be replayed in any stream, has its own."""
-    capturing, key = torch.cuda.is_current_stream_capturing(), (device, stream)
-    if not capturing and key in _workspaces:
+    keeps, key = keeps and not torch.cuda.is_current_stream_capturing(), (device, stream)
+    if keeps and key in _workspaces:
         return _workspaces[key]
     made = torch.empty(_module().LOSS_WORKSPACE, dtype=torch.uint8, device=like.device)
     made[:8].zero_()  # the counter
-    return made if capturing else _workspaces.setdefault(key, made)
+    return _workspaces.setdefault(key, made) if keeps else made

@@ -140,6 +140,12 @@ def _for_gpu(X: NDArray[Any]) -> NDArray[Any]:
 def _capsule(array: Any, place: Place) -> Any:
     if _torch_tensor(array):
         array = array.detach().contiguous()
+        with sys.modules["torch"].cuda.device(array.device):  # torch exports tensors of the current device alone
+            return _exported(array, place)
+    return _exported(array, place)
+
+
+def _exported(array: Any, place: Place) -> Any:
     stream = place.stream or LEGACY_STREAM
     try:
         return array.__dlpack__(stream=stream, max_version=(1, 1))

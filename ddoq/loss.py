@@ -226,7 +226,7 @@ torch.library.define(
     " float label_smoothing) -> (Tensor, Tensor)",
 )
 torch.library.impl("ddoq::weighted_loss", "cpu", _weighted_loss)
-torch.library.impl("ddoq::weighted_loss", "cuda", _cuda_loss.weighted_loss)
+torch.library.impl("ddoq::weighted_loss", "cuda", _cuda_loss.operator)
 torch.library.register_fake("ddoq::weighted_loss", _shapes)
 _operator = torch.ops.ddoq.weighted_loss.default
 

@@ -202,6 +202,16 @@ def test_an_exception_from_progress_stops_the_work(emulated: ModuleType, monkeyp
     assert used(emulated) == 0
 
 
+@on_emulator
+def test_progress_hears_of_waves_that_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMULATOR_WAIT", "20")
+    calls: list[int] = []
+    Job(blobs((240,), 40)[0], [3] * 12, memory=40_000, progress=calls.append).run()
+    assert calls == sorted(calls)
+    assert any(0 < done < 12 for done in calls)
+    assert calls[-1] == 12
+
+
 @on_gpu
 def test_several_threads_at_once() -> None:
     X, y = blobs()

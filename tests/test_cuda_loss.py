@@ -278,6 +278,10 @@ def test_from_torch_to_the_kernel(kind: str, emulator: ModuleType, monkeypatch: 
         value, gradient = _cuda_loss.weighted_loss(*given, *options)
         assert_close(value.item(), gradient, wanted.item(), wanted_gradient)
     assert len(_cuda_loss._workspaces) == 1
+    _cuda_loss._workspaces.clear()
+    value, gradient = _cuda_loss.operator(logits, soft, indices, weight, *options)
+    assert_close(value.item(), gradient, wanted.item(), wanted_gradient)
+    assert not _cuda_loss._workspaces, "torch.compile takes back what is left in a graph's memory"
     half = _cuda_loss.weighted_loss(logits.half(), soft, indices, weight.bfloat16(), *options)[1]
     assert half.dtype == torch.float32
     assert torch.equal(_cuda_loss.scaled(half.clone(), torch.tensor(8.0), torch.float16), (half * 8).half())

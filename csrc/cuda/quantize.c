@@ -23,6 +23,7 @@ struct call {
     struct ddoq_cuda_class *laid; /* of a wave, in its order */
     size_t *order, *uniforms, *again;
     size_t n_again, done;
+    struct timespec polled;
 };
 
 /* ---- inputs of a wave ---- */
@@ -205,27 +206,40 @@ cleanup:
     return -1;
 }
 
+static long nanoseconds_from(const struct timespec *start, const struct timespec *now)
+{
+    return (now->tv_sec - start->tv_sec) * 1000000000L + (now->tv_nsec - start->tv_nsec);
+}
+
+/* Polls, unless that was done a moment ago, in this wave or one before it. */
+static int poll_if_due(struct call *call, struct ddoq_cuda_error *error)
+{
+    const struct ddoq_poll *poll = &call->job->poll;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (nanoseconds_from(&call->polled, &now) < POLL_NANOSECONDS)
+        return 0;
+    call->polled = now;
+    if (!poll->call || !poll->call(poll->context, call->done))
+        return 0;
+    error->status = DDOQ_CUDA_INTERRUPTED;
+    return -1;
+}
+
 /* Waits for the wave, and polls meanwhile. */
 static int wait_for(struct call *call, struct ddoq_cuda_error *error)
 {
-    const struct ddoq_poll *poll = &call->job->poll;
     struct timespec start, now, nap = {.tv_nsec = 50000};
     cudaError_t code;
     clock_gettime(CLOCK_MONOTONIC, &start);
     while ((code = cudaEventQuery(call->session.finished)) == cudaErrorNotReady) {
         clock_gettime(CLOCK_MONOTONIC, &now);
-        long passed = (now.tv_sec - start.tv_sec) * 1000000000L + (now.tv_nsec - start.tv_nsec);
-        if (passed < 1000000)
+        if (nanoseconds_from(&start, &now) < 1000000)
             sched_yield();
         else
             nanosleep(&nap, NULL);
-        if (passed < POLL_NANOSECONDS)
-            continue;
-        start = now;
-        if (poll->call && poll->call(poll->context, call->done)) {
-            error->status = DDOQ_CUDA_INTERRUPTED;
+        if (poll_if_due(call, error))
             return -1;
-        }
     }
     DDOQ_CUDA_TRY(code);
     return 0;
@@ -303,7 +317,7 @@ static int run_plan(struct call *call, const struct ddoq_cuda_plan *plan, struct
             return -1;
         if (stages && next.count > 0 && stage(call, plan, &next, 1 - slot, error))
             return -1;
-        if (wait_for(call, error) || collect(call, plan, &wave, &regions, error))
+        if (wait_for(call, error) || collect(call, plan, &wave, &regions, error) || poll_if_due(call, error))
             return -1;
     }
     return 0;
@@ -326,6 +340,7 @@ int ddoq_cuda_quantize(const struct ddoq_cuda_job *job, struct ddoq_cuda_error *
     size_t next = 0;
     int failed = -1;
     call.session.previous_device = -1;
+    clock_gettime(CLOCK_MONOTONIC, &call.polled);
     if (!allocate(&call)) {
         error->status = DDOQ_CUDA_NO_MEMORY;
         snprintf(error->text, sizeof error->text, "not enough memory");

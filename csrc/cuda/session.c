@@ -62,14 +62,15 @@ void ddoq_cuda_close(struct ddoq_cuda_session *session)
         cudaStreamSynchronize(session->stream);
     if (session->copies)
         cudaStreamSynchronize(session->copies);
+    for (int i = 0; i < DDOQ_CUDA_STREAMS; i++) /* after a failure nothing else has waited for the products */
+        if (session->products[i])
+            cudaStreamSynchronize(session->products[i]);
     if (session->handle)
         session->blas->destroy(session->handle);
     give_memory_back(session);
     for (int i = 0; i < DDOQ_CUDA_STREAMS; i++) {
-        if (session->products[i]) {
-            cudaStreamSynchronize(session->products[i]);
+        if (session->products[i])
             cudaStreamDestroy(session->products[i]);
-        }
         if (session->join[i])
             cudaEventDestroy(session->join[i]);
     }

@@ -224,3 +224,14 @@ def test_a_compiler_that_fails_says_how_to_do_without(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "DDOQ_BUILD_CUDA=0 builds ddoq without its CUDA part" in done.stderr
+
+
+@needs_build
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump")
+def test_no_cuda_library_is_needed_to_import() -> None:
+    assert isinstance(BUILT, ModuleType)
+    assert BUILT.__file__ is not None
+    headers = subprocess.run(["objdump", "-p", BUILT.__file__], check=True, capture_output=True, text=True).stdout
+    needed = [line.split()[1] for line in headers.splitlines() if line.split()[:1] == ["NEEDED"]]
+    assert "libc.so.6" in needed
+    assert not [name for name in needed if name.startswith(("libcuda", "libcublas", "libnv"))]

@@ -21,7 +21,7 @@
 /* Rounded once where the instruction set can, as vectors are: of the last elements of a sum of products GCC rounds the
  * products, too, on some instruction sets and not on others. */
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
-#    define MULTIPLY_ADD(a, b, c) __builtin_fma(a, b, c)
+#    define MULTIPLY_ADD(a, b, c) _Generic(c, float: __builtin_fmaf(a, b, c), double: __builtin_fma(a, b, c))
 #else
 #    define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
 #endif

@@ -186,7 +186,7 @@ static inline __attribute__((always_inline)) void FN(products_of)(size_t n_rows,
         for (size_t j = 0; j < n_points; j++) {
             REAL *at = out + r * out_stride + j, total = FN(sum_of_64_bytes)(sum[r][j]);
             for (size_t q = p; q < depth; q++)
-                total += (((const REAL *)rows[r])[q] - shift[q]) * points[j * stride + q];
+                total = MULTIPLY_ADD(((const REAL *)rows[r])[q] - shift[q], points[j * stride + q], total);
             *at = add ? *at + total : total;
         }
     }

@@ -90,7 +90,7 @@ static size_t polish_block(struct ddoq_task *task, size_t begin, size_t n, bool 
     const void *rows[BLOCK_ROWS], *features[BLOCK_ROWS];
     int64_t target[BLOCK_ROWS];
     for (size_t r = 0; r < n; r++)
-        rows[r] = ddoq_features(&task->x, begin + r, 0, d, task->widened + r * d * item);
+        rows[r] = ddoq_features(&task->x, begin + r, 0, d, task->widened ? task->widened + r * d * item : NULL);
     for (size_t first = 0; first < d; first += DEPTH) {
         for (size_t r = 0; r < n; r++)
             features[r] = (const char *)rows[r] + first * item;

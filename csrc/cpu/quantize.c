@@ -78,7 +78,7 @@ static bool allocate(struct ddoq_task *task)
     task->shift = ddoq_take(memory, d, 1, item);
     task->gram = ddoq_take(memory, n_gram, n_gram, item);
     if (task->x.widen)
-        task->widened = ddoq_take(memory, DDOQ_POLISH_ROWS, d, item);
+        task->widened = ddoq_take(memory, task->sketched ? DDOQ_POLISH_ROWS : 1, d, item);
     if (task->sketched) {
         task->sample_w = ddoq_take(memory, n_gram, 1, sizeof(double));
         task->place = ddoq_take(memory, n_gram, 1, sizeof(int64_t));

@@ -18,7 +18,7 @@ struct ddoq_task {
     struct ddoq_memory memory;       /* owns every array below and of the fit */
     double *w, *diagonal, *sum;      /* (n), (sample.n), (d) */
     char *shift, *gram;              /* (d), (sample.n, sample.n) real */
-    char *widened;                   /* (DDOQ_POLISH_ROWS, d) real: rows of halves; NULL without them */
+    char *widened;                   /* (d) real, (DDOQ_POLISH_ROWS, d) in a sketch: rows of halves; NULL without */
     int64_t *kept_cell, *kept_label; /* (n) of the best restart so far */
     /* With a sketch alone. */
     size_t n_sketch;         /* its features; 0 without one */

@@ -184,7 +184,7 @@ enum ddoq_status ddoq_clvq(const struct ddoq_run *run, const struct ddoq_clvq_ar
         m.steps += args->wins[j];
     enum ddoq_status status = DDOQ_NO_MEMORY;
     if (allocate(&m))
-        status = ddoq_run_tasks(pays ? run->n_threads : 1, run, clvq_task, &m, &failed);
+        status = ddoq_run_tasks(pays && run->n_threads > 1 ? run->n_threads : 1, run, clvq_task, &m, &failed);
     ddoq_release(&m.memory);
     return status;
 }

@@ -96,6 +96,8 @@ sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> object:
+    if name == "cuda":  # a module whose functions have names of their own, such as ddoq.cuda.why_not
+        return importlib.import_module("ddoq.cuda")
     if name not in _HOME:
         raise AttributeError(f"module 'ddoq' has no attribute {name!r}")
     value: object = getattr(importlib.import_module(f"ddoq.{_HOME[name]}"), name)

@@ -173,3 +173,8 @@ def test_the_code_of_the_readme_runs(tmp_path: Path) -> None:
     assert all(readme.index(block) < readme.index("## ") for block in code[:1])
     output = python(code[0], tmp_path, OMP_NUM_THREADS="1")
     assert output.strip()
+
+
+def test_the_cuda_module_is_an_attribute() -> None:
+    code = "import sys, ddoq; assert 'ddoq.cuda' not in sys.modules; assert isinstance(ddoq.cuda.is_available(), bool)"
+    subprocess.run([sys.executable, "-c", code], check=True)

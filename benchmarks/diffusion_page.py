@@ -30,12 +30,12 @@ def _fit(own: dict[str, Any]) -> list[str]:
     if not found:
         return []
     codec, diffusion = found["codec"], found["diffusion"]
-    time = ", ".join(f"{stage} {minutes:.1f}" for stage, minutes in found["stage_minutes"].items())
-    resumed = " (stopped and resumed: of the trainings' own clocks)" if found["resumed"] else ""
+    resumed = " of the last of several processes" if found["resumed"] else ""
+    used = f"{found['processor_minutes'] / 2:.0f} minutes of both cores, {found['minutes']:.0f} by the clock"
     return [
         f"`ddoq fit` on all training images, size tiny: codec {codec['parameters']:,} parameters, {codec['steps']:,}",
         f"steps, PSNR {codec['psnr']:.1f} dB; flow {diffusion['parameters']:,} parameters, {diffusion['steps']:,}"
-        f"steps. Minutes{resumed}: {time}. `benchmarks/latent_diffusion.py`.",
+        f"steps: {used}{resumed}. `benchmarks/latent_diffusion.py`.",
         "",
     ]
 
@@ -92,30 +92,25 @@ def _weights(own: dict[str, Any]) -> list[str]:
         f" {first['n']} students, ± deviation between distillations; the difference to uniform weights is paired",
         "within a distillation, with a 95 % interval (Student's t over the distillations).",
         "",
-        "| points | images | weights | distillations | accuracy % | minus uniform | W2 |",
-        "|---|---|---|---|---|---|---|",
+        "| points | weights | distillations | accuracy % | minus uniform | W2 |",
+        "|---|---|---|---|---|---|",
     ]
     for method in ("lloyd", "minibatch"):
         own_runs = [row for label, row in runs.items() if label.startswith(method)]
-        for made in ("diffuse", "decode"):
-            for weighting in ("uniform", "density", "reencoded"):
-                means = [_row(run, made, weighting) for run in own_runs]
-                base = [_row(run, made, "uniform") for run in own_runs]
-                difference = (
-                    "" if weighting == "uniform" else _interval([a - b for a, b in zip(means, base, strict=True)])
-                )
-                w2 = statistics.fmean(run["w2"][f"{made}, {weighting}"] for run in own_runs)
-                lines.append(
-                    f"| {method} | {made} | {weighting} | {len(means)} | {_mean(means)} | {difference} | {w2:.4g} |"
-                )
+        for weighting in ("uniform", "density", "reencoded"):
+            means = [_row(run, weighting) for run in own_runs]
+            base = [_row(run, "uniform") for run in own_runs]
+            difference = "" if weighting == "uniform" else _interval([a - b for a, b in zip(means, base, strict=True)])
+            w2 = statistics.fmean(run["w2"][f"diffuse, {weighting}"] for run in own_runs)
+            lines.append(f"| {method} | {weighting} | {len(means)} | {_mean(means)} | {difference} | {w2:.4g} |")
     random = [statistics.fmean(row["accuracies"]) for row in rows.values() if "accuracies" in row]
     if random:
-        lines.append(f"| random real images |  | uniform | {len(random)} | {_mean(random)} |  |  |")
+        lines.append(f"| random real images | uniform | {len(random)} | {_mean(random)} |  |  |")
     return [*lines, ""]
 
 
-def _row(run: dict[str, Any], made: str, weighting: str) -> float:
-    (mean,) = (row["mean"] for row in run["rows"] if row["set"] == made and row["weighting"] == weighting)
+def _row(run: dict[str, Any], weighting: str) -> float:
+    (mean,) = (row["mean"] for row in run["rows"] if row["weighting"] == weighting)
     return float(mean)
 
 

@@ -118,7 +118,9 @@ class Job:
         print(f"{self.name}, {part}, {row}: {value}", flush=True)
 
     def distill(self, label: str, **options: Any) -> tuple[Path, DistilledDataset]:
-        out = self.work / f"{self.name}-{label}"
+        out, first = self.work / f"{self.name}-{label}", self.work / f"{self.name}-ipc10"
+        if out != first and (first / "latents").exists():
+            options["latents"] = first
         return out, ddoq.distill(self.train, out, diffusion=self.work / f"{self.name}-model", **options)
 
     def quality(self, images: Any) -> dict[str, Any]:

@@ -216,6 +216,7 @@ def _distill(arguments: list[str]) -> None:
         "out": Option(Path, "OUT"),
         "codec": Option(str),
         "diffusion": Option(str),
+        "latents": Option(Path | None),
         "controls": Option(tuple[Literal["diffuse", "decode", "nearest"], ...]),
         "class_names": Option(tuple[str, ...] | None),
     }

@@ -24,11 +24,11 @@ from ddoq.data import ImageData
 from ddoq.diffusion import check_sampling, open_diffusion
 from ddoq.diffusion.fit import fit_diffusion
 from ddoq.distilled import DistilledDataset, Weighting, class_weights, load
-from ddoq.encode import encode, read_all_latents
+from ddoq.encode import encode, open_reusable, read_all_latents
 from ddoq.presets import Preset, labelled, settle
 from ddoq.quantize import quantize_classes
 from ddoq.quantize_run import quantize_run
-from ddoq.run import Run, seed_sequence
+from ddoq.run import MANIFEST, Run, seed_sequence
 from ddoq.synthesize import synthesize
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def distill(
     codec_steps: int | None = None,
     diffusion_steps: int | None = None,
     batch_size: int | None = None,
+    latents: str | PathLike[str] | None = None,
     precision: Precision = "auto",
     seed: int = 0,
     n_threads: int | None = None,
@@ -156,6 +157,9 @@ def distill(
     batch_size
         Images at a time in codec and diffusion model; halved where memory runs out. Default: as many as have 4 million
         pixels, at most 64.
+    latents
+        Another run folder of the same data, codec and batch_size, whose latents are taken over, to the same result,
+        where this folder has none. A codec that was fitted there is given with it: codec="OTHER/codec".
     precision
         Of diffusers models: "float32", "bfloat16" or "float16". "auto": of objects their own, of fitted models float32,
         of others bfloat16 on a GPU that has it and float32 elsewhere. Objects that are given are put on `device` and
@@ -246,6 +250,8 @@ def distill(
         "precision": getattr(model, "facts", {}).get("precision", precision),  # "auto" depends on the machine
         "seed": seed,
     }
+    if latents is not None and not (Path(out) / MANIFEST).exists():
+        open_reusable(latents, config)  # so that a mistake does not claim the folder, or show after a codec's training
     with Run.locked(out, config, source.class_names) as run:
         if opened is None:
             inputs = {"data": source.fingerprint, "size": source.image_size, "steps": codec_steps, "seed": seed}
@@ -256,7 +262,7 @@ def distill(
 
             folder = fitted(run, "codec", inputs, train, run.path / "codec")
             opened = open_codec(folder, device=place, posterior=settings["posterior"], precision=own)
-        encode(run, source, opened, device=place, seed=seed, batch_size=batch, progress=progress)
+        encode(run, source, opened, device=place, seed=seed, batch_size=batch, reuse=latents, progress=progress)
         quantize_run(run, points, ipc, seed=seed, n_threads=n_threads, progress=progress)
         if "diffuse" in wanted and model is None:
             inputs = {"latents": run.output("encode"), "steps": diffusion_steps, "seed": seed}

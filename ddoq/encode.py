@@ -13,6 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,8 @@ from ddoq._fit import torch_seed
 from ddoq._memory import BatchSize
 from ddoq.codecs import Codec, fingerprint
 from ddoq.data import ImageData
-from ddoq.files import RunError, digest, write_atomic
-from ddoq.run import Run, seed_sequence
+from ddoq.files import RunError, digest, share, write_atomic
+from ddoq.run import Run, differences, seed_sequence
 
 Array = np.ndarray[Any, Any]
 
@@ -41,6 +43,7 @@ def encode(
     seed: int = 0,
     batch_size: int = 64,
     shard_size: int = 1024,
+    reuse: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> None:
     """Encode every image of a data set into the run folder; finished shards of an earlier process are kept.
@@ -58,13 +61,15 @@ def encode(
         memory runs out, which is warned of and recorded.
     shard_size
         Images per file, and what is lost at most when the process is killed.
+    reuse
+        Another run folder, whose shards of the same inputs are taken over; those that it lacks are made.
 
     Raises
     ------
     ValueError
         A latent is NaN, infinite or beyond float16; names the image.
     RunError
-        A shard is damaged.
+        A shard is damaged, or the folder to reuse has none or has those of other inputs.
 
     Examples
     --------
@@ -100,10 +105,15 @@ def encode(
         stale.unlink()
     facts = []
     limit = BatchSize(batch_size)
+    other = None if reuse is None else open_reusable(reuse, run.manifest["config"])
+    halved: dict[str, Any] = {}
     with tqdm(total=len(order), desc="encode", unit="image", disable=not progress) as bar:
         for path, indices in zip(paths, parts, strict=True):
             made_from = digest([inputs, indices])
             kept = _read_whole(path, made_from) if path.exists() else None
+            if kept is None and other is not None and (theirs := other.path / "latents" / path.name).exists():
+                kept = _take_over(theirs, path, made_from)
+                halved |= _halved(other)
             if kept is None:
                 kept = _encode_shard(path, made_from, data, codec, indices, device, seed, limit, bar)
             else:
@@ -115,8 +125,30 @@ def encode(
         inputs,
         paths,
         seconds=time.monotonic() - start,
-        info={**_info(facts, data, shard_size), **limit.facts},
+        info={**_info(facts, data, shard_size), **halved, **limit.facts},
     )
+
+
+def open_reusable(path: str | PathLike[str], config: Mapping[str, Any]) -> Run:
+    """Open a run whose latents are to be taken over by a run of configuration `config`.
+
+    Raises
+    ------
+    RunError
+        The folder is no run or has no latents, or the configurations show that the latents differ; names why.
+    """
+    other = Run.open(path)
+    if not any((other.path / "latents").glob("shard-*.safetensors")):
+        raise RunError(f"{other.path} has no latents to take over: give a run folder that ddoq distill made")
+    theirs = other.manifest["config"]
+    keys = ["data", "image_size", "channels", "batch_size"]
+    codec, given = theirs.get("codec", {}), config.get("codec", {})
+    if codec.keys() == given.keys():  # a codec that was fitted may be given to another run
+        keys += ["codec", "seed"] if "fit" in given else ["codec"]
+    old, new = ({key: source[key] for key in keys if key in source} for source in (theirs, config))
+    if found := [f"{key}: {a!r:.200} there, {b!r:.200} here" for key, a, b in differences("", old, new)]:
+        raise RunError(f"the latents of {other.path} are not those of this run ({'; '.join(found)})")
+    return other
 
 
 def read_latents(run: Run, class_index: int) -> tuple[Array, Array]:
@@ -256,6 +288,24 @@ def _read_whole(path: Path, made_from: str) -> dict[str, Any] | None:
     if not whole:
         raise RunError(f"{path} is damaged: delete it and run again to remake it")
     return facts if facts["made_from"] == made_from else None
+
+
+def _take_over(source: Path, path: Path, made_from: str) -> dict[str, Any]:
+    """Share another run's shard; its metadata. RunError if it is damaged or of other inputs."""
+    facts = _read_whole(source, made_from)
+    if facts is None:
+        raise RunError(
+            f"{source} was made from other images, by another codec or with other settings: its latents cannot be "
+            "taken over (a codec that the other run has fitted must be given, as its folder `codec`)"
+        )
+    share(source, path)
+    return facts
+
+
+def _halved(run: Run) -> dict[str, Any]:
+    """What the batches of a run's latents were halved to, where they were."""
+    info = run.manifest["stages"].get("encode", {}).get("info", {})
+    return {key: info[key] for key in ("halved_to",) if key in info}
 
 
 def _info(facts: list[dict[str, Any]], data: ImageData, shard_size: int) -> dict[str, Any]:

@@ -47,6 +47,23 @@ def write_atomic(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def share(source: Path, path: Path) -> None:
+    """Give a whole file a second name, or copy it where it cannot be linked (another disk, no hard links).
+
+    For files of `write_atomic` alone: they are replaced and never changed in place, so one name's end is not the
+    other's.
+    """
+    temporary = _temporary(path)
+    try:
+        os.link(source.resolve(), temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError:
+        write_atomic(path, source.read_bytes())
+    finally:
+        temporary.unlink(missing_ok=True)  # it stays where both names were one file already
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Build a folder under a temporary name beside `path`, and put it there whole when the block ends.

@@ -315,22 +315,22 @@ def _take(lock: int, folder: Path) -> None:
 
 
 def _check_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    differences = [
+    changed = [
         f"{key}: {old!r:.200} in the folder, {new!r:.200} now"
         for part in ("config", "class_names")
-        for key, old, new in _differences(part.removeprefix("config"), found[part], wanted[part])
+        for key, old, new in differences(part.removeprefix("config"), found[part], wanted[part])
     ]
-    if differences:
+    if changed:
         raise RunError(
-            f"{folder} was made with another configuration ({'; '.join(differences)}): "
+            f"{folder} was made with another configuration ({'; '.join(changed)}): "
             "choose another folder, or call with the configuration of this one"
         )
 
 
-def _differences(key: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+def differences(key: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
     """Keys (dotted where nested) under which two configurations differ, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in dict.fromkeys([*old, *new]):
-            yield from _differences(f"{key}.{name}" if key else name, old.get(name, "absent"), new.get(name, "absent"))
+            yield from differences(f"{key}.{name}" if key else name, old.get(name, "absent"), new.get(name, "absent"))
     elif old != new:
         yield key, old, new

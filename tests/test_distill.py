@@ -288,3 +288,33 @@ def test_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises((OSError, RunError), match="file"):
         small(tmp_path / "file" / "run")
+
+
+def test_latents_of_another_run_give_the_same_bytes(fitted: Path, tmp_path: Path) -> None:
+    settings: dict = {"codec": fitted / "codec", "synthesis": "decode", "ipc": 4, "seed": 1}
+    small(tmp_path / "without", **settings)
+    small(tmp_path / "with", **settings, latents=fitted)
+    assert artefacts(tmp_path / "with") == artefacts(tmp_path / "without")
+    shard = "latents/shard-00000.safetensors"
+    assert (tmp_path / "with" / shard).samefile(fitted / shard)
+    small(tmp_path / "with", **settings)  # it is not part of the configuration
+    small(tmp_path / "with", **settings, latents=tmp_path / "gone")  # nor needed any more
+
+
+def test_latents_of_another_run_are_refused_by_what_differs(fitted: Path, tmp_path: Path) -> None:
+    small(tmp_path / "first")
+    out = tmp_path / "second"
+    with pytest.raises(RunError, match=r"first are not those of this run \(data: "):
+        ddoq.distill(digits(299), out, codec="identity", synthesis="decode", latents=tmp_path / "first", progress=False)
+    with pytest.raises(RunError, match=r"\(batch_size: 64 there, 8 here\)"):
+        small(out, latents=tmp_path / "first", batch_size=8)
+    with pytest.raises(RunError, match=r"\(codec\.given: "):
+        small(out, codec=fitted / "codec", latents=tmp_path / "first")
+    with pytest.raises(RunError, match=r"\(codec\.fit: 20 there, 10 here; seed: 0 there, 1 here\)"):
+        small(out, codec="fit", codec_steps=10, seed=1, latents=fitted)
+    with pytest.raises(RunError, match="is not a run folder"):
+        small(out, latents=tmp_path / "gone")
+    (tmp_path / "first" / "latents" / "shard-00000.safetensors").unlink()
+    with pytest.raises(RunError, match="has no latents to take over"):
+        small(out, latents=tmp_path / "first")
+    assert not out.exists()

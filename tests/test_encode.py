@@ -274,3 +274,84 @@ def test_bar_shows_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     shown = capsys.readouterr().err
     assert "50/50" in shown
     assert "image/s" in shown
+
+
+def test_latents_of_another_run_are_taken_over(tmp_path: Path) -> None:
+    first = run_encode(tmp_path / "first", data(), Halves())
+    codec = Halves()
+    second = run_encode(tmp_path / "second", data(), codec, reuse=tmp_path / "first")
+    assert codec.batches == []
+    assert shards(tmp_path / "second") == shards(tmp_path / "first")
+    assert second.output("encode") == first.output("encode")
+    assert second.info("encode") == first.info("encode")
+    for path in (tmp_path / "first" / "latents").iterdir():
+        path.unlink()  # as a user who no longer wants the first run
+    second.verify()
+    run_encode(tmp_path / "second", data(), codec, reuse=tmp_path / "first")  # done: the first is not asked for
+    assert codec.batches == []
+
+
+def test_latents_are_copied_where_they_cannot_be_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*names: Any) -> None:
+        raise OSError("another disk")
+
+    run_encode(tmp_path / "first", data(), Halves())
+    monkeypatch.setattr("os.link", refuse)
+    codec = Halves()
+    run_encode(tmp_path / "second", data(), codec, reuse=tmp_path / "first")
+    assert codec.batches == []
+    assert shards(tmp_path / "second") == shards(tmp_path / "first")
+    assert all(path.stat().st_nlink == 1 for path in (tmp_path / "second" / "latents").iterdir())
+
+
+def test_what_an_unfinished_run_lacks_is_made(tmp_path: Path) -> None:
+    run_encode(tmp_path / "whole", data(), Halves())
+    with pytest.raises(KeyboardInterrupt):
+        run_encode(tmp_path / "first", data(), Halves(stop_after=7))  # two shards of three batches
+    with pytest.raises(KeyboardInterrupt):
+        run_encode(tmp_path / "second", data(), Halves(stop_after=4), reuse=tmp_path / "first")
+    codec = Halves()
+    run_encode(tmp_path / "second", data(), codec, reuse=tmp_path / "first")
+    assert codec.batches == [4, 4, 2] * 2
+    assert shards(tmp_path / "second") == shards(tmp_path / "whole")
+
+
+def test_halved_batches_of_latents_taken_over_are_recorded(tmp_path: Path) -> None:
+    calls = []
+
+    def scarce(images: torch.Tensor) -> torch.Tensor:
+        calls.append(len(images))
+        if len(images) > 2:
+            raise MemoryError
+        return images
+
+    with pytest.warns(RuntimeWarning, match="out of memory"):
+        run_encode(tmp_path / "first", data(), Answer(scarce))
+    calls.clear()
+    second = run_encode(tmp_path / "second", data(), Answer(scarce), reuse=tmp_path / "first")
+    assert calls == []
+    assert second.info("encode")["halved_to"] == 2
+
+
+def test_latents_that_cannot_be_taken_over_are_refused(tmp_path: Path) -> None:
+    run_encode(tmp_path / "first", data(), Halves())
+    other = Halves()
+    other.fingerprint = "another"
+    for source, codec, options in (
+        (data(49), Halves(), {}),
+        (data(), other, {}),
+        (data(), Halves(), {"batch_size": 5}),
+    ):
+        with pytest.raises(RunError, match=r"first/latents/shard-00000\.safetensors was made from other images"):
+            run_encode(tmp_path / "second", source, codec, reuse=tmp_path / "first", **options)
+        assert codec.batches == []
+        (tmp_path / "second" / "run.json").unlink()
+        (tmp_path / "second" / "latents").rmdir()
+    shard = tmp_path / "first" / "latents" / "shard-00001.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(RunError, match=r"first/latents/shard-00001\.safetensors is damaged"):
+        run_encode(tmp_path / "second", data(), Halves(), reuse=tmp_path / "first")
+    shard.unlink()
+    codec = Halves()
+    run_encode(tmp_path / "second", data(), codec, reuse=tmp_path / "first")
+    assert codec.batches == [4, 4, 2]

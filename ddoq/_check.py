@@ -196,7 +196,7 @@ def fit_bytes(
     n_gram = np.where(sketched, np.minimum(n, 600 + 4 * k), n)  # samples of the sketch
     features = np.where(k <= 16, 640, 512)  # of the sketch
     gram_and_panels = (n_gram * n_gram + (n_gram + PANEL) * min(d, PANEL_FEATURES)) * itemsize
-    sums_and_vectors = 8 * (k * n_gram + 12 * n + 6 * k) + (8 + 2 * itemsize) * d
+    sums_and_vectors = 8 * (k * n_gram + 13 * n + 7 * k + 1) + (8 + 5 * itemsize) * d
     sketch_and_moves = 24 * n_gram + (n_gram * features + (k + 1 + PANEL) * d + PANEL * k) * itemsize + 8 * (k + 2) * d
     assignment = ((k + PANEL + 3) * d + ASSIGNED_ROWS * (k + 2 * PANEL)) * itemsize
     of_sketch = np.where(sketched, sketch_and_moves + assignment, 0)

@@ -277,7 +277,7 @@ def test_memory_is_known_before_and_the_advice_helps(
     X, y = normal(90, 5, dtype), np.repeat([0, 1, 2], [40, 20, 30])
     # Gram matrix, panels, cell sums, vectors of each sample, point and feature
     largest, next_largest = (
-        (n * n + (n + 48) * 5) * itemsize + 8 * (2 * n + 12 * n + 6 * 2) + (8 + 2 * itemsize) * 5 for n in (40, 30)
+        (n * n + (n + 48) * 5) * itemsize + 8 * (2 * n + 13 * n + 7 * 2 + 1) + (8 + 5 * itemsize) * 5 for n in (40, 30)
     )
 
     monkeypatch.setattr(_check, "available_memory", lambda: largest + next_largest)

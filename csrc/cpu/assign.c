@@ -13,10 +13,9 @@
 #define BLOCK_ROWS                                                                                                     \
     192 /* a multiple of every panel's width: as many rows' products with 1,000 points fill an L2 cache */
 /* With few points the rows stay as they are: packing them costs more than the better product gains. A part of them
- * and DOT_DEPTH features of the points fit into L2. */
+ * and DDOQ_DOT_DEPTH features of the points fit into L2. */
 #define FEW_POINTS 64
 #define PART_ROWS 16
-#define DOT_DEPTH 2048
 #define LEAST_FEATURES 32
 #define LEAST_POINTS 4
 /* Roundings of a product, relative to |x| |c|: chains of DDOQ_DEPTH grow as a random walk; with a margin of 4. */
@@ -83,13 +82,14 @@ static enum ddoq_status multiply_rows(const struct assignment *m, const struct d
     const struct ddoq_kernels *kernels = x->kernels;
     size_t d = x->d, item = kernels->item;
     const void *rows[PART_ROWS], *features[PART_ROWS];
+    double squares[PART_ROWS];
     for (size_t r = 0; r < x->n; r++)
         rows[r] = ddoq_features(x, r, 0, d, (char *)widened + (widened ? r * d * item : 0));
-    for (size_t first = 0; first < d; first += DOT_DEPTH) {
+    for (size_t first = 0; first < d; first += DDOQ_DOT_DEPTH) {
         for (size_t r = 0; r < x->n; r++)
             features[r] = (const char *)rows[r] + first * item;
-        kernels->products(ddoq_smaller(DOT_DEPTH, d - first), x->n, features, m->shift + first * item, m->k,
-                          m->panels + first * item, d, product, first > 0);
+        kernels->products(ddoq_smaller(DDOQ_DOT_DEPTH, d - first), x->n, features, m->shift + first * item, m->k,
+                          m->panels + first * item, d, product, squares, first > 0);
     }
     return ddoq_stopped(crew) ? DDOQ_INTERRUPTED : DDOQ_OK;
 }

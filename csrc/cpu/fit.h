@@ -32,9 +32,10 @@ struct ddoq_fit {
     double *scale;   /* (k) -2 / W_j, 0 for an empty cell */
     double *offset;  /* (k) Q_j / W_j^2 = |c_j|^2, infinity for an empty cell */
     /* The last assignment to the points. */
-    int64_t *label;  /* (n) */
-    double *dist2;   /* (n) squared distance to the nearest point */
-    int64_t *target; /* (n) scratch of Lloyd: the partition to come */
+    int64_t *label;         /* (n) */
+    double *dist2;          /* (n) squared distance to the nearest point */
+    int64_t *target;        /* (n) scratch of Lloyd: the partition to come */
+    int64_t *order, *begin; /* (n), (k + 1) samples cell by cell (sums.h) */
     /* Scratch of seeding. */
     double *closest, *trial, *best, *cumulative; /* (n) each */
     int64_t *seeds;                              /* (k) */

@@ -9,7 +9,8 @@
 
 #include "ddoq.h"
 
-#define DDOQ_DEPTH 256 /* a panel of 16 floats and this depth is half of an L1 cache */
+#define DDOQ_DEPTH 256      /* a panel of 16 floats and this depth is half of an L1 cache */
+#define DDOQ_DOT_DEPTH 1024 /* four rows of floats and a few points' are half of an L1 cache */
 #define DDOQ_MAX_PANEL_WIDTH 48
 #define DDOQ_CACHE_LINE 64
 
@@ -31,13 +32,16 @@ struct ddoq_kernels {
     void (*tile)(size_t depth, const void *a, const void *b, void *c, size_t stride, size_t rows, size_t cols, int add);
     /* out (m) = sum over the features p = q (mod m) of sign[p] (x[p] - shift[p]): a count-sketch of x (d). */
     void (*fold)(size_t d, size_t m, const void *x, const void *shift, const void *sign, void *out);
-    /* out (n_rows, k) = or += (rows[r] - shift) . points[j] over depth features, points (k, depth) of stride. */
+    /* out (n_rows, k) = or += (rows[r] - shift) . points[j] and squares (n_rows) = or += |rows[r] - shift|^2 over
+     * depth <= DDOQ_DOT_DEPTH features, points (k, depth) of stride. */
     void (*products)(size_t depth, size_t n_rows, const void *const *rows, const void *shift, size_t k,
-                     const void *points, size_t stride, void *out, int add);
+                     const void *points, size_t stride, void *out, double *squares, int add);
     /* Upper triangle of rows begin..end of the square matrix c = its lower triangle. */
     void (*mirror)(size_t n, size_t begin, size_t end, void *c);
     /* y += w x */
     void (*axpy)(size_t n, double w, const void *x, double *y);
+    /* y += w[r] rows[r], row after row */
+    void (*add_rows)(size_t n, size_t n_rows, const double *w, const void *const *rows, double *y);
     /* out = x, every stride-th element of it */
     void (*widen)(size_t n, const void *x, size_t stride, double *out);
     /* out = x / divisor, rounded to real */

@@ -17,6 +17,10 @@
 /* Rows and points of a tile of products: accumulators of 64 bytes for each pair, and a register for each row. */
 #define DOT_ROWS (VECTOR_BYTES / 16)
 #define DOT_POINTS (VECTOR_BYTES == 64 ? 5 : 3)
+/* Rows of products are centred into L1, a few at a time; a stride that is no power of two spreads them over its sets.
+ */
+#define CENTRED_ROWS 4
+#define CENTRED_STRIDE (DDOQ_DOT_DEPTH + 16)
 
 /* Rounded once where the instruction set can, as vectors are: of the last elements of a sum of products GCC rounds the
  * products, too, on some instruction sets and not on others. */
@@ -188,6 +192,7 @@ static inline void transpose_f64(quad_f64 x[2])
         .products = products_##suffix,                                                                                 \
         .mirror = mirror_##suffix,                                                                                     \
         .axpy = axpy_##suffix,                                                                                         \
+        .add_rows = add_rows_##suffix,                                                                                 \
         .widen = widen_##suffix,                                                                                       \
         .narrow = narrow_##suffix,                                                                                     \
         .centre = centre_##suffix,                                                                                     \

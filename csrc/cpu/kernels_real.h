@@ -128,12 +128,21 @@ static size_t FN(two_least)(size_t k, const void *product_, const double *norm, 
 
 static void FN(fold)(size_t d, size_t m, const void *x_, const void *shift_, const void *sign_, void *out_)
 {
-    const REAL *restrict x = x_, *restrict shift = shift_, *restrict sign = sign_;
-    REAL *restrict out = out_;
+    enum { LANES = VECTOR_BYTES / sizeof(REAL) };
+    const REAL *x = x_, *shift = shift_, *sign = sign_;
+    REAL *out = out_;
     memset(out, 0, m * sizeof *out);
-    for (size_t first = 0; first < d; first += m)
-        for (size_t p = first; p < d && p < first + m; p++)
-            out[p - first] += (x[p] - shift[p]) * sign[p];
+    for (size_t first = 0; first < d; first += m) {
+        size_t width = d - first < m ? d - first : m, p = 0;
+        for (; p + LANES <= width; p += LANES) {
+            size_t at = first + p;
+            FN(vreal_unaligned) *sum = (FN(vreal_unaligned) *)(out + p);
+            *sum += (*(const FN(vreal_unaligned) *)(x + at) - *(const FN(vreal_unaligned) *)(shift + at)) *
+                    *(const FN(vreal_unaligned) *)(sign + at);
+        }
+        for (; p < width; p++)
+            out[p] += (x[first + p] - shift[first + p]) * sign[first + p];
+    }
 }
 
 /* Sum of the reals in 64 bytes, the halves added lane by lane, and again. */
@@ -152,25 +161,27 @@ static inline REAL FN(sum_of_64_bytes)(const FN(vreal) * lanes)
     return sum;
 }
 
-/* Products of some rows with some points, both numbers constants of the callers; each is a sum over the lanes of 64
- * bytes, in a fixed order. */
+/* Products of some centred rows, which lie CENTRED_STRIDE apart, with some points, both numbers constants of the
+ * callers; each is a sum over the lanes of 64 bytes, in a fixed order. Meanwhile a row that
+ * comes later, if there is one, is fetched from memory. */
 static inline __attribute__((always_inline)) void FN(products_of)(size_t n_rows, size_t n_points, size_t depth,
-                                                                  const void *const *rows, const REAL *shift,
-                                                                  const REAL *points, size_t stride, REAL *out,
-                                                                  size_t out_stride, int add)
+                                                                  const REAL *rows, const REAL *points, size_t stride,
+                                                                  const REAL *ahead, REAL *out, size_t out_stride,
+                                                                  int add)
 {
     enum { LANES = VECTOR_BYTES / sizeof(REAL), ALL = 64 / sizeof(REAL), VECTORS = ALL / LANES };
     FN(vreal) sum[DOT_ROWS][DOT_POINTS][VECTORS] = {{{{0}}}};
     size_t p = 0;
     for (; p + ALL <= depth; p += ALL) {
+        if (ahead)
+            __builtin_prefetch(ahead + p);
 #pragma GCC unroll 4
         for (size_t v = 0; v < VECTORS; v++) {
             size_t at = p + v * LANES;
             FN(vreal) x[DOT_ROWS];
 #pragma GCC unroll 4
             for (size_t r = 0; r < n_rows; r++)
-                x[r] = *(const FN(vreal_unaligned) *)((const REAL *)rows[r] + at) -
-                       *(const FN(vreal_unaligned) *)(shift + at);
+                x[r] = *(const FN(vreal) *)(rows + r * CENTRED_STRIDE + at);
 #pragma GCC unroll 8
             for (size_t j = 0; j < n_points; j++) {
                 FN(vreal) point = *(const FN(vreal_unaligned) *)(points + j * stride + at);
@@ -186,29 +197,68 @@ static inline __attribute__((always_inline)) void FN(products_of)(size_t n_rows,
         for (size_t j = 0; j < n_points; j++) {
             REAL *at = out + r * out_stride + j, total = FN(sum_of_64_bytes)(sum[r][j]);
             for (size_t q = p; q < depth; q++)
-                total = MULTIPLY_ADD(((const REAL *)rows[r])[q] - shift[q], points[j * stride + q], total);
+                total = MULTIPLY_ADD(rows[r * CENTRED_STRIDE + q], points[j * stride + q], total);
             *at = add ? *at + total : total;
         }
     }
 }
 
+/* out (depth) = x - shift; returns its squared norm, a sum over the lanes of 64 bytes. */
+static inline double FN(centred)(size_t depth, const REAL *x, const REAL *shift, REAL *out)
+{
+    enum { LANES = VECTOR_BYTES / sizeof(REAL), ALL = 64 / sizeof(REAL), VECTORS = ALL / LANES };
+    FN(vreal) sum[VECTORS] = {{0}};
+    size_t p = 0;
+    for (; p + ALL <= depth; p += ALL) {
+#pragma GCC unroll 4
+        for (size_t v = 0; v < VECTORS; v++) {
+            size_t at = p + v * LANES;
+            FN(vreal) value = *(const FN(vreal_unaligned) *)(x + at) - *(const FN(vreal_unaligned) *)(shift + at);
+            *(FN(vreal) *)(out + at) = value;
+            sum[v] += value * value;
+        }
+    }
+    REAL total = FN(sum_of_64_bytes)(sum);
+    for (; p < depth; p++) {
+        out[p] = x[p] - shift[p];
+        total = MULTIPLY_ADD(out[p], out[p], total);
+    }
+    return (double)total;
+}
+
 static void FN(products)(size_t depth, size_t n_rows, const void *const *rows, const void *shift, size_t k,
-                         const void *points_, size_t stride, void *out_, int add)
+                         const void *points_, size_t stride, void *out_, double *squares, int add)
 {
     const REAL *points = points_;
-    REAL *out = out_;
-    size_t r = 0;
-    for (; r + DOT_ROWS <= n_rows; r += DOT_ROWS) {
-        size_t j = 0;
-        for (; j + DOT_POINTS <= k; j += DOT_POINTS)
-            FN(products_of)(DOT_ROWS, DOT_POINTS, depth, rows + r, shift, points + j * stride, stride, out + r * k + j,
-                            k, add);
+    REAL centred[CENTRED_ROWS * CENTRED_STRIDE] __attribute__((aligned(64)));
+    for (size_t first = 0; first < n_rows; first += CENTRED_ROWS) {
+        size_t count = n_rows - first < CENTRED_ROWS ? n_rows - first : CENTRED_ROWS, j = 0, r;
+        size_t next = first + CENTRED_ROWS < n_rows ? first + CENTRED_ROWS : n_rows; /* to be fetched */
+        size_t end = n_rows - next < CENTRED_ROWS ? n_rows : next + CENTRED_ROWS;
+        REAL *out = (REAL *)out_ + first * k;
+        for (r = 0; r < count; r++) {
+            double square = FN(centred)(depth, rows[first + r], shift, centred + r * CENTRED_STRIDE);
+            squares[first + r] = add ? squares[first + r] + square : square;
+        }
+        for (; j + DOT_POINTS <= k; j += DOT_POINTS) {
+            const REAL *some = points + j * stride;
+            for (r = 0; r + DOT_ROWS <= count; r += DOT_ROWS) {
+                if (next < end)
+                    FN(products_of)(DOT_ROWS, DOT_POINTS, depth, centred + r * CENTRED_STRIDE, some, stride,
+                                    rows[next++], out + r * k + j, k, add);
+                else
+                    FN(products_of)(DOT_ROWS, DOT_POINTS, depth, centred + r * CENTRED_STRIDE, some, stride, NULL,
+                                    out + r * k + j, k, add);
+            }
+            for (; r < count; r++)
+                FN(products_of)(1, DOT_POINTS, depth, centred + r * CENTRED_STRIDE, some, stride, NULL, out + r * k + j,
+                                k, add);
+        }
         for (; j < k; j++)
-            FN(products_of)(DOT_ROWS, 1, depth, rows + r, shift, points + j * stride, stride, out + r * k + j, k, add);
+            for (r = 0; r < count; r++)
+                FN(products_of)(1, 1, depth, centred + r * CENTRED_STRIDE, points + j * stride, stride, NULL,
+                                out + r * k + j, k, add);
     }
-    for (; r < n_rows; r++)
-        for (size_t j = 0; j < k; j++)
-            FN(products_of)(1, 1, depth, rows + r, shift, points + j * stride, stride, out + r * k + j, k, add);
 }
 
 static void FN(mirror)(size_t n, size_t begin, size_t end, void *c_)
@@ -244,6 +294,28 @@ static void FN(axpy)(size_t n, double w, const void *x_, double *restrict y)
         store_f64(y + i, load_f64(y + i) + FN(widened)(x + i) * w);
     for (; i < n; i++)
         y[i] += (double)x[i] * w;
+}
+
+/* Four rows at a time, so that y is read and written once for them; every element adds the rows in their order. */
+static void FN(add_rows)(size_t n, size_t n_rows, const double *w, const void *const *rows, double *restrict y)
+{
+    size_t r = 0;
+    for (; r + 4 <= n_rows; r += 4) {
+        const REAL *restrict a = rows[r], *restrict b = rows[r + 1], *restrict c = rows[r + 2],
+                             *restrict e = rows[r + 3];
+        size_t i = 0;
+        for (; i + LANES_F64 <= n; i += LANES_F64) {
+            vf64 sum = load_f64(y + i) + FN(widened)(a + i) * w[r];
+            sum += FN(widened)(b + i) * w[r + 1];
+            sum += FN(widened)(c + i) * w[r + 2];
+            store_f64(y + i, sum + FN(widened)(e + i) * w[r + 3]);
+        }
+        for (; i < n; i++)
+            for (size_t q = r; q < r + 4; q++)
+                y[i] = MULTIPLY_ADD((double)((const REAL *)rows[q])[i], w[q], y[i]);
+    }
+    for (; r < n_rows; r++)
+        FN(axpy)(n, w[r], rows[r], y);
 }
 
 static void FN(widen)(size_t n, const void *x_, size_t stride, double *restrict out)

@@ -8,7 +8,6 @@
 #include "cpu/result.h"
 
 #define BLOCK_ROWS DDOQ_POLISH_ROWS
-#define DEPTH 2048 /* features of 50 points fit into L2 */
 #define LEAST_GAIN 1e-6
 #define MAX_PASSES 2
 #define FEW_MOVES 16 /* one in so many samples */
@@ -32,25 +31,27 @@ static void add_row(struct ddoq_task *task, const void *row, size_t j, double w,
 /* Sums and points of the cells of the samples in the sketch. */
 static enum ddoq_status start_points(struct ddoq_task *task)
 {
-    const struct ddoq_kernels *kernels = task->x.kernels;
-    size_t d = task->x.d, k = task->fit.k;
+    struct ddoq_fit *fit = &task->fit;
+    size_t d = task->x.d, k = fit->k;
     double total = 0;
-    memset(task->sums, 0, k * d * sizeof *task->sums);
-    memset(task->fit.mass, 0, k * sizeof *task->fit.mass);
-    memset(task->fit.count, 0, k * sizeof *task->fit.count);
-    for (size_t i = 0; i < task->x.n; i++) {
-        if (ddoq_stopped(task->fit.crew))
-            return DDOQ_INTERRUPTED;
-        if (task->kept_cell[i] >= 0)
-            add_row(task, ddoq_features(&task->x, i, 0, d, task->widened), (size_t)task->kept_cell[i], task->w[i], 1);
-    }
+    ddoq_sort_by_cell(task->x.n, task->kept_cell, k, fit->order, fit->begin);
     memset(task->sum, 0, d * sizeof *task->sum);
     for (size_t j = 0; j < k; j++) {
-        total += task->fit.mass[j];
+        const int64_t *own = fit->order + fit->begin[j];
+        double *sums = task->sums + j * d;
+        fit->count[j] = fit->begin[j + 1] - fit->begin[j];
+        fit->mass[j] = 0;
+        for (int64_t i = 0; i < fit->count[j]; i++)
+            fit->mass[j] += task->w[own[i]];
+        enum ddoq_status status =
+            ddoq_sum_rows(&task->x, task->w, own, (size_t)fit->count[j], task->widened, sums, fit->crew);
+        if (status != DDOQ_OK)
+            return status;
+        total += fit->mass[j];
         for (size_t p = 0; p < d; p++)
-            task->sum[p] += task->sums[j * d + p];
+            task->sum[p] += sums[p];
     }
-    kernels->narrow(d, task->sum, total, task->shift);
+    fit->kernels->narrow(d, task->sum, total, task->shift);
     for (size_t j = 0; j < k; j++)
         set_point(task, j);
     return DDOQ_OK;
@@ -82,26 +83,25 @@ static int64_t cheapest(const struct ddoq_task *task, size_t i, const double *pr
 }
 
 /* Moves of the rows begin..begin+n; returns how many left their cells. */
-static size_t polish_block(struct ddoq_task *task, size_t begin, size_t n, bool first_pass)
+static size_t polish_block(struct ddoq_task *task, size_t begin, size_t n)
 {
     const struct ddoq_kernels *kernels = task->x.kernels;
     struct ddoq_fit *fit = &task->fit;
     size_t d = task->x.d, k = fit->k, item = kernels->item, moved = 0;
     const void *rows[BLOCK_ROWS], *features[BLOCK_ROWS];
     int64_t target[BLOCK_ROWS];
+    double norm[BLOCK_ROWS];
     for (size_t r = 0; r < n; r++)
         rows[r] = ddoq_features(&task->x, begin + r, 0, d, task->widened ? task->widened + r * d * item : NULL);
-    for (size_t first = 0; first < d; first += DEPTH) {
+    for (size_t first = 0; first < d; first += DDOQ_DOT_DEPTH) {
         for (size_t r = 0; r < n; r++)
             features[r] = (const char *)rows[r] + first * item;
-        kernels->products(ddoq_smaller(DEPTH, d - first), n, features, task->shift + first * item, k,
-                          task->centred + first * item, d, task->product, first > 0);
+        kernels->products(ddoq_smaller(DDOQ_DOT_DEPTH, d - first), n, features, task->shift + first * item, k,
+                          task->centred + first * item, d, task->product, norm, first > 0);
     }
     for (size_t r = 0; r < n; r++) {
         kernels->widen(k, task->product + r * k * item, 1, fit->scale);
-        if (first_pass)
-            fit->dist2[begin + r] = kernels->dist2(d, rows[r], task->shift);
-        target[r] = cheapest(task, begin + r, fit->scale, fit->dist2[begin + r]);
+        target[r] = cheapest(task, begin + r, fit->scale, norm[r]);
     }
     memset(fit->squares, 0, k * sizeof *fit->squares); /* not 0: the cell changed */
     for (size_t r = 0; r < n; r++) {
@@ -130,7 +130,7 @@ enum ddoq_status ddoq_polish(struct ddoq_task *task)
     for (int pass = 0; pass < MAX_PASSES && moved > n / FEW_MOVES && status == DDOQ_OK; pass++) {
         moved = 0;
         for (size_t begin = 0; begin < n && status == DDOQ_OK; begin += BLOCK_ROWS) {
-            moved += polish_block(task, begin, ddoq_smaller(BLOCK_ROWS, n - begin), pass == 0);
+            moved += polish_block(task, begin, ddoq_smaller(BLOCK_ROWS, n - begin));
             if (ddoq_stopped(task->fit.crew))
                 status = DDOQ_INTERRUPTED;
         }

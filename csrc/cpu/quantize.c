@@ -63,7 +63,8 @@ static bool allocate(struct ddoq_task *task)
     size_t n = task->x.n, d = task->x.d, k = task->most, n_gram = task->sample.n, item = fit->kernels->item;
     double **per_row[] = {&task->w,    &task->diagonal, &fit->dist2,     &fit->closest,
                           &fit->trial, &fit->best,      &fit->cumulative};
-    int64_t **label_per_row[] = {&fit->cell, &fit->label, &fit->target, &task->kept_cell, &task->kept_label};
+    int64_t **label_per_row[] = {&fit->cell,  &fit->label,      &fit->target,
+                                 &fit->order, &task->kept_cell, &task->kept_label};
     double **per_point[] = {&fit->squares, &fit->mass, &fit->scale, &fit->offset};
     for (size_t i = 0; i < sizeof per_row / sizeof *per_row; i++)
         *per_row[i] = ddoq_take(memory, n, 1, sizeof(double));
@@ -71,6 +72,7 @@ static bool allocate(struct ddoq_task *task)
         *label_per_row[i] = ddoq_take(memory, n, 1, sizeof(int64_t));
     for (size_t i = 0; i < sizeof per_point / sizeof *per_point; i++)
         *per_point[i] = ddoq_take(memory, k, 1, sizeof(double));
+    fit->begin = ddoq_take(memory, k + 1, 1, sizeof(int64_t));
     fit->count = ddoq_take(memory, k, 1, sizeof(int64_t));
     fit->seeds = ddoq_take(memory, k, 1, sizeof(int64_t));
     fit->sums = ddoq_take(memory, k, n_gram, sizeof(double));
@@ -78,7 +80,7 @@ static bool allocate(struct ddoq_task *task)
     task->shift = ddoq_take(memory, d, 1, item);
     task->gram = ddoq_take(memory, n_gram, n_gram, item);
     if (task->x.widen)
-        task->widened = ddoq_take(memory, task->sketched ? DDOQ_POLISH_ROWS : 1, d, item);
+        task->widened = ddoq_take(memory, task->sketched ? DDOQ_POLISH_ROWS : DDOQ_SUM_ROWS, d, item);
     if (task->sketched) {
         task->sample_w = ddoq_take(memory, n_gram, 1, sizeof(double));
         task->place = ddoq_take(memory, n_gram, 1, sizeof(int64_t));
@@ -146,13 +148,13 @@ static enum ddoq_status sketch_gram(struct ddoq_task *task)
         const char *row = ddoq_features(&task->sample, i, 0, d, task->widened);
         kernels->fold(d, m, row, task->shift, task->sign, task->sketch + i * m * item);
     }
-    enum ddoq_status status = ddoq_write_mean(task, &sketch, task->sample_w, NULL, 0, task->shift);
+    enum ddoq_status status = ddoq_write_mean(task, &sketch, task->sample_w, NULL, sketch.n, task->shift);
     return status == DDOQ_OK ? ddoq_gram_rows(&sketch, task->shift, task->gram, task->fit.crew) : status;
 }
 
 static enum ddoq_status centred_gram(struct ddoq_task *task)
 {
-    enum ddoq_status status = ddoq_write_mean(task, &task->x, task->w, NULL, 0, task->shift);
+    enum ddoq_status status = ddoq_write_mean(task, &task->x, task->w, NULL, task->x.n, task->shift);
     return status == DDOQ_OK ? ddoq_gram_rows(&task->x, task->shift, task->gram, task->fit.crew) : status;
 }
 

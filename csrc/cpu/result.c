@@ -5,28 +5,22 @@
 #include "cpu/assign.h"
 #include "cpu/result.h"
 
-#define MEAN_FEATURES 2048 /* their sums fit into L1 */
-
 enum ddoq_status ddoq_write_mean(struct ddoq_task *task, const struct ddoq_rows *x, const double *w,
-                                 const int64_t *cell, int64_t j, void *out)
+                                 const int64_t *list, size_t n_list, void *out)
 {
-    size_t item = x->kernels->item;
     double mass = 0;
-    for (size_t i = 0; i < x->n; i++)
-        mass += !cell || cell[i] == j ? w[i] : 0;
-    for (size_t first = 0; first < x->d; first += MEAN_FEATURES) {
-        size_t depth = ddoq_smaller(MEAN_FEATURES, x->d - first);
-        memset(task->sum, 0, depth * sizeof *task->sum);
-        for (size_t i = 0; i < x->n; i++) {
-            if (cell && cell[i] != j)
-                continue;
-            if (ddoq_stopped(task->fit.crew))
-                return DDOQ_INTERRUPTED;
-            x->kernels->axpy(depth, w[i], ddoq_features(x, i, first, depth, task->widened), task->sum);
-        }
-        x->kernels->narrow(depth, task->sum, mass, (char *)out + first * item);
-    }
-    return DDOQ_OK;
+    for (size_t i = 0; i < n_list; i++)
+        mass += w[list ? (size_t)list[i] : i];
+    enum ddoq_status status = ddoq_sum_rows(x, w, list, n_list, task->widened, task->sum, task->fit.crew);
+    x->kernels->narrow(x->d, task->sum, mass, out);
+    return status;
+}
+
+/* The same of the samples of cell j, as sorted by cell. */
+static enum ddoq_status write_mean_of_cell(struct ddoq_task *task, size_t j, void *out)
+{
+    const int64_t *begin = task->fit.begin + j;
+    return ddoq_write_mean(task, &task->x, task->w, task->fit.order + begin[0], (size_t)(begin[1] - begin[0]), out);
 }
 
 /* Points: the means of the cells, from the data; the point of an empty cell is that of the heaviest cell, as in
@@ -44,10 +38,9 @@ static enum ddoq_status write_points(struct ddoq_task *task)
     }
     for (size_t j = 1; j < fit->k; j++)
         heaviest = fit->mass[j] > fit->mass[heaviest] ? j : heaviest;
+    ddoq_sort_by_cell(task->x.n, task->kept_cell, fit->k, fit->order, fit->begin);
     for (size_t j = 0; j < fit->k; j++) {
-        size_t from = fit->count[j] > 0 ? j : heaviest;
-        enum ddoq_status status =
-            ddoq_write_mean(task, &task->x, task->w, task->kept_cell, (int64_t)from, points + j * bytes);
+        enum ddoq_status status = write_mean_of_cell(task, fit->count[j] > 0 ? j : heaviest, points + j * bytes);
         if (status != DDOQ_OK)
             return status;
     }
@@ -95,9 +88,10 @@ static enum ddoq_status fill_empty_points(struct ddoq_task *task)
         task->kept_cell[i] = (int64_t)j;
         fit->count[from]--;
         fit->count[j] = 1;
-        status = ddoq_write_mean(task, &task->x, task->w, task->kept_cell, from, points + (size_t)from * bytes);
+        ddoq_sort_by_cell(task->x.n, task->kept_cell, fit->k, fit->order, fit->begin);
+        status = write_mean_of_cell(task, (size_t)from, points + (size_t)from * bytes);
         if (status == DDOQ_OK)
-            status = ddoq_write_mean(task, &task->x, task->w, task->kept_cell, (int64_t)j, points + j * bytes);
+            status = write_mean_of_cell(task, j, points + j * bytes);
         memcpy(task->kept_label, task->kept_cell, task->x.n * sizeof *task->kept_label);
     }
     return status;

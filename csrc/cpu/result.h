@@ -5,6 +5,7 @@
 #include "cpu/fit.h"
 #include "cpu/gram.h"
 #include "cpu/memory.h"
+#include "cpu/sums.h"
 
 #define DDOQ_POLISH_ROWS 48 /* samples whose moves are decided together */
 
@@ -15,10 +16,10 @@ struct ddoq_task {
     const double *uniforms;
     const int64_t *start_rows;
     struct ddoq_fit fit;
-    struct ddoq_memory memory;       /* owns every array below and of the fit */
-    double *w, *diagonal, *sum;      /* (n), (sample.n), (d) */
-    char *shift, *gram;              /* (d), (sample.n, sample.n) real */
-    char *widened;                   /* (d) real, (DDOQ_POLISH_ROWS, d) in a sketch: rows of halves; NULL without */
+    struct ddoq_memory memory;  /* owns every array below and of the fit */
+    double *w, *diagonal, *sum; /* (n), (sample.n), (d) */
+    char *shift, *gram;         /* (d), (sample.n, sample.n) real */
+    char *widened; /* (DDOQ_SUM_ROWS, d) real, (DDOQ_POLISH_ROWS, d) in a sketch: rows of halves; NULL without */
     int64_t *kept_cell, *kept_label; /* (n) of the best restart so far */
     /* With a sketch alone. */
     size_t n_sketch;         /* its features; 0 without one */
@@ -33,9 +34,9 @@ struct ddoq_task {
 /* w (n) = weights of the rows, scaled by a power of two so that the greatest is in 1/2..1. */
 void ddoq_read_weights(const struct ddoq_rows *x, const double *sample_weight, double *w);
 
-/* out (x->d) = weighted mean of the rows x with cell[i] == j, or of all of them where cell is NULL. */
+/* out (x->d) = weighted mean of the rows listed (n_list), or of the first n_list ones where list is NULL. */
 enum ddoq_status ddoq_write_mean(struct ddoq_task *task, const struct ddoq_rows *x, const double *w,
-                                 const int64_t *cell, int64_t j, void *out);
+                                 const int64_t *list, size_t n_list, void *out);
 
 /* After a sketch: moves of all samples in all features. kept_cell, -1 for the samples outside the sketch, becomes the
  * partition, sums and the fit's mass and count its own. */

@@ -72,6 +72,7 @@ HOW: dict[str, dict[str, Any]] = {
 }
 EPOCHS_IPC50 = 40  # of ImageNette: as many steps as 100 epochs make at IPC 10
 TEACHER_EPOCHS = 20
+FIRST = ("lloyd", 1, 0)  # method, IPC, distillation
 GRADIENTS = {"images_per_class": 100, "batch_size": 10}
 
 
@@ -89,10 +90,13 @@ class Study:
         return self.accuracy(row) if row.student else self.measures(row)
 
     def run(self, method: str, ipc: int, distillation: int) -> Path:
-        """The folder of a distillation."""
-        out = self.work / f"{method}, ipc {ipc}, {distillation}"
+        """The folder of a distillation; all have the latents of the first."""
+        out, first = (self.work / f"{name}, ipc {k}, {d}" for name, k, d in ((method, ipc, distillation), FIRST))
+        if out != first:
+            self.run(*FIRST)
         options: dict[str, Any] = {"codec": self.images.codec, "synthesis": "decode", "controls": ("nearest",)}
-        ddoq.distill(self.images.train, out, ipc=ipc, seed=distillation, progress=False, **options, **METHODS[method])
+        options.update(METHODS[method], latents=None if out == first else first, progress=False)
+        ddoq.distill(self.images.train, out, ipc=ipc, seed=distillation, **options)
         return out
 
     def _opened(self, points: str, ipc: int, distillation: int) -> DistilledDataset:

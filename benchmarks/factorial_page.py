@@ -157,8 +157,8 @@ def _said(found: list[Table]) -> list[str]:
     if intervals:
         above = sum(low > 0 for low in apart)
         lines.append(
-            f"- {len(apart)} of {len(intervals)} intervals leave out zero, {above} above and {len(apart) - above} below it;"
-            " by chance alone one in twenty would"
+            f"- {len(apart)} of {len(intervals)} intervals leave out zero, {above} above and {len(apart) - above} below"
+            " it; by chance alone one in twenty would"
         )
     for points in [*METHODS, NEAREST]:
         own = {what: made["density"] for what, name, made in rows if name == points and "density" in made}
@@ -176,10 +176,10 @@ def _said(found: list[Table]) -> list[str]:
         for table in (table for table in found if table.row.ipc > 1):
             weighted, uniform = (table.measure(points, _w2("points", w)) for w in ("density", "uniform"))
             if weighted is not None and uniform is not None:
-                distances[f"{NAMES[table.row.data]}, IPC {table.row.ipc}"] = 100 * (1 - weighted / uniform)
+                distances[f"{NAMES[table.row.data]}, IPC {table.row.ipc}"] = 100 * (weighted / uniform - 1)
         if distances:
-            told = "; ".join(f"{what} {share:.1f} %" for what, share in distances.items())
-            lines.append(f"- density weights, {points}: W2 of the points to the data is less, on {told}")
+            told = "; ".join(f"{share:+.1f} % on {what}" for what, share in distances.items())
+            lines.append(f"- density weights, {points}: W2 of the points to the data against uniform ones {told}")
     return [*lines, ""]
 
 
@@ -210,7 +210,7 @@ def _cells(table: Table) -> list[str]:
         mean = statistics.fmean(value for group in cell for value in group)
         between, within = components(cell)
         above = mean - statistics.fmean(random.values()) if random and points != RANDOM else None
-        texts = [points, weights, _accuracy(cell), f"{len(cell)} x {len(cell[0])}"]
+        texts = [points, weights if row.ipc > 1 else "any", _accuracy(cell), f"{len(cell)} x {len(cell[0])}"]
         texts += [_difference(table.difference(points, weights)), _number(between), _number(within)]
         texts.append(_number(above, "+.1f"))
         if equal:

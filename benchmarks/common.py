@@ -9,6 +9,7 @@ import platform
 import resource
 import shlex
 import sys
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,17 @@ def data_dir() -> Path:
     folder = Path(os.environ.get("DDOQ_DATA", ROOT.parents[1] / "shared" / "data"))
     if not folder.is_dir():
         raise SystemExit(f"no data at {folder}: set DDOQ_DATA to the folder that holds mnist/, imagenette/ and taef2/")
+    return folder
+
+
+def unpack(folder: Path, *archives: str) -> Path:
+    """Archives of the development data, such as "imagenette/val", unpacked once into one folder, which comes back."""
+    done = folder / "done"
+    if not done.exists():
+        for archive in archives:
+            with tarfile.open(data_dir() / f"{archive}.tar.xz") as file:
+                file.extractall(folder, filter="data")
+        done.touch()
     return folder
 
 

@@ -13,12 +13,11 @@ Results: results/imagenette.json.
 from __future__ import annotations
 
 import argparse
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import data_dir, facts, load_result, peak_memory_gib, save_result
+from common import data_dir, facts, load_result, peak_memory_gib, save_result, unpack
 from sklearn.cluster import KMeans
 from taef2 import TAEF2
 from threadpoolctl import threadpool_limits
@@ -45,21 +44,10 @@ NAMES = {
 }
 
 
-def unpack(work: Path, split: str, *parts: str) -> Path:
-    """The images of a split as a folder of class folders, unpacked once."""
-    done = work / "imagenette" / "done"
-    if not done.exists():
-        for part in parts:
-            with tarfile.open(data_dir() / "imagenette" / f"{part}.tar.xz") as archive:
-                archive.extractall(done.parent, filter="data")
-        done.touch()
-    return done.parent / split
-
-
 def encode_validation(work: Path) -> None:
     """The latents of the 3,925 validation images in WORK/run, through the same codec; resumes shard by shard."""
     codec = open_codec(TAEF2(data_dir() / "taef2"))
-    data = open_data(unpack(work, "val", "val"), image_size=SIZE, channels=TAEF2.channels)
+    data = open_data(unpack(work / "imagenette", "imagenette/val") / "val", image_size=SIZE, channels=TAEF2.channels)
     config = {"data": data.fingerprint, "codec": fingerprint(codec), "image_size": SIZE}
     with Run.locked(work / "run", config, data.class_names) as run:
         encode(run, data, codec, device="cpu")
@@ -101,7 +89,7 @@ def main() -> None:
         return
     result = load_result("imagenette") or {"facts": facts(), "w2": {}, "scikit_learn": {}}
     fresh = not (work / "run").exists()  # a resumed run's times are those of its last process
-    images = unpack(work, "train", "train_a", "train_b")
+    images = unpack(work / "imagenette", "imagenette/train_a", "imagenette/train_b") / "train"
     dataset = ddoq.distill(
         images, work / "run", ipc=10, codec=TAEF2(data_dir() / "taef2"), synthesis="decode", image_size=SIZE
     )

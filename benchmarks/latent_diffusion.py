@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tarfile
 import time
 from dataclasses import asdict
 from functools import cached_property
@@ -35,7 +34,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 from cifar_resnet import CLASSES, CifarResNet
-from common import data_dir, facts, load_result, mnist, peak_memory_gib, save_result
+from common import data_dir, facts, load_result, mnist, peak_memory_gib, save_result, unpack
 from safetensors import safe_open
 from torch import Tensor
 
@@ -92,7 +91,7 @@ class Job:
         if name == "mnist":
             self.train, self.test = mnist()
         else:
-            folder = unpack(work)
+            folder = unpack(work / "cifar10", "cifar10/cifar10_jpeg")
             self.train, self.test = folder / "train", folder / "test"
 
     @cached_property
@@ -145,16 +144,6 @@ class Job:
         chosen = [stream.choice(np.flatnonzero(data.labels == c), ipc, replace=False) for c in range(10)]
         indices = np.concatenate(chosen)
         return open_data((data.images(indices), [data.class_names[c] for c in data.labels[indices]]))
-
-
-def unpack(work: Path) -> Path:
-    """CIFAR-10 as a folder of class folders, unpacked once."""
-    done = work / "cifar10" / "done"
-    if not done.exists():
-        with tarfile.open(data_dir() / "cifar10" / "cifar10_jpeg.tar.xz") as archive:
-            archive.extractall(done.parent, filter="data")
-        done.touch()
-    return done.parent
 
 
 def fit(job: Job) -> None:

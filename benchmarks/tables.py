@@ -12,6 +12,7 @@ from ablation_page import ablation_section
 from common import ROOT, load_result
 from cuda_page import cuda_page
 from diffusion_page import diffusion_section
+from factorial_page import factorial_section
 from quantiser_page import figure, quantiser_page
 
 
@@ -112,6 +113,7 @@ def main() -> None:
             *mnist(),
             *diffusion_section(),
             *imagenette(),
+            *factorial_section(),
             *ablation_section(machine),
         ]
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 
 def conv(channels_in: int, channels_out: int, **options: int | bool) -> nn.Conv2d:
@@ -73,3 +74,14 @@ class TAEF2:
     def decode(self, latents: Tensor) -> Tensor:
         images: Tensor = self.decoder(latents.contiguous(memory_format=torch.channels_last))
         return images.clamp(0, 1).contiguous()
+
+
+class SmallTAEF2(TAEF2):
+    """TAEF2 for small images: they go in twice as large, and come out halved (bicubic)."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        return super().encode(interpolate(images, scale_factor=2, mode="bicubic").clamp(0, 1))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        images = interpolate(super().decode(latents), scale_factor=0.5, mode="bicubic", antialias=True)
+        return images.clamp(0, 1)

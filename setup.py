@@ -36,7 +36,7 @@ LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 # gcc's -std=c11 would forbid contraction to fused multiply-adds, which the kernels live from.
 COMPILE = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fvisibility=hidden", "-pthread"]
-LINK = ["-pthread"]
+LINK = ["-pthread", "-ldl"]
 NVCC = ["-std=c++17", "-O3", "--threads=2", "-Xfatbin=-compress-all", "-Xcompiler=-fPIC,-fvisibility=hidden"]
 if os.environ.get("DDOQ_WERROR") == "1":
     COMPILE += ["-Wall", "-Wextra", "-Werror"]

@@ -2,24 +2,29 @@
  * where the gradient will be), loss, gradient. Rows are summed in their order at the end, so that bits do not depend on
  * the threads. The value checks are part of the pass: a row that breaks a rule ends the call with DDOQ_BAD_ROW. */
 #include <math.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
 #include "cpu/kernels.h"
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
+#include "cpu/team.h"
 
 #define TASK_ENTRIES ((size_t)1 << 15)
-/* Up to this many entries a second thread costs more than it saves: starting and joining one takes some 35 us, and it
- * does not come to run where one of torch's threads still spins after its last work. */
-#define ALONE_ENTRIES ((size_t)1 << 19)
+/* Up to this many entries a second thread costs more than it saves: one of torch's, and one made for the call. */
+#define ALONE_ENTRIES ((size_t)1 << 16)
+#define ALONE_WITHOUT_TEAM ((size_t)1 << 19)
+#define MOST_THREADS 256
 #define SUM_TOLERANCE 1e-2 /* of a row's probabilities: rows stored as float16 or bfloat16 */
 
 struct pass {
     const struct ddoq_loss_args *args;
     const struct ddoq_kernels *kernels;
     size_t task_rows;
-    double *row_loss; /* (n_rows) */
+    double *row_loss;    /* (n_rows) */
+    atomic_size_t begin; /* the first row that no thread has taken yet */
+    atomic_bool is_bad;  /* a row breaks a rule */
 };
 
 /* Scratch rows of one task, in the type that is computed in. */
@@ -136,13 +141,12 @@ static int one_row(const struct pass *p, size_t i, const struct scratch *scratch
     return bad;
 }
 
-/* A task is too short to ask whether it should stop: the crew asks between tasks. */
-static enum ddoq_status loss_task(void *context, size_t task, struct ddoq_crew *crew)
+/* Takes rows until there are none left, or one breaks a rule. A thread without memory leaves its share to the others.
+ */
+static void work(void *context)
 {
-    (void)crew;
-    const struct pass *p = context;
-    size_t begin = task * p->task_rows, left = p->args->n_rows - begin;
-    size_t end = begin + (left < p->task_rows ? left : p->task_rows), n = p->args->n_classes, item = p->kernels->item;
+    struct pass *p = context;
+    size_t n = p->args->n_classes, n_rows = p->args->n_rows, item = p->kernels->item, begin;
     struct ddoq_memory memory = {0};
     const struct scratch scratch = {
         .student = ddoq_take(&memory, n, 1, item),
@@ -150,31 +154,46 @@ static enum ddoq_status loss_task(void *context, size_t task, struct ddoq_crew *
         .target = ddoq_take(&memory, n, 1, item),
         .teacher = ddoq_take(&memory, n, 1, item),
     };
-    enum ddoq_status status = memory.is_short ? DDOQ_NO_MEMORY : DDOQ_OK;
-    for (size_t i = begin; i < end && status == DDOQ_OK; i++)
-        if (one_row(p, i, &scratch))
-            status = DDOQ_BAD_ROW;
+    while (!memory.is_short && !atomic_load(&p->is_bad) &&
+           (begin = atomic_fetch_add(&p->begin, p->task_rows)) < n_rows) {
+        size_t end = begin + (n_rows - begin < p->task_rows ? n_rows - begin : p->task_rows);
+        for (size_t i = begin; i < end; i++)
+            if (one_row(p, i, &scratch))
+                atomic_store(&p->is_bad, true);
+    }
     ddoq_release(&memory);
-    return status;
+}
+
+static enum ddoq_status work_task(void *context, size_t task, struct ddoq_crew *crew)
+{
+    (void)task, (void)crew;
+    work(context);
+    return DDOQ_OK;
 }
 
 enum ddoq_status ddoq_weighted_loss(const struct ddoq_run *run, const struct ddoq_loss_args *args)
 {
     size_t failed, n = args->n_rows;
-    size_t task_rows = args->n_classes < TASK_ENTRIES ? TASK_ENTRIES / args->n_classes : 1;
     double *row_loss = ddoq_allocate(n, 1, sizeof *row_loss);
     if (!row_loss)
         return DDOQ_NO_MEMORY;
     struct pass pass = {
         .args = args,
         .kernels = &run->isa->real[args->type == DDOQ_FLOAT64],
-        .task_rows = task_rows,
+        .task_rows = args->n_classes < TASK_ENTRIES ? TASK_ENTRIES / args->n_classes : 1,
         .row_loss = row_loss,
     };
-    struct ddoq_run crew = *run;
-    if (n <= ALONE_ENTRIES / args->n_classes)
-        crew.n_threads = 1;
-    enum ddoq_status status = ddoq_run_tasks((n - 1) / task_rows + 1, &crew, loss_task, &pass, &failed);
+    size_t n_threads = run->n_threads < MOST_THREADS ? run->n_threads : MOST_THREADS;
+    enum ddoq_status status = DDOQ_OK;
+    if (n_threads == 1 || n <= ALONE_ENTRIES / args->n_classes)
+        work(&pass);
+    else if (!ddoq_run_on_team(work, &pass, n_threads))
+        status =
+            ddoq_run_tasks(n <= ALONE_WITHOUT_TEAM / args->n_classes ? 1 : n_threads, run, work_task, &pass, &failed);
+    if (status == DDOQ_OK && atomic_load(&pass.is_bad))
+        status = DDOQ_BAD_ROW;
+    else if (status == DDOQ_OK && atomic_load(&pass.begin) < n)
+        status = DDOQ_NO_MEMORY;
     double sum = 0;
     for (size_t i = 0; i < n && status == DDOQ_OK; i++)
         sum += row_loss[i];

@@ -42,7 +42,9 @@ BODY double FN(sum_block)(FN(block) block)
 {
     REAL lane[VIRTUAL_LANES];
     memcpy(lane, &block, sizeof lane);
+#pragma GCC unroll 4
     for (size_t half = VIRTUAL_LANES / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
         for (size_t i = 0; i < half; i++)
             lane[i] += lane[i + half];
     return (double)lane[0];
@@ -84,21 +86,35 @@ static double FN(largest)(size_t n, const void *x_)
     FN(block) all = FN(larger_block)(FN(larger_block)(most[0], most[1]), FN(larger_block)(most[2], most[3]));
     REAL lane[VIRTUAL_LANES];
     memcpy(lane, &all, sizeof lane);
+#pragma GCC unroll 4
     for (size_t half = VIRTUAL_LANES / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
         for (size_t j = 0; j < half; j++)
             lane[j] = lane[j + half] > lane[j] ? lane[j + half] : lane[j];
     return (double)lane[0];
 }
 
-BODY void FN(exp_block)(const REAL *x, size_t left, REAL shift, REAL unit, REAL *out, FN(block) * total)
+/* Adds to the total what lies past the first `known` entries. What is one row on in both matrices comes to the cache
+ * meanwhile, since next to the exponentials loading costs nothing. */
+BODY void FN(exp_block)(const REAL *x, size_t left, size_t known, REAL shift, REAL unit, REAL *out, size_t n,
+                        FN(block) * total)
 {
     FN(block) block = FN(load_block)(x, left, -(REAL)INFINITY);
     const REAL least = FN(exp_least)(unit);
-    for (size_t v = 0; v < FN(BLOCK_VECTORS); v++) {
+    __builtin_prefetch(x + n);
+    __builtin_prefetch(out + n, 1);
+    for (size_t v = 0; v < FN(BLOCK_VECTORS); v++)
         block.v[v] = FN(exp_vector)(FN(at_least)(least, block.v[v] - shift), unit);
-        total->v[v] += block.v[v];
-    }
     FN(store_block)(out, left, block);
+    if (known > 0) {
+        static const REAL unknown[2 * VIRTUAL_LANES] = {
+            [VIRTUAL_LANES] = 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+        FN(block) mask = FN(load_block)(unknown + VIRTUAL_LANES - known, VIRTUAL_LANES, 0);
+        for (size_t v = 0; v < FN(BLOCK_VECTORS); v++)
+            block.v[v] = FN(unless_zero)(mask.v[v], block.v[v]);
+    }
+    for (size_t v = 0; v < FN(BLOCK_VECTORS); v++)
+        total->v[v] += block.v[v];
 }
 
 static double FN(exponentials)(size_t n, const void *x_, double shift, double scale, void *out_)
@@ -110,9 +126,12 @@ static double FN(exponentials)(size_t n, const void *x_, double shift, double sc
         FN(block) total = {{{0}}};
         end = n - i < LOSS_CHUNK ? n : i + LOSS_CHUNK;
         for (; i + VIRTUAL_LANES <= end; i += VIRTUAL_LANES)
-            FN(exp_block)(x + i, VIRTUAL_LANES, (REAL)shift, unit, out + i, &total);
-        if (i < end)
-            FN(exp_block)(x + i, end - i, (REAL)shift, unit, out + i, &total);
+            FN(exp_block)(x + i, VIRTUAL_LANES, 0, (REAL)shift, unit, out + i, n, &total);
+        size_t last = end - VIRTUAL_LANES; /* the last block has some entries for a second time */
+        if (i < end && end >= VIRTUAL_LANES)
+            FN(exp_block)(x + last, VIRTUAL_LANES, i - last, (REAL)shift, unit, out + last, n, &total);
+        else if (i < end)
+            FN(exp_block)(x + i, end - i, 0, (REAL)shift, unit, out + i, n, &total);
         sum += FN(sum_block)(total);
     }
     return sum;

@@ -10,8 +10,8 @@ what each image counts from step to step, and the batches' mean would no longer 
 
 On the CPU float32, bfloat16 and float64 logits go to the C core, on an NVIDIA GPU float32, float16 and bfloat16 ones to
 the CUDA part, which give the loss and its gradient by the logits in one pass: directly, or through the custom operator
-`ddoq::weighted_loss` where torch traces or wraps its tensors. Other devices and dtypes, and weights or targets that
-need a gradient, use the same formulas in torch (`_composed`).
+`ddoq::weighted_loss` where torch traces or wraps its tensors. Other devices and dtypes, weights or targets that
+need a gradient, and forward-mode differentiation use the same formulas in torch (`_composed`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ddoq import _backend, _cuda_loss
@@ -42,8 +43,8 @@ class WeightedLoss(nn.Module):
         its other classes, which is the marginal smoothing of FKD (Shen and Xing, ECCV 2022); divide each row by its
         sum to renormalise instead.
     temperature
-        Divides the student's logits and the teacher's. "probs" and "topk" must already be at this temperature. The
-        loss is not multiplied by its square. Must be 1 for "index".
+        From 1e-6 to 1e6; divides the student's logits and the teacher's. "probs" and "topk" must already be at this
+        temperature. The loss is not multiplied by its square. Must be 1 for "index".
     label_smoothing
         Share eps in [0, 1) of the target that is spread evenly over all classes; for "index" alone.
 
@@ -79,8 +80,8 @@ class WeightedLoss(nn.Module):
         super().__init__()
         if target not in _KINDS:
             raise ValueError(f"target must be 'index', 'probs', 'logits' or 'topk', got {target!r}")
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature must be positive and finite, got {temperature!r}")
+        if not 1e-6 <= temperature <= 1e6:
+            raise ValueError(f"temperature must be from 1e-6 to 1e6, got {temperature!r}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing!r}")
         if target == "index" and temperature != 1:
@@ -159,6 +160,8 @@ def _fits_core(logits: Tensor, soft: Tensor | None, indices: Tensor | None, weig
         if not ((soft is None or soft.is_cpu) and (indices is None or indices.is_cpu)):
             return False
     elif not _cuda_loss.fits(logits, soft, indices, weight):
+        return False
+    if forward_ad._current_level >= 0:  # tensors may have tangents
         return False
     needs = weight.requires_grad or (soft is not None and soft.requires_grad)
     return not (needs and torch.is_grad_enabled())
@@ -294,7 +297,9 @@ class _TracedStep(torch.autograd.Function):
 
 def _array(tensor: Tensor) -> Any:
     """The tensor's memory as a C-contiguous NumPy array, bfloat16 as uint16."""
-    tensor = tensor.detach().contiguous()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    tensor = tensor.contiguous()
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,8 @@ def test_half_precision_is_summed_in_float32(dtype: torch.dtype) -> None:
         ({"target": "labels"}, "labels"),
         ({"target": "probs", "temperature": 0}, "temperature"),
         ({"target": "probs", "temperature": math.nan}, "temperature"),
+        ({"target": "probs", "temperature": 1e-39}, "temperature"),
+        ({"target": "probs", "temperature": 1e37}, "temperature"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"temperature": 2.0}, "index"),
         ({"target": "probs", "label_smoothing": 0.1}, "label_smoothing"),
@@ -289,6 +292,14 @@ def test_extreme_and_masked_logits(kind: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("temperature", [1e-6, 1e6])
+@pytest.mark.parametrize("kind", ["probs", "logits", "topk"])
+def test_extreme_temperatures(kind: str, temperature: float) -> None:
+    _, logits, target, weight = case(kind, 6, 20, torch.float32)
+    assert_exact(WeightedLoss(kind, temperature), logits, target, weight)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_nan_is_passed_on(dtype: torch.dtype) -> None:
     loss, logits, target, weight = case("index", 3, 40, dtype)
@@ -375,6 +386,32 @@ def test_no_second_derivative() -> None:
     (gradient,) = torch.autograd.grad(loss(logits, target, weight), logits, create_graph=True)
     with pytest.raises(RuntimeError, match="second derivative"):
         gradient.sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own formulas of tangents
+def test_forward_mode() -> None:
+    loss, logits, target, weight = case("logits", 4, 5)
+    _, gradient = computed(loss, logits, target, weight)
+    direction = torch.ones_like(logits).cumsum(1)
+    _, tangent = torch.func.jvp(lambda s: loss(s, target, weight), (logits,), (direction,))
+    torch.testing.assert_close(tangent, (gradient * direction).sum())
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_a_forked_child_does_not_wait_for_its_parents_threads() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        arguments = case("index", 600, 1000, torch.float32)
+        with torch.no_grad():
+            loss, *tensors = arguments
+            expected = loss(*tensors)
+            child = os.fork()
+            if child == 0:
+                os._exit(int(loss(*tensors).item() != expected.item()))
+    finally:
+        torch.set_num_threads(before)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 TOP = torch.tensor([[0.5, 0.3]] * 3), torch.tensor([[0, 1], [2, 3], [1, 3]])

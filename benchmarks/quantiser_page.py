@@ -235,11 +235,12 @@ def loss() -> str:
 The weighted loss, forward and gradient, in eager torch on the CPU: median microseconds of a step, and the gradient's
 error in norm against float64. Plain torch is the composition that ddoq has for other devices, and the one that the goal
 is about: 3 times faster at 256 rows, 1.5 times at 8,192. The fastest is that of several compositions, fused functions
-among them. A time with ~ was taken while the machine's peak was more than 5 % below its best.
-`python benchmarks/loss.py`."""
+among them. The ratio of minima is that of the fastest step of each: the median of torch's small steps is up to three
+times its minimum, and changes from run to run. A time with ~ was taken while the machine's peak was more than 5 % below
+its best. `python benchmarks/loss.py`."""
 
     def body(isa: str, part: Record) -> list[str]:
-        rows, missed, lost = [], [], []
+        rows, missed, missed_by_minima, lost = [], [], [], []
         for cell, row in part["cells"].items():
             own, peer, name = row["ddoq"], row[row["fastest_torch"]], row["fastest_torch"]
             rows.append(
@@ -248,6 +249,7 @@ among them. A time with ~ was taken while the machine's peak was more than 5 % b
                     "ddoq": own["median_us"],
                     "plain torch": row["plain"]["median_us"],
                     f"plain / ddoq, {isa}": row["plain_ratio_of_medians"],
+                    "of minima": row["plain_ratio_of_mins"],
                     "fastest torch": peer["median_us"],
                     "which": name,
                     f"fastest / ddoq, {isa}": row["ratio_of_medians"],
@@ -258,10 +260,13 @@ among them. A time with ~ was taken while the machine's peak was more than 5 % b
             goal = LOSS_GOALS.get(cell.split(" ")[2], 0)
             if row["plain_ratio_of_medians"] < goal:
                 missed.append(cell)
+            if row["plain_ratio_of_mins"] < goal:
+                missed_by_minima.append(cell)
             if row["ratio_of_medians"] < 1:
                 lost.append(cell)
         goals = [cell for cell in part["cells"] if cell.split(" ")[2] in LOSS_GOALS]
         reached = losses("The goal against plain torch is reached", len(goals), missed)
+        reached += " " + losses("By minima it is reached", len(goals), missed_by_minima)
         return [*records(rows, isa), "", f"{reached} {losses('ddoq is faster than the fastest', len(rows), lost)}"]
 
     return section("The loss", text, "loss", body)

@@ -14,7 +14,7 @@ weights    IPC 10: points of Lloyd and of D4M's minibatch, diffused, x uniform, 
            accuracy of 2 students on each of 3 distillations, W2 to the data
 
 Protocol of the students: "dc" (ConvNet-3, SGD, no augmentation; `ddoq.train`), MNIST cut to 60 epochs, CIFAR-10 to
-100 in bfloat16, last epoch; MNIST is tested on its first 3,000 test images, CIFAR-10 on all 10,000, both JPEG.
+60 in bfloat16, last epoch; MNIST is tested on its first 3,000 test images, CIFAR-10 on all 10,000, both JPEG.
 Results: results/latent_diffusion.json.
 """
 
@@ -50,7 +50,7 @@ FIT: dict[str, dict[str, Any]] = {
     "mnist": {"codec_steps": 1_500, "diffusion_steps": 4_500},
     "cifar10": {"codec_steps": 3_000, "diffusion_steps": 7_000},
 }
-STUDENT: dict[str, dict[str, Any]] = {"mnist": {"epochs": 60}, "cifar10": {"epochs": 100, "precision": "bfloat16"}}
+STUDENT: dict[str, dict[str, Any]] = {"mnist": {"epochs": 60}, "cifar10": {"epochs": 60, "precision": "bfloat16"}}
 STRENGTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 SEEDS, STUDENTS = 3, 2
 WEIGHTINGS = ("uniform", "density", "reencoded")

@@ -34,8 +34,8 @@ def _fit(own: dict[str, Any]) -> list[str]:
     used = f"{found['processor_minutes'] / 2:.0f} minutes of both cores, {found['minutes']:.0f} by the clock"
     return [
         f"`ddoq fit` on all training images, size tiny: codec {codec['parameters']:,} parameters, {codec['steps']:,}",
-        f"steps, PSNR {codec['psnr']:.1f} dB; flow {diffusion['parameters']:,} parameters, {diffusion['steps']:,}"
-        f"steps: {used}{resumed}. `benchmarks/latent_diffusion.py`.",
+        f"steps, PSNR {codec['psnr']:.1f} dB; flow {diffusion['parameters']:,} parameters, {diffusion['steps']:,} steps:",
+        f"{used}{resumed}. `benchmarks/latent_diffusion.py`.",
         "",
     ]
 
@@ -47,7 +47,7 @@ def _quality(name: str, own: dict[str, Any]) -> list[str]:
     judge = rows.get("all test images, judge")
     lines = [
         f"Quality beside the test images; judge and features: {JUDGES[name]}"
-        + (f", itself right on {100 * judge['agreement']:.1f} % of them." if judge else "."),
+        + (f",\nitself right on {100 * judge['agreement']:.1f} % of them." if judge else "."),
         "",
         "| images | agreement % | KID | precision | recall | density | coverage |",
         "|---|---|---|---|---|---|---|",
@@ -66,8 +66,8 @@ def _strength(own: dict[str, Any]) -> list[str]:
         return []
     first = next(iter(rows.values()))
     lines = [
-        f"Strength, IPC 10, density weights; accuracy: ConvNet-3, protocol `{first['protocol']}`, n ="
-        f" {len(first['accuracies'])} students of one distillation. W2 of the diffused images to the data, in the",
+        f"Strength, IPC 10, density weights; accuracy: ConvNet-3, protocol `{first['protocol']}`,",
+        f"n = {len(first['accuracies'])} students of one distillation. W2 of the diffused images to the data, in the",
         "latents' unit.",
         "",
         "| strength | keeps of the point | agreement % | accuracy % | W2, density | W2, re-encoded | W2, uniform |",
@@ -88,8 +88,8 @@ def _weights(own: dict[str, Any]) -> list[str]:
         return []
     first = next(iter(runs.values()))["rows"][0]
     lines = [
-        f"Weights, IPC 10: ConvNet-3, protocol `{first['protocol']}`, mean over distillations of the mean over"
-        f" {first['n']} students, ± deviation between distillations; the difference to uniform weights is paired",
+        f"Weights, IPC 10: ConvNet-3, protocol `{first['protocol']}`, mean over distillations of the mean over",
+        f"{first['n']} students, ± deviation between distillations; the difference to uniform weights is paired",
         "within a distillation, with a 95 % interval (Student's t over the distillations).",
         "",
         "| points | weights | distillations | accuracy % | minus uniform | W2 |",

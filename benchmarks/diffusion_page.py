@@ -34,8 +34,8 @@ def _fit(own: dict[str, Any]) -> list[str]:
     used = f"{found['processor_minutes'] / 2:.0f} minutes of both cores, {found['minutes']:.0f} by the clock"
     return [
         f"`ddoq fit` on all training images, size tiny: codec {codec['parameters']:,} parameters, {codec['steps']:,}",
-        f"steps, PSNR {codec['psnr']:.1f} dB; flow {diffusion['parameters']:,} parameters, {diffusion['steps']:,} steps:",
-        f"{used}{resumed}. `benchmarks/latent_diffusion.py`.",
+        f"steps, PSNR {codec['psnr']:.1f} dB; flow {diffusion['parameters']:,} parameters,",
+        f"{diffusion['steps']:,} steps: {used}{resumed}. `benchmarks/latent_diffusion.py`.",
         "",
     ]
 

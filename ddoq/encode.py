@@ -143,7 +143,8 @@ def open_reusable(path: str | PathLike[str], config: Mapping[str, Any]) -> Run:
     theirs = other.manifest["config"]
     keys = ["data", "image_size", "channels", "batch_size"]
     codec, given = theirs.get("codec", {}), config.get("codec", {})
-    if codec.keys() == given.keys():  # a codec that was fitted may be given to another run
+    # A codec that was fitted may be given to another run. Runs that distill has not made may hold text here.
+    if list(codec) == list(given):
         keys += ["codec", "seed"] if "fit" in given else ["codec"]
     old, new = ({key: source[key] for key in keys if key in source} for source in (theirs, config))
     if found := [f"{key}: {a!r:.200} there, {b!r:.200} here" for key, a, b in differences("", old, new)]:

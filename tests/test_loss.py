@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -412,6 +416,27 @@ def test_a_forked_child_does_not_wait_for_its_parents_threads() -> None:
     finally:
         torch.set_num_threads(before)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_the_first_call_in_a_forked_child_does_not_wait_either() -> None:
+    code = """
+import os, torch
+from ddoq.loss import WeightedLoss
+torch.set_num_threads(2)
+logits = torch.randn(1000, 1000)
+logits.exp()  # torch's threads are the parent's
+child = os.fork()
+if child == 0:
+    WeightedLoss("index")(logits, torch.zeros(1000, dtype=torch.long), torch.ones(1000))
+    os._exit(0)
+os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    with subprocess.Popen([sys.executable, "-c", code], start_new_session=True) as process:
+        try:
+            assert process.wait(60) == 0
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # the child, too
 
 
 TOP = torch.tensor([[0.5, 0.3]] * 3), torch.tensor([[0, 1], [2, 3], [1, 3]])

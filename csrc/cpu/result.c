@@ -12,7 +12,8 @@ enum ddoq_status ddoq_write_mean(struct ddoq_task *task, const struct ddoq_rows 
     for (size_t i = 0; i < n_list; i++)
         mass += w[list ? (size_t)list[i] : i];
     enum ddoq_status status = ddoq_sum_rows(x, w, list, n_list, task->widened, task->sum, task->fit.crew);
-    x->kernels->narrow(x->d, task->sum, mass, out);
+    if (status == DDOQ_OK)
+        x->kernels->narrow(x->d, task->sum, mass, out);
     return status;
 }
 

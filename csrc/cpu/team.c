@@ -12,14 +12,14 @@ typedef void parallel(void (*work)(void *), void *context, unsigned n_threads, u
 
 static _Atomic(parallel *) found;
 static atomic_bool is_child; /* of a fork: the team stayed behind, and OpenMP would wait for it without end */
-static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void mark_child(void)
 {
     atomic_store(&is_child, true);
 }
 
-static void watch_forks(void)
+/* At load: a parent that has worked with torch alone leaves its children a team that is not there, too. */
+__attribute__((constructor)) static void watch_forks(void)
 {
     if (pthread_atfork(NULL, NULL, mark_child))
         mark_child();
@@ -40,7 +40,6 @@ static parallel *find(void)
 bool ddoq_run_on_team(void (*work)(void *context), void *context, size_t n_threads)
 {
     parallel *run = find();
-    pthread_once(&once, watch_forks);
     if (!run || atomic_load(&is_child))
         return false;
     run(work, context, (unsigned)n_threads, 0);

@@ -50,7 +50,10 @@ FIT: dict[str, dict[str, Any]] = {
     "mnist": {"codec_steps": 1_500, "diffusion_steps": 4_500},
     "cifar10": {"codec_steps": 3_000, "diffusion_steps": 7_000},
 }
-STUDENT: dict[str, dict[str, Any]] = {"mnist": {"epochs": 60}, "cifar10": {"epochs": 60, "precision": "bfloat16"}}
+STUDENT: dict[str, dict[str, Any]] = {
+    "mnist": {"epochs": 60},
+    "cifar10": {"epochs": 60, "settings": {"precision": "bfloat16"}},
+}
 STRENGTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 SEEDS, STUDENTS = 3, 2
 WEIGHTINGS = ("uniform", "density", "reencoded")

@@ -73,7 +73,7 @@ def _strength(own: dict[str, Any]) -> list[str]:
         "| strength | keeps of the point | agreement % | accuracy % | W2, density | W2, re-encoded | W2, uniform |",
         "|---|---|---|---|---|---|---|",
     ]
-    for label, row in rows.items():
+    for label, row in sorted(rows.items(), key=lambda item: float(item[0])):
         w2 = " | ".join(f"{row['w2'][f'diffuse, {key}']:.4g}" for key in ("density", "reencoded", "uniform"))
         keeps = "" if row["keeps"] is None else f"{row['keeps']:.2f}"
         agreement = f"{100 * row['agreement']:.1f}"

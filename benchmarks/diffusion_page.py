@@ -31,7 +31,8 @@ def _fit(own: dict[str, Any]) -> list[str]:
         return []
     codec, diffusion = found["codec"], found["diffusion"]
     resumed = " of the last of several processes" if found["resumed"] else ""
-    used = f"{found['minutes']:.1f} minutes by the clock beside other work, {found['processor_minutes']:.1f} of processors"
+    clock, processors = found["minutes"], found["processor_minutes"]
+    used = f"{clock:.1f} minutes by the clock beside other work, {processors:.1f} of processors"
     return [
         f"`ddoq fit` on all training images, size tiny: codec {codec['parameters']:,} parameters, {codec['steps']:,}",
         f"steps, PSNR {codec['psnr']:.1f} dB; flow {diffusion['parameters']:,} parameters,",

@@ -44,6 +44,7 @@ SCHEDULERS = {
     "ddpm": lambda: DDPMScheduler(clip_sample=False),
     "dpm": lambda: DPMSolverMultistepScheduler(**SD),
     "pndm": lambda: PNDMScheduler(skip_prk_steps=True, **SD),
+    "pndm, diffusers' default": lambda: PNDMScheduler(**SD),
     "euler": lambda: EulerDiscreteScheduler(**SD),
     "ancestral": lambda: EulerAncestralDiscreteScheduler(**SD),
     "heun": lambda: HeunDiscreteScheduler(**SD),

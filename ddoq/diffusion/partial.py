@@ -153,6 +153,9 @@ def strength_that_keeps(scheduler: Any, share: float, steps: int) -> float:
 
 def _tail(scheduler: Any, count: int, steps: int, device: torch.device) -> tuple[Any, Tensor]:
     """A copy of the scheduler set to the last `count` of `steps` timesteps, and those."""
+    if count < steps and scheduler.config.get("skip_prk_steps") is False:
+        # PNDM's Runge-Kutta steps come first and are more than one a timestep: a tail of them is no schedule
+        scheduler = type(scheduler).from_config(scheduler.config, skip_prk_steps=True)
     scheduler = copy.deepcopy(scheduler)
     scheduler.set_timesteps(steps, device=device)
     begin = (steps - count) * scheduler.order

@@ -71,15 +71,20 @@ def facts(packages: Sequence[str] = ("numpy", "scikit-learn", "torch", "diffuser
     }
 
 
-def entry(result: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
-    """The part of a result of this machine and instruction set, whose rows other pieces of the same job have begun.
+def refuse_others(found: dict[str, Any], here: dict[str, Any]) -> None:
+    """SystemExit, with the difference, if rows with the facts `found` are of another machine or of other versions.
 
-    Rows of two versions in one table would be compared with each other: SystemExit names the difference.
+    Rows of two versions in one table would be compared with each other.
     """
+    for name in ("cpu", "cores", "instruction_set", "python", "ddoq", "versions"):
+        if found[name] != here[name]:
+            raise SystemExit(f"the rows so far are of {name} {found[name]}, not {here[name]}: remove them")
+
+
+def entry(result: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
+    """The part of a result of this machine and instruction set, whose rows other pieces of the same job have begun."""
     found: dict[str, Any] = result.setdefault(f"{here['cpu']}, {here['instruction_set']}", {"facts": here, "cells": {}})
-    for name in ("cores", "python", "ddoq", "versions"):
-        if found["facts"][name] != here[name]:
-            raise SystemExit(f"the rows so far are of {name} {found['facts'][name]}, not {here[name]}: remove them")
+    refuse_others(found["facts"], here)
     return found
 
 

@@ -34,7 +34,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 from cifar_resnet import CLASSES, CifarResNet
-from common import data_dir, facts, load_result, mnist, peak_memory_gib, save_result, unpack
+from common import data_dir, facts, load_result, mnist, peak_memory_gib, refuse_others, save_result, unpack
 from safetensors import safe_open
 from torch import Tensor
 
@@ -85,7 +85,7 @@ class MnistJudge(torch.nn.Module):
 
 
 class Job:
-    """One data set: its folders in WORK, its part of the results, which every row is written to as it is made."""
+    """One data set: its folders in WORK, and its parts of the results, written row by row."""
 
     def __init__(self, name: str, work: Path) -> None:
         self.name, self.work = name, work
@@ -107,17 +107,27 @@ class Job:
     def judge_names(self) -> tuple[str, ...]:
         return CLASSES if self.name == "cifar10" else tuple(map(str, range(10)))
 
-    def rows(self, part: str) -> dict[str, Any]:
-        rows: dict[str, Any] = load_result("latent_diffusion").get(self.name, {}).get(part, {})
-        return rows
+    def facts(self, part: str) -> dict[str, Any]:
+        return {**facts(), "command": f"python benchmarks/latent_diffusion.py WORK {self.name} --parts {part}"}
 
-    def keep(self, part: str, row: str, value: Any) -> None:
+    def lacks(self, part: str, row: str) -> bool:
+        """Whether a row is still to be made; SystemExit if the part's others are of another machine or version."""
+        own = load_result("latent_diffusion").get(self.name, {})
+        if row in own.get(part, {}):
+            return False
+        if part in own.get("facts", {}):
+            refuse_others(own["facts"][part], self.facts(part))
+        return True
+
+    def keep(self, part: str, rows: dict[str, Any]) -> None:
+        """Write rows of a part, all at once, and the part's facts beside them."""
         result = load_result("latent_diffusion")
         own = result.setdefault(self.name, {})
-        own.setdefault("facts", facts())
-        own.setdefault(part, {})[row] = value
+        own.setdefault("facts", {}).setdefault(part, self.facts(part))
+        own.setdefault(part, {}).update(rows)
         save_result("latent_diffusion", result)
-        print(f"{self.name}, {part}, {row}: {value}", flush=True)
+        for row, value in rows.items():
+            print(f"{self.name}, {part}, {row}: {value}", flush=True)
 
     def distill(self, label: str, **options: Any) -> tuple[Path, DistilledDataset]:
         out, first = self.work / f"{self.name}-{label}", self.work / f"{self.name}-ipc10"
@@ -151,7 +161,7 @@ def _part(data: ImageData, indices: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 
 def fit(job: Job) -> None:
-    if job.rows("fit"):
+    if not job.lacks("fit", "minutes"):
         return
     out = job.work / f"{job.name}-model"
     fresh, start, used = not out.exists(), time.monotonic(), time.process_time()
@@ -166,8 +176,7 @@ def fit(job: Job) -> None:
         "diffusion": dict(fitted.diffusion),
         "peak_memory_gib": round(peak_memory_gib(), 2),
     }
-    for name, value in keep.items():
-        job.keep("fit", name, value)
+    job.keep("fit", keep)
 
 
 def quality(job: Job) -> None:
@@ -177,16 +186,16 @@ def quality(job: Job) -> None:
             weights_picture(dataset, out / "weights.png")
         sets = {name: ddoq.load(out, synthesis=name) for name in ("diffuse", "decode", "nearest")}
         for name, images in {**sets, "random real images": job.random(ipc)}.items():
-            if f"ipc {ipc}, {name}" not in job.rows("quality"):
-                job.keep("quality", f"ipc {ipc}, {name}", job.quality(images))
-        if "all test images, judge" not in job.rows("quality"):
+            if job.lacks("quality", f"ipc {ipc}, {name}"):
+                job.keep("quality", {f"ipc {ipc}, {name}": job.quality(images)})
+        if job.lacks("quality", "all test images, judge"):
             test = open_data(job.test)
             right = 0
             for part in np.array_split(np.arange(len(test)), 20):
                 logits = job.judge(torch.from_numpy(test.images(part)).float() / 255)
                 names = [job.judge_names[i] for i in logits.argmax(1).tolist()]
                 right += sum(name == test.class_names[c] for name, c in zip(names, test.labels[part], strict=True))
-            job.keep("quality", "all test images, judge", {"agreement": right / len(test)})
+            job.keep("quality", {"all test images, judge": {"agreement": right / len(test)}})
 
 
 def distances(out: Path) -> dict[str, float]:
@@ -197,7 +206,7 @@ def distances(out: Path) -> dict[str, float]:
 
 def strength(job: Job) -> None:
     for value in STRENGTHS:
-        if f"{value}" in job.rows("strength"):
+        if not job.lacks("strength", f"{value}"):
             continue
         out, dataset = job.distill(f"strength{value}", ipc=10, strength=value)
         info = Run.open(out).info("synthesize")
@@ -209,25 +218,25 @@ def strength(job: Job) -> None:
             "accuracies": rows[0]["accuracies"],
             "protocol": rows[0]["protocol"],
         }
-        job.keep("strength", f"{value}", row)
+        job.keep("strength", {f"{value}": row})
 
 
 def weights(job: Job) -> None:
     for seed in range(SEEDS):
         for method in ("lloyd", "minibatch"):
             label = f"{method}, distillation {seed}"
-            if label in job.rows("weights"):
+            if not job.lacks("weights", label):
                 continue
             out, _ = job.distill(f"{method}{seed}", ipc=10, quantizer=method, seed=seed)
             rows = job.accuracies(out, ("diffuse",), WEIGHTINGS, STUDENTS)
-            job.keep("weights", label, {"rows": rows, "w2": distances(out)})
+            job.keep("weights", {label: {"rows": rows, "w2": distances(out)}})
         label = f"random real images, {seed}"
-        if label not in job.rows("weights"):
+        if job.lacks("weights", label):
             accuracies = [
                 ddoq.train(job.random(10, seed), test=job.test, seed=student, **STUDENT[job.name]).accuracy
                 for student in range(STUDENTS)
             ]
-            job.keep("weights", label, {"accuracies": accuracies})
+            job.keep("weights", {label: {"accuracies": accuracies}})
 
 
 PARTS = {"fit": fit, "quality": quality, "strength": strength, "weights": weights}

@@ -111,7 +111,7 @@ def main() -> None:
             "Made by `python benchmarks/tables.py` from benchmarks/results.",
             "",
             *mnist(),
-            *diffusion_section(),
+            *diffusion_section(machine),
             *imagenette(),
             *factorial_section(),
             *ablation_section(machine),

@@ -27,7 +27,7 @@ def diffusion_section(machine: Callable[[dict[str, Any]], str]) -> list[str]:
     result = load_result("latent_diffusion")
     for name, own in ((name, result[name]) for name in NAMES if name in result):
         lines += [f"## {NAMES[name]}: models of one's own", "", *_found(name, own), *_fit(own), *_quality(name, own)]
-        lines += [*_strength(own), *_weights(own), *_machines(own["facts"], machine)]
+        lines += [*_picture(name, own), *_strength(own), *_weights(own), *_machines(own["facts"], machine)]
     return lines
 
 
@@ -132,6 +132,20 @@ def _quality(name: str, own: dict[str, Any]) -> list[str]:
             kid = f"{row['kid']:.3g} ± {row['kid_std']:.2g}"
             lines.append(f"| {label} | {100 * row['agreement']:.1f} | {kid} | {shares} |")
     return [*lines, ""]
+
+
+def _picture(name: str, own: dict[str, Any]) -> list[str]:
+    row = own.get("picture")
+    if not row:
+        return []
+    return [
+        f"The {row['images']} diffused images of IPC 10 with their {row['weighting']} weights, the heaviest of a class",
+        f"first; points by {row['quantizer']}, seed {row['seed']}; strength {row['strength']:.2f},",
+        f"which keeps {row['keep']:.2f} of the point, {row['steps']} steps, guidance {row['guidance']:g}:",
+        "",
+        f"![{NAMES[name]}: images and weights](weights_{name}.png)",
+        "",
+    ]
 
 
 def _strength(own: dict[str, Any]) -> list[str]:

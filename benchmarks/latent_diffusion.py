@@ -1,6 +1,6 @@
 """MNIST and CIFAR-10 (JPEG) through models of one's own: fit, distil, quality, strength, weights.
 
-    python benchmarks/latent_diffusion.py WORK {mnist,cifar10} [--parts fit quality strength weights]     # resumes
+    python benchmarks/latent_diffusion.py WORK {mnist,cifar10} [--parts fit quality ...]     # resumes
 
 fit        `ddoq.fit` on all training images: a codec and a class-conditional flow, "tiny", in less than 30 (MNIST) or
            60 minutes of 2 cores. Minutes are those of the clock and of the processors: the machine may have other
@@ -8,6 +8,7 @@ fit        `ddoq.fit` on all training images: a codec and a class-conditional fl
 quality    IPC 10 and 50: diffused, decoded, nearest real and as many random real images beside the test images, in the
            feature space of a judge: agreement, KID, precision, recall, density, coverage. Judges: MNIST, a ConvNet-3
            trained on all training images; CIFAR-10, ResNet-56 of akamaster/pytorch_resnet_cifar10
+picture    IPC 10: the diffused images with their weights, docs/weights_<data>.png
 strength   IPC 10: agreement, accuracy and W2 to the data (points and diffused images) against strength; 0 is the
            decoded point
 weights    IPC 10: points of Lloyd and of D4M's minibatch, diffused, x uniform, density and re-encoded weights:
@@ -34,7 +35,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 from cifar_resnet import CLASSES, CifarResNet
-from common import data_dir, facts, load_result, mnist, peak_memory_gib, refuse_others, save_result, unpack
+from common import ROOT, data_dir, facts, load_result, mnist, peak_memory_gib, refuse_others, save_result, unpack
+from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
@@ -55,6 +57,7 @@ STUDENT: dict[str, dict[str, Any]] = {
     "cifar10": {"epochs": 60, "settings": {"precision": "bfloat16"}},
 }
 STRENGTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+CONTROLS = ("nearest", "decode")
 SEEDS, STUDENTS = 3, 2
 WEIGHTINGS = ("uniform", "density", "reencoded")
 
@@ -181,9 +184,7 @@ def fit(job: Job) -> None:
 
 def quality(job: Job) -> None:
     for ipc in (10, 50):
-        out, dataset = job.distill(f"ipc{ipc}", ipc=ipc, controls=("nearest", "decode"))
-        if not (out / "weights.png").exists():
-            weights_picture(dataset, out / "weights.png")
+        out, _ = job.distill(f"ipc{ipc}", ipc=ipc, controls=CONTROLS)
         sets = {name: ddoq.load(out, synthesis=name) for name in ("diffuse", "decode", "nearest")}
         for name, images in {**sets, "random real images": job.random(ipc)}.items():
             if job.lacks("quality", f"ipc {ipc}, {name}"):
@@ -196,6 +197,27 @@ def quality(job: Job) -> None:
                 names = [job.judge_names[i] for i in logits.argmax(1).tolist()]
                 right += sum(name == test.class_names[c] for name, c in zip(names, test.labels[part], strict=True))
             job.keep("quality", {"all test images, judge": {"agreement": right / len(test)}})
+
+
+def shrink(path: Path) -> None:
+    """Round a picture's colours to 64 levels: at most 2 of 255 off, and the noise that PNG cannot pack is less."""
+    with Image.open(path) as drawn:
+        pixels = np.asarray(drawn.convert("RGB"))
+    Image.fromarray((np.round(pixels / 255 * 63) / 63 * 255).round().astype(np.uint8)).save(path, optimize=True)
+
+
+def picture(job: Job) -> None:
+    path = ROOT.parent / "docs" / f"weights_{job.name}.png"
+    if path.exists() and not job.lacks("picture", "images"):
+        return
+    out, dataset = job.distill("ipc10", ipc=10, controls=CONTROLS)
+    weights_picture(dataset, path)
+    shrink(path)
+    run = Run.open(out)
+    info, config = run.info("synthesize"), run.manifest["config"]
+    sampling = {key: info[key] for key in ("images", "strength", "keep", "steps", "guidance")}
+    rest = {"weighting": dataset.weighting, "quantizer": config["quantizer"]["method"], "seed": config["seed"]}
+    job.keep("picture", {**sampling, **rest})
 
 
 def distances(out: Path) -> dict[str, float]:
@@ -239,7 +261,7 @@ def weights(job: Job) -> None:
             job.keep("weights", {label: {"accuracies": accuracies}})
 
 
-PARTS = {"fit": fit, "quality": quality, "strength": strength, "weights": weights}
+PARTS = {"fit": fit, "quality": quality, "picture": picture, "strength": strength, "weights": weights}
 
 
 def main() -> None:

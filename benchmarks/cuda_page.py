@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from common import load_result
+from cuda_fit_page import fit_section
 
 TEXT = """\
 # CUDA
@@ -86,6 +87,7 @@ On a machine with a GPU the same tests are its first check, and the sanitiser's:
     done
     python benchmarks/cuda_quantize.py
     python benchmarks/cuda_loss.py
+    python benchmarks/cuda_fit.py WORK          # again and again, until it says that the fit is whole
 
 ## What the compiler says
 
@@ -161,7 +163,8 @@ def cuda_page() -> str:
             resources="\n".join(resources(compiled)),
             timings="\n".join(
                 (timings(measured) if measured else ["## Time", "", f"Not measured yet. {RUN}", ""])
-                + (loss_timings(loss) if loss else [f"Not measured yet. {RUN_LOSS}"])
+                + (loss_timings(loss) if loss else [f"Not measured yet. {RUN_LOSS}", ""])
+                + fit_section()
             ),
         ).rstrip()
         + "\n"

@@ -28,7 +28,7 @@ def diffusion_section(machine: Callable[[dict[str, Any]], str]) -> list[str]:
     for name, own in ((name, result[name]) for name in NAMES if name in result):
         lines += [f"## {NAMES[name]}: models of one's own", "", *_found(name, own), *_fit(own), *_quality(name, own)]
         lines += [*_picture(name, own), *_strength(own), *_weights(own), *_machines(own["facts"], machine)]
-    return lines
+    return [*lines, "Size small on CIFAR-10, on a GPU: see [CUDA](cuda.md).", ""] if lines else []
 
 
 def _found(name: str, own: dict[str, Any]) -> list[str]:

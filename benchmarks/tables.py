@@ -1,4 +1,4 @@
-"""Write docs/results.md, cuda.md, quantiser.md and its figure from results/*.json: no number in them is typed by hand.
+"""Write docs/results.md, cuda.md, quantiser.md and figures from results/*.json: no number in them is typed by hand.
 
 python benchmarks/tables.py
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 from ablation_page import ablation_section
 from common import ROOT, load_result
+from cuda_fit_page import fit_figure
 from cuda_page import cuda_page
 from diffusion_page import diffusion_section
 from factorial_page import factorial_section
@@ -122,6 +123,7 @@ def main() -> None:
     (docs / "cuda.md").write_text(cuda_page(), encoding="utf-8")
     (docs / "quantiser.md").write_text(quantiser_page(), encoding="utf-8")
     figure(docs / "quantiser.png")
+    fit_figure(docs / "cuda_fit.png")
 
 
 if __name__ == "__main__":

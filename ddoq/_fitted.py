@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ddoq._memory import first_line, ran_out_of_memory
 from ddoq._training import Journal
 from ddoq.files import digest
 from ddoq.run import Run
@@ -22,6 +23,7 @@ def fitted(
     train: Callable[[Path, Journal], dict[str, Any]],
     place: Path,
     *,
+    smaller: str,
     log: Path | None = None,
     show: Callable[[int, Any], None] | None = None,
 ) -> Path:
@@ -35,15 +37,27 @@ def fitted(
         Writes the model into the folder that it is given, keeps the journal and returns facts for run.json.
     place
         Where what it wrote is put: the run folder or one in it.
+    smaller
+        What to do where memory is too small, for the message.
     log, show
         See `Journal`.
+
+    Raises
+    ------
+    MemoryError
+        Memory is too small, with what to do.
     """
     if run.done(stage, inputs):
         return place
     start = time.monotonic()
     work, checkpoint = run.path / f".{stage}.partial", run.path / f".{stage}.checkpoint"
     shutil.rmtree(work, ignore_errors=True)
-    info = train(work, Journal(checkpoint, digest(inputs), log, show))
+    try:
+        info = train(work, Journal(checkpoint, digest(inputs), log, show))
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise MemoryError(f"fit of the {stage}: {first_line(error)}: {smaller}") from error
     place.mkdir(exist_ok=True)
     outputs: list[Path] = []
     for entry in sorted(work.iterdir()):

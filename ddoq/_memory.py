@@ -61,7 +61,7 @@ class BatchSize:
             except (RuntimeError, MemoryError) as error:
                 if not ran_out_of_memory(error):
                     raise
-                reason = str(error).strip().partition("\n")[0]
+                reason = first_line(error)
             self._halve(part.stop - part.start, reason)  # not in the handler, whose error holds what was allocated
         return made
 
@@ -76,6 +76,11 @@ class BatchSize:
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its class where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

@@ -2,7 +2,9 @@
 
 A checkpoint is one safetensors file, written whole or not at all, with all that the rest of a training depends on:
 weights, their average, AdamW's moments, both random streams, the indices left of the epoch and the losses. A training
-that is killed goes on from it and ends with the same bytes, on the same machine with the same number of threads.
+that is killed goes on from it and ends with the same bytes, on the same machine with the same number of threads and
+parts of a step. One that memory is too small for leaves a checkpoint of its last whole step, and may go on in more
+parts.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ddoq._fit import Order, check_loss, cycle, torch_seed
+from ddoq._memory import first_line, ran_out_of_memory
 from ddoq._tensors import below, read_tensors, write_tensors
 from ddoq.files import digest, write_atomic
 
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints; what is lost at most
 TrainingPrecision = Literal["float32", "bfloat16"]
+Draw = Callable[[np.ndarray[Any, Any], torch.Generator], tuple[Tensor, ...]]
 LINES, PICTURES = 100, 10  # of a training, in its log and on the way
 
 
@@ -63,7 +67,8 @@ class Journal:
     checkpoint
         The file; removed by the caller when what was trained is saved.
     made_from
-        A hash of what the training depends on beside its recipe; a checkpoint of another is passed over.
+        A hash of what the training depends on beside its recipe; a checkpoint of another is passed over, one of another
+        `accumulate` is not.
     log
         JSON lines: model, step, loss and images_per_second since the line before, rate, memory (peak, in bytes; of the
         GPU where there is one).
@@ -90,16 +95,30 @@ class Training:
         self.order = Order(n, recipe.batch_size, streams[0])
         self.noise = torch.Generator().manual_seed(torch_seed(streams[1]))
         self.losses: list[float] = []
+        self.whole = True  # not where an error came while the weights changed
 
-    def step(
-        self,
-        draw: Callable[[np.ndarray[Any, Any], torch.Generator], tuple[Tensor, ...]],
-        loss_of: Callable[..., Tensor],
-    ) -> None:
-        """One step of AdamW."""
+    def step(self, draw: Draw, loss_of: Callable[..., Tensor]) -> None:
+        """One step of AdamW; an error before the weights change leaves all that a checkpoint holds as it was."""
         recipe, done = self.recipe, len(self.losses)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate * cycle(done, recipe.steps)
+        before = self.order.left, self.order.state, self.noise.get_state()
+        try:
+            loss = self._gradients(draw, loss_of)
+        except Exception:
+            self.order.left, self.order.state = before[:2]
+            self.noise.set_state(before[2])
+            raise
+        self.whole = False
+        self.optimizer.step()
+        if recipe.ema is not None:
+            _average(self.averaged, self.model, min(recipe.ema, (done + 1) / (done + 10)))
+        self.losses.append(loss.item())
+        self.whole = True
+
+    def _gradients(self, draw: Draw, loss_of: Callable[..., Tensor]) -> Tensor:
+        """Draw a batch and give its loss; its gradients, clipped, are those of the model."""
+        recipe = self.recipe
         batch = draw(self.order.next(), self.noise)
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=batch[0].device)
@@ -109,10 +128,7 @@ class Training:
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.losses.append(total.item())
-        if recipe.ema is not None:
-            _average(self.averaged, self.model, min(recipe.ema, (done + 1) / (done + 10)))
+        return total
 
     def save(self, path: Path, made_from: str) -> None:
         """Write a checkpoint."""
@@ -125,6 +141,19 @@ class Training:
         tensors |= {"noise": self.noise.get_state(), "left": torch.from_numpy(self.order.left)}
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
         write_tensors(path, tensors, made_from, {"order": self.order.state})
+
+    def rescue(self, path: Path, made_from: str) -> bool:
+        """Write a checkpoint after an error for want of memory; whether that was possible."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if not (self.whole and self.losses):
+            return False
+        try:
+            self.save(path, made_from)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            return False
+        return True
 
     def resume(self, path: Path, made_from: str) -> None:
         """Go on from a checkpoint, if there is one of this very training; RunError if it is damaged."""
@@ -149,7 +178,7 @@ def train(
     recipe: Recipe,
     n: int,
     streams: Sequence[np.random.SeedSequence],
-    draw: Callable[[np.ndarray[Any, Any], torch.Generator], tuple[Tensor, ...]],
+    draw: Draw,
     loss_of: Callable[..., Tensor],
     *,
     journal: Journal | None = None,
@@ -171,16 +200,54 @@ def train(
         All that a step sees, from the images' indices and the noise: tensors with a row for each image.
     loss_of
         The loss of some of these rows, a mean over them.
+
+    Raises
+    ------
+    ValueError
+        A loss that is not finite.
+    MemoryError
+        Memory is too small, with the step; the steps done are kept in a checkpoint where they can be.
     """
     training = Training(model, recipe, n, streams)
     made_from = ""
     if journal is not None:
-        made_from = digest({"from": journal.made_from, "recipe": asdict(recipe), "torch": torch.__version__})
+        decisive = {name: value for name, value in asdict(recipe).items() if name != "accumulate"}
+        made_from = digest({"from": journal.made_from, "recipe": decisive, "torch": torch.__version__})
         training.resume(journal.checkpoint, made_from)
         _forget(journal.log, what, len(training.losses))
-    losses, steps = training.losses, recipe.steps
-    start = saved = noted = time.monotonic()
-    begin = noted_at = len(losses)
+    begin, start = len(training.losses), time.monotonic()
+    try:
+        _go_on(what, training, draw, loss_of, journal, made_from, progress)
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        reason = first_line(error)
+    else:
+        speed = (recipe.steps - begin) * recipe.batch_size / (time.monotonic() - start)
+        return training.averaged, training.losses, speed
+    # not in the handler, whose error holds what was allocated
+    done = len(training.losses)
+    message = f"out of memory in step {min(done + 1, recipe.steps)} of {recipe.steps} of the {what} ({reason})"
+    if journal is not None and training.rescue(journal.checkpoint, made_from):
+        message += f", {done} steps are kept"
+    elif journal is not None and journal.checkpoint.exists():
+        message += ", the last checkpoint is kept"
+    raise MemoryError(message)
+
+
+def _go_on(
+    what: str,
+    training: Training,
+    draw: Draw,
+    loss_of: Callable[..., Tensor],
+    journal: Journal | None,
+    made_from: str,
+    progress: bool,
+) -> None:
+    """The steps that are left."""
+    model, recipe, losses, steps = training.model, training.recipe, training.losses, training.recipe.steps
+    saved = noted = time.monotonic()
+    noted_at = len(losses)
     deterministic = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
     with (
         deterministic,
@@ -207,7 +274,6 @@ def train(
                 training.save(journal.checkpoint, made_from)
                 saved = time.monotonic()
             noted += time.monotonic() - pause
-    return training.averaged, losses, (steps - begin) * recipe.batch_size / (time.monotonic() - start)
 
 
 def _due(done: int, steps: int, times: int) -> bool:

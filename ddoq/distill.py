@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
 Synthesis = Literal["diffuse", "decode", "nearest"]
+SMALLER = "give a smaller image_size, or a codec and a diffusion model that ddoq.fit has fitted with accumulate"
 BATCH_PIXELS = 2**22  # of a batch by default: 64 images of 256 x 256, 16 of 512 x 512
 
 
@@ -260,7 +261,7 @@ def distill(
             def train(folder: Path, journal: Journal) -> dict[str, Any]:
                 return fit_codec(source, folder, journal=journal, **options)
 
-            folder = fitted(run, "codec", inputs, train, run.path / "codec")
+            folder = fitted(run, "codec", inputs, train, run.path / "codec", smaller=SMALLER)
             opened = open_codec(folder, device=place, posterior=settings["posterior"], precision=own)
         encode(run, source, opened, device=place, seed=seed, batch_size=batch, reuse=latents, progress=progress)
         quantize_run(run, points, ipc, seed=seed, n_threads=n_threads, progress=progress)
@@ -282,6 +283,7 @@ def distill(
                     progress=progress,
                 ),
                 run.path / "diffusion",
+                smaller=SMALLER,
             )
             model = open_diffusion(folder, source.class_names, place, precision=own)
         for name in wanted:

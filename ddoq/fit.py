@@ -133,7 +133,8 @@ def fit(
     batch_size
         Images per step; default: 32, 64, 64 for the codec, 64, 128, 256 for the diffusion model.
     accumulate
-        Parts in which the images of a step go through the model: less memory, the same result but for rounding.
+        Parts in which the images of a step go through the model: less memory, the same result but for rounding. A call
+        on a folder that was stopped may raise it.
     precision
         Of the training: "float32", or "bfloat16" for mixed precision (the weights stay float32). "auto": bfloat16 on a
         GPU that has it.
@@ -156,6 +157,9 @@ def fit(
     ------
     ValueError, TypeError
         Bad arguments or data, fewer than 16 images, a class without any, a loss that is not finite.
+    MemoryError
+        A GPU's memory, or the machine's, is too small for a step; says which, and what to change. The steps before are
+        kept.
     ddoq.run.RunError
         The folder belongs to another configuration or process, or a file in it is damaged.
 
@@ -180,7 +184,7 @@ def fit(
     if accumulate > min(codec_batch, diffusion_batch):
         raise ValueError(f"accumulate={accumulate} is more than the images of a step: lower it, or raise batch_size")
     mixed: TrainingPrecision = _mixed(precision, place)
-    shared: dict[str, Any] = {"accumulate": accumulate, "precision": mixed, "seed": seed}
+    shared: dict[str, Any] = {"precision": mixed, "seed": seed}
     codec_options = {
         "factor": factor,
         "base_channels": chosen.base_channels,
@@ -200,7 +204,9 @@ def fit(
     }
     data_facts = {"data": source.fingerprint, "image_size": source.image_size, "channels": source.channels}
     config = {**data_facts, "size": name, "fit": {"codec": codec_options, "diffusion": diffusion_options}}
-    where: dict[str, Any] = {"device": place, "progress": progress}
+    # not in the configuration: with more parts a folder may go on where memory was too small
+    where: dict[str, Any] = {"accumulate": accumulate, "device": place, "progress": progress}
+    smaller = _smaller(accumulate, min(codec_batch, diffusion_batch), name)
     with Run.locked(out, config, source.class_names) as run:
         pictures = Pictures(run.path / "samples", source, seed, place)
         log = run.path / "log.jsonl"
@@ -217,7 +223,8 @@ def fit(
             return info
 
         inputs = {**data_facts, **codec_options}
-        fitted(run, "codec", inputs, train_codec, run.path, log=log, show=pictures.reconstructions)
+        how: dict[str, Any] = {"smaller": smaller, "log": log}
+        fitted(run, "codec", inputs, train_codec, run.path, show=pictures.reconstructions, **how)
         inputs = {"codec": run.output("codec"), **diffusion_options}
         if not run.done("diffusion", inputs):
             codec = open_codec(run.path / "vae", device=place, precision="float32")
@@ -226,7 +233,7 @@ def fit(
             def show(step: int, model: Any) -> None:
                 pictures.samples(step, model, new_scheduler(objective), codec)
 
-            fitted(run, "diffusion", inputs, train_diffusion, run.path, log=log, show=show)
+            fitted(run, "diffusion", inputs, train_diffusion, run.path, show=show, **how)
             run.drop("encode")
         shutil.rmtree(run.path / "latents", ignore_errors=True)
         return Fitted(run.path, source.class_names, run.info("codec"), run.info("diffusion"))
@@ -264,6 +271,14 @@ def layout(side: int) -> tuple[int, int]:
 
 def _steps(steps: int, batch: int, n: int) -> int:
     return min(steps, max(500, round(PASSES * n / batch)))
+
+
+def _smaller(accumulate: int, batch: int, size: SizeName) -> str:
+    """What takes less memory, in words."""
+    elsewhere = f"a smaller batch_size{'' if size == 'tiny' else ', size'} or image_size in another folder"
+    if accumulate == batch:
+        return f"give {elsewhere}"
+    return f"call again with accumulate={min(2 * accumulate, batch)}, which goes on in this folder, or give {elsewhere}"
 
 
 def _mixed(precision: str, place: torch.device) -> TrainingPrecision:

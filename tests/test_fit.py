@@ -25,7 +25,7 @@ from ddoq._torchvision import ensure_importable
 from ddoq._training import Journal, Recipe, train
 from ddoq.codecs import open_codec
 from ddoq.diffusion import open_diffusion
-from ddoq.fit import SIZES, Fitted, Size
+from ddoq.fit import SIZES, Fitted, Size, _smaller
 from ddoq.run import Run, RunError
 
 ensure_importable()
@@ -185,6 +185,95 @@ def test_a_checkpoint_of_another_training_is_passed_over_and_a_damaged_one_named
     place.write_bytes(content[:50])
     with pytest.raises(RunError, match="checkpoint is damaged"):
         fit_line(Recipe(5, 7, 0.1, 1e-2), Journal(place, "one"))
+
+
+def poor(most: int, after: int) -> Any:
+    """A mean squared error that memory is too small for beyond so many rows, after so many calls."""
+    calls, real = [], nn.functional.mse_loss
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        calls.append(len(output))
+        if len(output) > most and len(calls) > after:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return real(output, target)
+
+    return loss
+
+
+def test_out_of_memory_keeps_the_steps_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, place = Recipe(9, 6, 0.1, 1e-2, ema=0.9), tmp_path / "checkpoint"
+    whole = fit_line(recipe)
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.functional, "mse_loss", poor(3, after=4))
+        with pytest.raises(MemoryError, match=r"in step 5 of 9 of the line \(CUDA out .* GiB\), 4 steps are kept"):
+            fit_line(recipe, Journal(place, "same"))
+    assert fit_line(recipe, Journal(place, "same"))[2] == whole[2]
+    with monkeypatch.context() as patch:  # from the same checkpoint, which nothing has removed
+        patch.setattr(nn.functional, "mse_loss", poor(3, after=0))
+        parts = fit_line(Recipe(9, 6, 0.1, 1e-2, ema=0.9, accumulate=2), Journal(place, "same"))
+        assert parts[2][:4] == whole[2][:4]
+        assert parts[2] == pytest.approx(whole[2], rel=1e-4, abs=1e-5)
+        with pytest.raises(MemoryError, match=r"in step 1 of 9 of the line \(CUDA out .* GiB\)$"):
+            fit_line(recipe, Journal(tmp_path / "none", "same"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_step_that_memory_broke_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "checkpoint"
+    optimizer_step, calls = torch.optim.AdamW.step, []
+
+    def step(self: Any, *arguments: Any) -> Any:
+        calls.append(optimizer_step(self, *arguments))
+        if len(calls) == 4:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: ...")
+
+    recipe = Recipe(9, 7, 0.1, 1e-2)
+    whole = fit_line(recipe)
+    for kept in (False, True):
+        calls.clear()
+        monkeypatch.setattr(_training, "CHECKPOINT_SECONDS", 0.0 if kept else 60.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.optim.AdamW, "step", step)
+            message = r"can't allocate memory: \.\.\.\)" + ", the last checkpoint is kept" * kept + "$"
+            with pytest.raises(MemoryError, match=f"in step 4 of 9 .*{message}"):
+                fit_line(recipe, Journal(place, "same"))
+        assert place.exists() is kept
+    assert fit_line(recipe, Journal(place, "same"))[2] == whole[2]
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "name"),
+    [(AutoencoderKL, "encode", "codec"), (DiTTransformer2DModel, "forward", "diffusion")],
+)
+def test_a_fit_that_ran_out_of_memory_goes_on_in_more_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Any, method: str, name: str
+) -> None:
+    out, calls, real = tmp_path / "out", [], getattr(model, method)
+
+    def scarce(self: Any, x: Tensor, *arguments: Any, **options: Any) -> Any:
+        if torch.is_grad_enabled():
+            calls.append(len(x))
+        if len(x) > 8 and len(calls) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return real(self, x, *arguments, **options)
+
+    monkeypatch.setattr(model, method, scarce)
+    message = rf"fit of the {name}: out of memory in step 4 of 9 .*, 3 steps are kept: call again with accumulate=2, "
+    with pytest.raises(MemoryError, match=message + ".* smaller batch_size or image_size in another folder"):
+        quick(out, codec_steps=9, diffusion_steps=9, batch_size=16)
+    if name == "diffusion":
+        fitted = quick(out, codec_steps=9, diffusion_steps=9, batch_size=16, accumulate=2)
+    else:
+        with pytest.warns(RuntimeWarning, match="out of memory with"):  # where the PSNR is measured
+            fitted = quick(out, codec_steps=9, diffusion_steps=9, batch_size=16, accumulate=2)
+    assert calls == [16] * 4 + [8] * 12
+    assert (fitted.codec["accumulate"], fitted.diffusion["accumulate"]) == ((2, 2) if name == "codec" else (1, 2))
+
+
+def test_what_takes_less_memory_is_what_can_still_be_changed() -> None:
+    assert _smaller(3, 4, "tiny").startswith("call again with accumulate=4, ")
+    assert _smaller(4, 4, "tiny") == "give a smaller batch_size or image_size in another folder"
+    assert _smaller(4, 4, "base") == "give a smaller batch_size, size or image_size in another folder"
 
 
 # The parent kills it after a checkpoint of the codec, and then after one of the diffusion model.

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ddoq._fit import check_steps, torch_seed
+from ddoq._memory import BatchSize
 from ddoq._torchvision import ensure_importable
 from ddoq._training import Journal, Recipe, TrainingPrecision, train
 from ddoq.run import seed_sequence
@@ -75,8 +76,8 @@ def fit_codec(
     Returns
     -------
     dict
-        factor, steps, batch_size, base_channels, parameters, loss (last tenth of training, mean), psnr (dB, of up to
-        1,024 images with the posterior's mean), images_per_second.
+        factor, steps, batch_size, accumulate, base_channels, parameters, loss (last tenth of training, mean), psnr (dB,
+        of up to 1,024 images with the posterior's mean), images_per_second.
 
     Examples
     --------
@@ -121,6 +122,7 @@ def fit_codec(
         "factor": factor,
         "steps": steps,
         "batch_size": batch,
+        "accumulate": accumulate,
         "base_channels": base_channels,
         "parameters": sum(p.numel() for p in model.parameters()),
         "loss": float(np.mean(losses[-max(1, steps // 10) :])),
@@ -172,13 +174,12 @@ def _finish(model: Any, data: ImageData, device: torch.device | str) -> float:
     """
     model.eval()
     chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), 1024)).astype(np.int64))
-    latents, squares, pixels = [], 0.0, 0
+    latents, squares, limit = [], 0.0, BatchSize(64)
     for part in np.array_split(chosen, math.ceil(len(chosen) / 64)):
-        images = _images(data, part, device)
-        mean = model.encode(images).latent_dist.mean
-        error = (model.decode(mean).sample.clamp(-1, 1) - images) / 2
-        latents.append(mean.double())
-        squares, pixels = squares + float(error.double().square().sum()), pixels + error.numel()
+        for mean, square in limit.parts(partial(_seen, model, data, device, part), len(part)):
+            latents.append(mean)
+            squares += square
+    pixels = len(chosen) * data.channels * data.image_size**2
     z = torch.cat(latents)
     mean = z.mean((0, 2, 3))
     model.quant_conv.bias[: len(mean)] -= mean.float()
@@ -186,6 +187,16 @@ def _finish(model: Any, data: ImageData, device: torch.device | str) -> float:
     std = float((z - mean.reshape(1, -1, 1, 1)).square().mean().sqrt())
     model.register_to_config(scaling_factor=1 / max(std, 1e-6))
     return -10 * math.log10(max(squares / pixels, 1e-12))
+
+
+def _seen(
+    model: Any, data: ImageData, device: torch.device | str, indices: np.ndarray[Any, Any], some: slice
+) -> tuple[Tensor, float]:
+    """Latents of some images, and the sum of squares of what is wrong in their reconstructions in [0, 1]."""
+    images = _images(data, indices[some], device)
+    mean = model.encode(images).latent_dist.mean
+    error = (model.decode(mean).sample.clamp(-1, 1) - images) / 2
+    return mean.double(), float(error.double().square().sum())
 
 
 def _images(data: ImageData, indices: np.ndarray[Any, Any], device: torch.device | str) -> Tensor:

@@ -92,7 +92,8 @@ def fit_diffusion(
     Returns
     -------
     dict
-        steps, batch_size, width, depth, patch, parameters, loss (last tenth of training, mean), images_per_second.
+        steps, batch_size, accumulate, width, depth, patch, parameters, loss (last tenth of training, mean),
+        images_per_second.
 
     Examples
     --------
@@ -157,6 +158,7 @@ def fit_diffusion(
     return {
         "steps": steps,
         "batch_size": batch,
+        "accumulate": accumulate,
         "width": width,
         "depth": depth,
         "patch": patch,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -40,6 +40,10 @@ class BatchSize:
     def facts(self) -> dict[str, Any]:
         """What to record: nothing, or what the batches were halved to."""
         return {} if self.size == self.asked else {"halved_to": self.size}
+
+    def take_over(self, facts: Mapping[str, Any]) -> None:
+        """Go on from what was recorded with earlier results, perhaps by another process."""
+        self.size = min(self.size, int(facts.get("halved_to", self.size)))
 
     def parts(self, make: Callable[[slice], T], count: int) -> list[T]:
         """Results of `make` for consecutive slices of `count` items; a slice that memory was too small for is made in

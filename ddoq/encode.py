@@ -106,26 +106,25 @@ def encode(
     facts = []
     limit = BatchSize(batch_size)
     other = None if reuse is None else open_reusable(reuse, run.manifest["config"])
-    halved: dict[str, Any] = {}
     with tqdm(total=len(order), desc="encode", unit="image", disable=not progress) as bar:
         for path, indices in zip(paths, parts, strict=True):
             made_from = digest([inputs, indices])
             kept = _read_whole(path, made_from) if path.exists() else None
             if kept is None and other is not None and (theirs := other.path / "latents" / path.name).exists():
                 kept = _take_over(theirs, path, made_from)
-                halved |= _halved(other)
             if kept is None:
                 kept = _encode_shard(path, made_from, data, codec, indices, device, seed, limit, bar)
             else:
                 bar.update(len(indices))
                 bar.initial = bar.n  # so that the rate is that of this process
+                limit.take_over(kept)
             facts.append(kept)
     run.record(
         "encode",
         inputs,
         paths,
         seconds=time.monotonic() - start,
-        info={**_info(facts, data, shard_size), **halved, **limit.facts},
+        info={**_info(facts, data, shard_size), **limit.facts},
     )
 
 
@@ -242,6 +241,7 @@ def _encode_shard(
         "sum": total.tolist(),
         "squares": squares.tolist(),
         "latent_shape": list(latents[0].shape[1:]),
+        **limit.facts,
     }
     arrays = {"latents": np.concatenate(latents), "labels": data.labels[indices], "indices": indices.astype(np.int64)}
     write_atomic(path, _shard_bytes(arrays, facts))
@@ -301,12 +301,6 @@ def _take_over(source: Path, path: Path, made_from: str) -> dict[str, Any]:
         )
     share(source, path)
     return facts
-
-
-def _halved(run: Run) -> dict[str, Any]:
-    """What the batches of a run's latents were halved to, where they were."""
-    info = run.manifest["stages"].get("encode", {}).get("info", {})
-    return {key: info[key] for key in ("halved_to",) if key in info}
 
 
 def _info(facts: list[dict[str, Any]], data: ImageData, shard_size: int) -> dict[str, Any]:

@@ -278,7 +278,8 @@ def _in_batches(
     make: Callable[[slice], Images], count: int, limit: BatchSize, work: Path, key: str, what: str, progress: bool
 ) -> Images:
     """Images of all points; each batch is kept in `work` as it is made, and taken from there if it was made from the
-    same inputs and is whole. A batch that memory is too small for is made in halves.
+    same inputs and is whole. A batch that memory is too small for is made in halves, as are those after it, in a
+    resumed run too.
     """
     work.mkdir(parents=True, exist_ok=True)
     parts = []
@@ -286,11 +287,12 @@ def _in_batches(
         for begin in range(0, count, limit.asked):
             size = min(limit.asked, count - begin)
             path = work / f"batch-{begin // limit.asked:06d}.safetensors"
-            images = _read_batch(path, key)
+            images = _read_batch(path, key, limit)
             if images is None:
                 with torch.no_grad():
                     images = np.concatenate(limit.parts(_after(begin, make), size))
                 metadata = {"inputs": key, "sha256": hashlib.sha256(images.tobytes()).hexdigest()}
+                metadata |= {name: str(value) for name, value in limit.facts.items()}
                 write_atomic(path, safetensors.numpy.save({"images": images}, metadata=metadata))
                 bar.update(len(images))
             else:
@@ -311,7 +313,8 @@ def _remove(work: Path) -> None:
         work.parent.rmdir()
 
 
-def _read_batch(path: Path, key: str) -> Images | None:
+def _read_batch(path: Path, key: str, limit: BatchSize) -> Images | None:
+    """Images of a finished batch, after which `limit` is what it was; None if there is none from the same inputs."""
     if not path.is_file():
         return None
     try:
@@ -323,5 +326,6 @@ def _read_batch(path: Path, key: str) -> Images | None:
         return None
     if metadata.get("sha256") != hashlib.sha256(images.tobytes()).hexdigest():
         raise RunError(f"{path} is damaged: delete it and run again to make it again")
+    limit.take_over(metadata)
     whole: Images = images
     return whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -331,6 +332,25 @@ def test_halved_batches_of_latents_taken_over_are_recorded(tmp_path: Path) -> No
     second = run_encode(tmp_path / "second", data(), Answer(scarce), reuse=tmp_path / "first")
     assert calls == []
     assert second.info("encode")["halved_to"] == 2
+
+
+def test_a_resumed_run_goes_on_with_the_halved_batches_and_records_them(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def scarce(images: torch.Tensor, room: int, stop_after: int) -> torch.Tensor:
+        calls.append(len(images))
+        if len(images) > room:
+            raise MemoryError
+        if len(calls) > stop_after:
+            raise KeyboardInterrupt
+        return images
+
+    with pytest.warns(RuntimeWarning, match="out of memory"), pytest.raises(KeyboardInterrupt):
+        run_encode(tmp_path, data(), Answer(partial(scarce, room=2, stop_after=9)))
+    calls.clear()
+    run = run_encode(tmp_path, data(), Answer(partial(scarce, room=4, stop_after=99)))
+    assert set(calls) == {2}
+    assert run.info("encode")["halved_to"] == 2
 
 
 def test_latents_that_cannot_be_taken_over_are_refused(tmp_path: Path) -> None:

@@ -284,6 +284,31 @@ def test_killed_run_goes_on_at_the_batch_in_flight_to_the_same_bytes(tmp_path: P
         assert not (run.path / "work").exists()
 
 
+class Scarce(Noise):
+    """Memory for so many images; interrupted before a call."""
+
+    def __init__(self, room: int, interrupted: int | None = None) -> None:
+        super().__init__()
+        self.room, self.interrupted = room, interrupted
+
+    def sample(self, points: Tensor, *arguments: Any, **settings: Any) -> Tensor:
+        if len(self.calls) == self.interrupted:
+            raise KeyboardInterrupt
+        if len(points) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().sample(points, *arguments, **settings)
+
+
+def test_a_resumed_run_goes_on_with_the_halved_batches_and_records_them(tmp_path: Path) -> None:
+    with prepared(tmp_path) as run:
+        with pytest.warns(RuntimeWarning, match="out of memory"), pytest.raises(KeyboardInterrupt):
+            make(run, "diffuse", diffusion=Scarce(1, interrupted=2))
+        model = Scarce(2)
+        make(run, "diffuse", diffusion=model)
+        assert [call["classes"] for call in model.calls] == [[0], [1], [1]]  # what is left of batches of two
+        assert run.info("synthesize")["halved_to"] == 1
+
+
 @pytest.mark.parametrize("where", [-3, 10], ids=["pixels", "header"])
 def test_damaged_batch_of_a_killed_run_is_named(tmp_path: Path, where: int) -> None:
     batch = killed_run(tmp_path)

@@ -96,11 +96,17 @@ class DistilledDataset(Dataset[tuple[torch.Tensor, int, float]]):
     def __repr__(self) -> str:
         c, h, w = self.images.shape[1:]
         low, high = float(self.weights.min()), float(self.weights.max())
-        preset = self.manifest.get("config", {}).get("preset")
+        preset = self.preset
         return (
             f"DistilledDataset({len(self)} images {c}x{h}x{w}, {len(self.class_names)} classes, "
             f"{self.weighting} weights {low:.3g} to {high:.3g}{f', preset {preset}' if preset else ''})"
         )
+
+    @property
+    def preset(self) -> str | None:
+        """The preset that it was made with, and what must be said of it."""
+        found: str | None = self.manifest.get("config", {}).get("preset")
+        return found
 
     def sampler(self, *, num_samples: int | None = None, seed: int = 0) -> WeightedRandomSampler:
         """Draw images as often as they weigh, for a trainer that takes no weights: a sampler for torch's DataLoader.

@@ -242,8 +242,7 @@ def _notes(sets: Sequence[Compared], plan: Sequence[Entry], weightings: Sequence
     notes = []
     for each in sets:
         made = [member for member in each.members if isinstance(member, DistilledDataset)]
-        presets = dict.fromkeys(member.manifest.get("config", {}).get("preset") for member in made)
-        notes += [f"{each.name}: preset {preset}" for preset in presets if preset]
+        notes += [f"{each.name}: preset {member.preset}" for member in made if member.preset]
     same = [entry.name for entry in plan if entry.weighting == ANY]
     if same:
         notes.append(f"any: {', '.join(same)} have the same weights under {', '.join(weightings)}; trained once")

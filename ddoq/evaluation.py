@@ -148,13 +148,13 @@ class Evaluation:
         return "\n".join([*lines, *explained(columns), *self.notes])
 
     def to_latex(self) -> str:
-        """The same table for LaTeX, with the package booktabs."""
+        """The same table for LaTeX, with the package booktabs, and the remarks under it."""
         columns = self.columns
-        return latex(list(columns), list(zip(*columns.values(), strict=True)))
+        return latex(list(columns), list(zip(*columns.values(), strict=True)), self.notes)
 
     def to_csv(self) -> str:
-        """A line per row with numbers in full; empty where there is none."""
-        records = [self._record(row) for row in self.rows]
+        """A line per row with numbers in full, empty where there is none, and last the remarks on its set."""
+        records = [{**self._record(row), "notes": self._remarks(row)} for row in self.rows]
         lists = ("accuracies", "bests")
         return comma_separated([{k: v for k, v in record.items() if k not in lists} for record in records])
 
@@ -165,6 +165,10 @@ class Evaluation:
             "test_images": self.test_images,
             "notes": list(self.notes),
         }
+
+    def _remarks(self, row: Row) -> str:
+        start = f"{row.set}: "
+        return "; ".join(note.removeprefix(start) for note in self.notes if note.startswith(start))
 
     def _record(self, row: Row) -> dict[str, Any]:
         difference = self.difference(row)

@@ -30,7 +30,7 @@ class Distance:
 
 @dataclass(frozen=True)
 class Distances:
-    """W2 of distilled sets to the data under several weights; `str` gives an aligned table.
+    """W2 of distilled sets to the data under several weights, and remarks; `str` gives an aligned table.
 
     Examples
     --------
@@ -42,14 +42,16 @@ class Distances:
     """
 
     rows: tuple[Distance, ...]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [(row.set, row.weighting, f"{row.mean:#.4g}") for row in self.rows]
-        return "\n".join(aligned(("set", "weights", "W2 to the data"), lines, {2}))
+        return "\n".join([*aligned(("set", "weights", "W2 to the data"), lines, {2}), *self.notes])
 
     def to_json(self) -> dict[str, Any]:
         """The table as plain lists, dictionaries, strings and numbers, the distance of every class included."""
-        return {"rows": [{**asdict(row), "per_class": list(row.per_class), "mean": row.mean} for row in self.rows]}
+        rows = [{**asdict(row), "per_class": list(row.per_class), "mean": row.mean} for row in self.rows]
+        return {"rows": rows, "notes": list(self.notes)}
 
 
 def aligned(head: Sequence[str], lines: Sequence[Sequence[str]], right: Collection[int]) -> list[str]:
@@ -75,10 +77,10 @@ def comma_separated(records: Sequence[Mapping[str, Any]]) -> str:
     return file.getvalue()
 
 
-def latex(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    r"""A table for LaTeX, with the package booktabs.
+def latex(head: Sequence[str], lines: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
+    r"""A table for LaTeX, with the package booktabs, and small print under it.
 
-    >>> print(latex(["set", "%"], [["a_b", "1 ± 2"]]))
+    >>> print(latex(["set", "%"], [["a_b", "1 ± 2"]], ["a_b: a note"]))
     \begin{tabular}{ll}
     \toprule
     set & \% \\
@@ -86,7 +88,13 @@ def latex(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     a\_b & 1 $\pm$ 2 \\
     \bottomrule
     \end{tabular}
+    {\footnotesize a\_b: a note\par}
     """
-    rows = [" & ".join("".join(ESCAPES.get(c, c) for c in cell) for cell in cells) + r" \\" for cells in [head, *lines]]
+    rows = [" & ".join(map(_escaped, cells)) + r" \\" for cells in [head, *lines]]
     top = [rf"\begin{{tabular}}{{{'l' * len(head)}}}", r"\toprule", rows[0], r"\midrule"]
-    return "\n".join([*top, *rows[1:], r"\bottomrule", r"\end{tabular}", ""])
+    small = [rf"{{\footnotesize {_escaped(note)}\par}}" for note in notes]
+    return "\n".join([*top, *rows[1:], r"\bottomrule", r"\end{tabular}", *small, ""])
+
+
+def _escaped(text: str) -> str:
+    return "".join(ESCAPES.get(c, c) for c in text)

@@ -128,7 +128,8 @@ def _weigh_run(root: Path, progress: bool) -> Distances:
             images = safetensors.numpy.load_file(run.path / file)
             own = {"reencoded": images["counts"].astype(np.float64), **masses}
             rows += _kept(run, name, stage, ["quantize"], images["latents"], offsets, own, progress)
-    return Distances(tuple(rows))
+    preset = found.manifest["config"].get("preset")
+    return Distances(tuple(rows), (f"preset {preset}",) if preset else ())
 
 
 def _kept(

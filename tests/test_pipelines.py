@@ -415,6 +415,9 @@ def test_preset_dit_is_labelled_a_reconstruction_wherever_it_shows(folders: dict
     assert "a reconstruction" in (run / "images" / "README.md").read_text()
     table = ddoq.evaluate(run, images(), seeds=1, epochs=1, progress=False)
     assert "dit (a reconstruction" in str(table)
+    assert table.to_csv().count("preset dit (a reconstruction") == len(table.rows)
+    assert r"{\footnotesize diffuse: preset dit (a reconstruction" in table.to_latex()
+    assert "preset dit (a reconstruction" in str(ddoq.weigh(run, progress=False))
     assert small.manifest["config"]["sampling"]["guidance"] == 4
     info = Run.open(run).info("synthesize")
     assert info["keep"] == pytest.approx(0.29, abs=0.1)

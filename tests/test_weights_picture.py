@@ -96,6 +96,17 @@ def test_caps_are_said(tmp_path: Path) -> None:
         weights_picture(data, tmp_path / "none.png", max_images=0)
 
 
+def test_the_preset_is_said(tmp_path: Path) -> None:
+    data = dataset(2)
+    plain = draw(data, tmp_path / "plain.png")
+    data.manifest["config"] = {"preset": "dit (a reconstruction: the paper's own settings are not published)"}
+    said = draw(data, tmp_path / "said.png")
+    rows, columns = np.nonzero((said != plain).any(2))
+    assert said.shape == plain.shape
+    assert 46 < rows.min() < rows.max() < Layout.of([np.arange(2)] * 3, ["a", "b", "c"], 8).head
+    assert columns.max() < 732
+
+
 def test_awkward_class_names(tmp_path: Path) -> None:
     names = ("$x^$", "猫", "two\nlines", "a name that is far too long for one line", "")
     draw(dataset(2, names), tmp_path / "weights.png")

@@ -41,6 +41,9 @@ def check_sampling(strength: float | None, steps: int, guidance: float) -> None:
 def steps_run(strength: float, steps: int) -> int:
     """How many of the timesteps are run; forgiving of rounding, so that 0.29 of 100 steps are 29.
 
+    diffusers' image-to-image pipelines take `int(num_inference_steps * strength)`, which is 28 there, since the product
+    is 28.999999999999996; but for such products, less than 1e-6 below an integer, the number is the same.
+
     Examples
     --------
     >>> steps_run(0.29, 100), steps_run(0.7, 50), steps_run(1.0, 25)

@@ -123,6 +123,27 @@ def test_strength_0_gives_the_decoded_point_and_1_ignores_it(folders: dict[str, 
         torch.testing.assert_close(alone[0], whole[row], atol=1e-4, rtol=1e-4)
 
 
+def test_a_scheduler_that_must_be_told_a_shift_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = dit(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True))
+    folder = save(pipeline, tmp_path / "pipeline")
+    message = "the scheduler of {}, a FlowMatchEulerDiscreteScheduler, has use_dynamic_shifting: .*Set .* to false"
+    with pytest.raises(ValueError, match=message.format("the diffusion model")):
+        open_diffusion((pipeline.transformer, pipeline.scheduler), NAMES)
+    monkeypatch.setattr(type(pipeline.transformer), "from_pretrained", None)  # refused before the weights are read
+    with pytest.raises(ValueError, match=message.format(re.escape(str(folder)))):
+        open_diffusion(folder, NAMES)
+
+
+def test_exp_mu_is_the_shift_that_stands_for_it() -> None:
+    """What the refusal advises."""
+    dynamic = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    static = FlowMatchEulerDiscreteScheduler(shift=float(np.exp(0.8)))
+    even = np.linspace(1, 1 / 7, 7).tolist()
+    dynamic.set_timesteps(sigmas=even, mu=0.8)
+    static.set_timesteps(sigmas=even)
+    torch.testing.assert_close(static.sigmas, dynamic.sigmas)
+
+
 @pytest.mark.parametrize("name", PIPELINES)
 def test_guidance_1_runs_no_unconditional_pass(folders: dict[str, Path], name: str) -> None:
     model: Any = open_diffusion(folders[name], NAMES)

@@ -15,9 +15,13 @@ KEEP = 0.29  # what D4M's strength 0.7 keeps of a point under Stable Diffusion's
 
 
 class Scheduled:
-    """A model's scheduler: any of diffusers' with `add_noise` or `scale_noise`; copied for every use."""
+    """A model's scheduler: any of diffusers' with `add_noise` or `scale_noise`; copied for every use.
+
+    ValueError for one that must be told a shift of the times with every size of image.
+    """
 
     def __init__(self, scheduler: Any) -> None:
+        _check_shift(scheduler, "of the diffusion model")
         self.scheduler = scheduler
 
     def default_strength(self, steps: int) -> float:
@@ -58,4 +62,15 @@ def load_scheduler(parts: Parts) -> Any:
             f"scheduler_config.json in {parts.name} describes {kind!r}, which is no scheduler of diffusers "
             f"{diffusers.__version__}"
         )
-    return parts.load("scheduler", found)
+    scheduler = parts.load("scheduler", found)
+    _check_shift(scheduler, f"of {parts.name}")  # before the weights are read
+    return scheduler
+
+
+def _check_shift(scheduler: Any, whose: str) -> None:
+    if scheduler.config.get("use_dynamic_shifting"):
+        raise ValueError(
+            f"the scheduler {whose}, a {type(scheduler).__name__}, has use_dynamic_shifting: its pipeline tells it a "
+            "shift mu for every size of image, by a rule that ddoq does not know. Set use_dynamic_shifting to false in "
+            "its configuration (scheduler/scheduler_config.json) and shift to exp(mu) for the size of your images"
+        )

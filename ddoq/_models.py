@@ -1,4 +1,6 @@
-"""What a distillation works with: the data, and the models that are given; models to be fitted come later."""
+"""What a distillation works with: the data, and the models that are given; models to be fitted come later, and of a
+pipeline only what the syntheses need is read.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ddoq._pipeline import Precision, autoencoder_part, open_parts
+from ddoq._pipeline import Parts, Precision, autoencoder_part, open_parts
 from ddoq.codecs import Codec, open_codec
 from ddoq.data import ImageData, open_data
 from ddoq.diffusion import Diffusion, open_diffusion
@@ -16,11 +18,15 @@ from ddoq.diffusion import Diffusion, open_diffusion
 
 @dataclass(frozen=True)
 class Models:
-    """Data, codec and diffusion model; None is one that is to be fitted to the data."""
+    """Data, codec and diffusion model; None is one that is to be fitted to the data, or a diffusion model that nothing
+    needs. `given`: whether there is one to be had without a fit; `prompted`: whether it takes prompts.
+    """
 
     data: ImageData
     codec: Codec | None
     diffusion: Diffusion | None
+    given: bool
+    prompted: bool
 
 
 def open_models(
@@ -28,6 +34,7 @@ def open_models(
     codec: Any,
     settings: Mapping[str, Any],
     *,
+    diffuses: bool,
     class_names: Sequence[str] | None,
     precision: Precision,
     device: torch.device,
@@ -43,11 +50,13 @@ def open_models(
     settings
         Of these "diffusion" (as for `open_diffusion`; "auto" and "fit": none), "image_size" (None: what the diffusion
         model was made for, seen through the codec, where they tell), "posterior", "prompt" and "negative_prompt".
+    diffuses
+        Whether the diffusion model is needed; of a pipeline that is not, no weights are read.
     """
     given = settings["diffusion"]
     fit = isinstance(given, str) and given in ("auto", "fit")
+    parts = None if fit else open_parts(given, "diffusion")
     if isinstance(codec, str) and codec == "auto":
-        parts = None if fit else open_parts(given, "diffusion")
         codec = given if parts is not None and autoencoder_part(parts) is not None else "fit"
     opened = None
     if not (isinstance(codec, str) and codec == "fit"):
@@ -55,10 +64,23 @@ def open_models(
     size = settings["image_size"]
     source = open_data(data, image_size=size, channels=getattr(opened, "channels", None), class_names=class_names)
     if fit:
-        return Models(source, opened, None)
-    texts = {name: settings[name] for name in ("prompt", "negative_prompt")}
-    model = open_diffusion(given, source.class_names, device, precision=precision, **texts)
-    side, factor = getattr(model, "latent_side", None), getattr(opened, "factor", None)
+        return Models(source, opened, None, given=False, prompted=False)
+    model = None
+    if parts is not None and not diffuses:
+        side, prompted = _latent_side(parts), parts.kind("unet") is not None
+    else:
+        texts = {name: settings[name] for name in ("prompt", "negative_prompt")}
+        model = open_diffusion(given, source.class_names, device, precision=precision, **texts)
+        side, prompted = getattr(model, "latent_side", None), hasattr(model, "prompts")
+    factor = getattr(opened, "factor", None)
     if size is None and side and factor:
         source = open_data(source, image_size=side * factor)
-    return Models(source, opened, model)
+    return Models(source, opened, model, given=True, prompted=prompted)
+
+
+def _latent_side(parts: Parts) -> int | None:
+    """What `latent_side` of the model would be."""
+    for part in ("unet", "transformer"):
+        if parts.kind(part) is not None and isinstance(side := parts.config(part).get("sample_size"), int):
+            return side
+    return None

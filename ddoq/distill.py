@@ -225,14 +225,17 @@ def distill(
     place = torch_device(device)
     own: Precision = "float32" if precision == "auto" else precision
     wanted = _wanted(synthesis, controls)
-    models = open_models(data, codec, settings, class_names=class_names, precision=precision, device=place)
+    how: dict[str, Any] = {"class_names": class_names, "precision": precision, "device": place}
+    models = open_models(data, codec, settings, diffuses="diffuse" in wanted, **how)
     source, opened, model = models.data, models.codec, models.diffusion
-    if not (prompt is None and negative_prompt is None) and not hasattr(model, "prompts"):
+    if not (prompt is None and negative_prompt is None) and not models.prompted:
         raise ValueError(
             "prompt and negative_prompt are for Stable Diffusion: give its pipeline, folder or id as diffusion"
         )
     _check_ipc(source, ipc)
     batch = batch_size or max(1, min(64, BATCH_PIXELS // source.image_size**2))
+    main = model if synthesis == "diffuse" else None  # what controls alone need may be added later
+    given = "for controls alone" if main is None else fingerprint(main)
     config = {
         "data": source.fingerprint,
         "image_size": source.image_size,
@@ -240,7 +243,7 @@ def distill(
         "ipc": ipc,
         "preset": labelled(preset),
         "codec": {"fit": codec_steps} if opened is None else {"given": fingerprint(opened)},
-        "diffusion": {"fit": diffusion_steps} if model is None else {"given": fingerprint(model)},
+        "diffusion": {"given": given} if models.given else {"fit": diffusion_steps},
         "synthesis": synthesis,
         "weighting": weighting,
         "class_prior": class_prior,
@@ -248,7 +251,7 @@ def distill(
         "posterior": settings["posterior"],
         "quantizer": points,
         "batch_size": batch,
-        "precision": getattr(model, "facts", {}).get("precision", precision),  # "auto" depends on the machine
+        "precision": getattr(main, "facts", {}).get("precision", precision),  # "auto" depends on the machine
         "seed": seed,
     }
     if latents is not None and not (Path(out) / MANIFEST).exists():

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import ddoq
+from ddoq._pipeline import PipelineFiles
 from ddoq._torchvision import ensure_importable
 from ddoq.codecs import fingerprint, open_codec
 from ddoq.diffusion import open_diffusion
@@ -453,18 +454,43 @@ def test_controls_have_the_output_size(folders: dict[str, Path], tmp_path: Path)
         assert ddoq.load(tmp_path / "run", synthesis=name).images.shape == (6, 3, 10, 10)
 
 
-def test_a_model_gives_the_size_of_images(folders: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "synthesis"), [("sd", "diffuse"), ("sd", "decode"), ("dit", "nearest")])
+def test_a_model_gives_the_size_of_images(folders: dict[str, Path], tmp_path: Path, name: str, synthesis: Any) -> None:
     pixels, labels = images()
     small = ddoq.distill(
         (pixels[:, :9, :9], labels),
         tmp_path / "run",
         ipc=1,
-        diffusion=folders["sd"],
+        diffusion=folders[name],
+        synthesis=synthesis,
         steps=2,
         strength=0.5,
         progress=False,
     )
     assert small.images.shape[1:] == (3, 16, 16)
+
+
+def test_what_a_synthesis_does_not_need_is_not_read(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    load = PipelineFiles.load
+
+    def watched(self: PipelineFiles, part: str, *arguments: Any) -> Any:
+        read.append(part)
+        return load(self, part, *arguments)
+
+    monkeypatch.setattr(PipelineFiles, "load", watched)
+    run, settings = tmp_path / "run", {"preset": "d4m", "image_size": 16, "synthesis": "decode", "steps": 2}
+    small = distil(run, str(folders["sd"]), **settings, prompt="one {}")
+    assert read == ["vae"]
+    more = distil(run, str(folders["sd"]), **settings, prompt="one {}", controls=("diffuse",))  # it can still be added
+    assert torch.equal(more.images, small.images)
+    assert {"unet", "text_encoder"} < set(read)
+    info = Run.open(run).info("synthesize:diffuse")
+    assert (info["model"], info["prompts"][0]) == ("UNet2DConditionModel", "one cat")
+    with pytest.raises(ValueError, match="prompt and negative_prompt are for Stable Diffusion"):
+        distil(tmp_path / "dit", str(folders["dit"]), synthesis="decode", prompt="one {}")
 
 
 def test_grey_images_become_rgb_for_a_pipeline(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -291,6 +291,7 @@ def _in_batches(
             if images is None:
                 with torch.no_grad():
                     images = np.concatenate(limit.parts(_after(begin, make), size))
+                images = np.ascontiguousarray(images)  # channels last, safetensors would write them in that order
                 metadata = {"inputs": key, "sha256": hashlib.sha256(images.tobytes()).hexdigest()}
                 metadata |= {name: str(value) for name, value in limit.facts.items()}
                 write_atomic(path, safetensors.numpy.save({"images": images}, metadata=metadata))

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from ddoq.codecs import fingerprint, open_codec
 from ddoq.diffusion import open_diffusion
 from ddoq.diffusion.classes import imagenet, label_names, match_labels, prompts, spoken
 from ddoq.diffusion.dit import DiTDiffusion
+from ddoq.diffusion.stable import StableDiffusion
 from ddoq.diffusion.texts import TextEncoders
 from ddoq.presets import PRESETS
 from ddoq.run import Run, RunError
@@ -491,6 +493,56 @@ def test_what_a_synthesis_does_not_need_is_not_read(
     assert (info["model"], info["prompts"][0]) == ("UNet2DConditionModel", "one cat")
     with pytest.raises(ValueError, match="prompt and negative_prompt are for Stable Diffusion"):
         distil(tmp_path / "dit", str(folders["dit"]), synthesis="decode", prompt="one {}")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from test_pipelines import distil
+from ddoq.diffusion.stable import StableDiffusion
+
+sample, calls = StableDiffusion.sample, []
+
+def killed(self, *arguments, **settings):
+    if len(calls) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    calls.append(None)
+    return sample(self, *arguments, **settings)
+
+StableDiffusion.sample = killed
+distil(Path(sys.argv[1]), sys.argv[2], batch_size=2, posterior="sample")
+"""
+
+
+def test_kill_minus_9_with_a_pipeline_then_resume_gives_the_same_bytes(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(folders["sd"]), str(Path(__file__).parent)]
+    places = os.pathsep.join([str(Path(ddoq.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": places}
+    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "killed" / "work" / "images").iterdir())) == 1
+    sizes: list[int] = []
+    sample = StableDiffusion.sample
+
+    def watched(self: Any, points: Tensor, *arguments: Any, **settings: Any) -> Tensor:
+        sizes.append(len(points))
+        return sample(self, points, *arguments, **settings)
+
+    monkeypatch.setattr(StableDiffusion, "sample", watched)
+    for name in ("killed", "undisturbed"):
+        distil(tmp_path / name, str(folders["sd"]), batch_size=2, posterior="sample")
+    assert sizes == [2] * (2 + 3)  # batches that were left, and all
+    killed, undisturbed = (
+        {
+            str(path.relative_to(tmp_path / name)): path.read_bytes()
+            for path in sorted((tmp_path / name).rglob("*"))
+            if path.is_file() and path.name not in ("run.json", "run.lock")
+        }
+        for name in ("killed", "undisturbed")
+    )
+    assert killed == undisturbed
 
 
 def test_grey_images_become_rgb_for_a_pipeline(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ teachers               45  Table 4 in small: teachers resnet18 and mobilenetv2, 
                            resnet18 are imagenette's
 
 The convolutions of ConvNet-3 and resnet18 are in bfloat16, which AVX-512 BF16 makes twice as fast; every protocol's
-name in the results says what differs from the published one. Results: results/factorial.json.
+name in the results says what differs from the published one. Two processes of one thread (OMP_NUM_THREADS=1) with a
+checkout and data sets of their own do about a quarter more than one of two threads; a row says its threads, on which
+the last bits depend. Results: results/factorial.json.
 """
 
 from __future__ import annotations
@@ -199,7 +201,7 @@ def keep(row: Row, value: dict[str, Any], seconds: float) -> None:
     own = result.setdefault(row.data, {"facts": {}, "rows": {}})
     place = f"{here['cpu']}, {here['cores']} cores, {here['instruction_set']}"
     own["facts"][place] = here
-    own["rows"][row.label] = {**value, "seconds": round(seconds, 1), "on": place}
+    own["rows"][row.label] = {**value, "seconds": round(seconds, 1), "threads": torch.get_num_threads(), "on": place}
     save_result("factorial", result)
     print(f"{row.data}: {row.label}: {value.get('accuracy', value)}, {seconds:.0f} s", flush=True)
 

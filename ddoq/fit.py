@@ -24,7 +24,8 @@ from ddoq._device import torch_device
 from ddoq._fit import check_steps
 from ddoq._fitted import fitted
 from ddoq._pictures import Pictures
-from ddoq._training import Journal, TrainingPrecision
+from ddoq._training import Journal
+from ddoq._training_state import TrainingPrecision
 from ddoq.codecs import open_codec
 from ddoq.codecs.fit import fit_codec
 from ddoq.data import ImageData, open_data

@@ -22,7 +22,8 @@ import ddoq
 from ddoq import _training, cli
 from ddoq._fit import cycle
 from ddoq._torchvision import ensure_importable
-from ddoq._training import Journal, Recipe, train
+from ddoq._training import Journal, train
+from ddoq._training_state import Recipe
 from ddoq.codecs import open_codec
 from ddoq.diffusion import open_diffusion
 from ddoq.fit import SIZES, Fitted, Size, _smaller

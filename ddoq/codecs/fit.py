@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from ddoq._fit import check_steps, torch_seed
 from ddoq._memory import BatchSize
 from ddoq._torchvision import ensure_importable
-from ddoq._training import Journal, Recipe, TrainingPrecision, train
+from ddoq._training import Journal, train
+from ddoq._training_state import Recipe, TrainingPrecision
 from ddoq.run import seed_sequence
 
 if TYPE_CHECKING:

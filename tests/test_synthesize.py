@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -263,20 +264,22 @@ if __name__ == "__main__":
 """
 
 
-def killed_run(path: Path) -> Path:
-    """A run killed in its second batch; the one finished batch."""
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run killed in its second batch; each test takes a copy."""
+    path = tmp_path_factory.mktemp("killed")
     command = [sys.executable, "-c", KILLED, str(path), str(Path(__file__).parent)]
     result = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     assert result.returncode == -signal.SIGKILL
-    (batch,) = (path / "work" / "images").iterdir()
+    assert [batch.name for batch in (path / "work" / "images").iterdir()] == ["batch-000000.safetensors"]
     assert not (path / "images").exists()
-    return batch
+    return path
 
 
-def test_killed_run_goes_on_at_the_batch_in_flight_to_the_same_bytes(tmp_path: Path) -> None:
+def test_killed_run_goes_on_at_the_batch_in_flight_to_the_same_bytes(killed: Path, tmp_path: Path) -> None:
     with prepared(tmp_path / "undisturbed") as run:
         expected = artefacts(make(run, "diffuse", diffusion=Noise()))
-    killed_run(tmp_path / "killed")
+    shutil.copytree(killed, tmp_path / "killed")
     with prepared(tmp_path / "killed") as run:
         model = Noise()
         assert artefacts(make(run, "diffuse", diffusion=model)) == expected
@@ -310,8 +313,9 @@ def test_a_resumed_run_goes_on_with_the_halved_batches_and_records_them(tmp_path
 
 
 @pytest.mark.parametrize("where", [-3, 10], ids=["pixels", "header"])
-def test_damaged_batch_of_a_killed_run_is_named(tmp_path: Path, where: int) -> None:
-    batch = killed_run(tmp_path)
+def test_damaged_batch_of_a_killed_run_is_named(killed: Path, tmp_path: Path, where: int) -> None:
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
+    (batch,) = (tmp_path / "work" / "images").iterdir()
     content = bytearray(batch.read_bytes())
     content[where] ^= 1
     batch.write_bytes(content)

@@ -495,6 +495,20 @@ def test_what_a_synthesis_does_not_need_is_not_read(
         distil(tmp_path / "dit", str(folders["dit"]), synthesis="decode", prompt="one {}")
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["pipeline", "parts"])
+def test_a_diffused_control_is_added_to_decoded_points(tmp_path: Path, whole: bool) -> None:
+    pipeline = dit()
+    given = pipeline if whole else (pipeline.transformer, pipeline.scheduler)
+    options = {"codec": pipeline.vae, "synthesis": "decode", "image_size": 16}
+    points = distil(tmp_path, given, **options)
+    again = distil(tmp_path, given, **options, controls=("diffuse",))
+    diffused = ddoq.load(tmp_path, synthesis="diffuse")
+    assert torch.equal(again.images, points.images)
+    assert diffused.images.shape == points.images.shape
+    assert not torch.equal(diffused.images, points.images)
+    assert torch.equal(diffused.weights, points.weights)
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -243,12 +243,9 @@ static void FN(products)(size_t depth, size_t n_rows, const void *const *rows, c
         for (; j + DOT_POINTS <= k; j += DOT_POINTS) {
             const REAL *some = points + j * stride;
             for (r = 0; r + DOT_ROWS <= count; r += DOT_ROWS) {
-                if (next < end)
-                    FN(products_of)(DOT_ROWS, DOT_POINTS, depth, centred + r * CENTRED_STRIDE, some, stride,
-                                    rows[next++], out + r * k + j, k, add);
-                else
-                    FN(products_of)(DOT_ROWS, DOT_POINTS, depth, centred + r * CENTRED_STRIDE, some, stride, NULL,
-                                    out + r * k + j, k, add);
+                const REAL *ahead = next < end ? rows[next++] : NULL;
+                FN(products_of)(DOT_ROWS, DOT_POINTS, depth, centred + r * CENTRED_STRIDE, some, stride, ahead,
+                                out + r * k + j, k, add);
             }
             for (; r < count; r++)
                 FN(products_of)(1, DOT_POINTS, depth, centred + r * CENTRED_STRIDE, some, stride, NULL, out + r * k + j,

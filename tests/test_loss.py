@@ -281,6 +281,21 @@ def test_bits_do_not_depend_on_threads(kind: str) -> None:
         assert torch.equal(gradient, results[0][1])
 
 
+@pytest.mark.skipif(len(core.isas()) < 3, reason="this machine has one instruction set with FMA")
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_bits_with_avx2_and_avx512(kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    # every number of classes around the lanes: a compiler may round the last entries' products otherwise
+    for n, classes in [*((2, classes) for classes in range(1, 70)), (70, 1003), (2, 2049)]:
+        arguments, found = case(kind, n, classes, dtype), []
+        for isa in ("avx2", "avx512"):
+            monkeypatch.setenv("DDOQ_ISA", isa)
+            found.append(computed(*arguments))
+        (value, gradient), (other_value, other_gradient) = found
+        assert value == other_value, classes
+        assert torch.equal(gradient, other_gradient), classes
+
+
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("kind", ["index", "probs", "logits", "topk"])

@@ -12,6 +12,12 @@ On the CPU float32, bfloat16 and float64 logits go to the C core, on an NVIDIA G
 the CUDA part, which give the loss and its gradient by the logits in one pass: directly, or through the custom operator
 `ddoq::weighted_loss` where torch traces or wraps its tensors. Other devices and dtypes, weights or targets that
 need a gradient, and forward-mode differentiation use the same formulas in torch (`_composed`).
+
+Forks: on the CPU the loss runs on the OpenMP threads that torch keeps. A process forked after torch has started them
+has none, and OpenMP waits for them without end, in torch's own operators as in the loss. Where this module was imported
+before the fork (`import ddoq` alone loads nothing), the loss in the child notices and makes threads of its own; where
+only the child imports it, it cannot know. Then import it in the parent, call `torch.set_num_threads(1)` in the child,
+as torch's DataLoader does in its workers, or start processes by "spawn".
 """
 
 from __future__ import annotations

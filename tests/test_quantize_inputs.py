@@ -81,10 +81,10 @@ def test_halves_give_the_bits_of_float32(
         torch = pytest.importorskip("torch")
         halves = torch.from_numpy(wide).bfloat16()
         full = halves.float().numpy()
-    for d in (4096, 45):  # in a sketch, and not
+    for d in (4096, 45):  # in a sketch, which is for 512 samples of some weight and more, and not
         if d == 45:
             halves, full = halves[:, -45:], full[:, -45:]
-        weight = None if "method" in options else np.arange(600) % 3 + (1 if options["k"] == 600 else 0)
+        weight = None if "method" in options else np.arange(600) % 9 + (1 if options["k"] == 600 else 0)
         q = quantize(halves, **options, sample_weight=weight, random_state=0)
         assert q.points.dtype == np.float32
         assert_identical(q, quantize(full, **options, sample_weight=weight, random_state=0))

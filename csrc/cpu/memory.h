@@ -29,9 +29,9 @@ static inline void *ddoq_allocate(size_t rows, size_t cols, size_t item)
     return memory;
 }
 
-/* Arrays that are released together; is_short: one of them could not be had. */
+/* Arrays that are released together; is_short: one of them could not be had, for want of memory or of a place here. */
 struct ddoq_memory {
-    void *arrays[32];
+    void *arrays[40];
     size_t n;
     bool is_short;
 };

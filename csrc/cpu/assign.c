@@ -18,6 +18,7 @@
 #define PART_ROWS 16
 #define LEAST_FEATURES 32
 #define LEAST_POINTS 4
+#define LEAST_ROWS 8 /* or else preparing the points takes longer */
 /* Roundings of a product, relative to |x| |c|: chains of DDOQ_DEPTH grow as a random walk; with a margin of 4. */
 #define ROUNDINGS 64
 
@@ -152,7 +153,7 @@ static enum ddoq_status prepare(struct assignment *m)
 {
     const struct ddoq_kernels *kernels = m->x.kernels;
     size_t d = m->x.d, bytes = d * kernels->item, stride = ddoq_padded(kernels, m->k);
-    if (d < LEAST_FEATURES || m->k < LEAST_POINTS || m->x.n < m->k)
+    if (d < LEAST_FEATURES || m->k < LEAST_POINTS || m->x.n < LEAST_ROWS)
         return DDOQ_OK;
     double *sum = ddoq_allocate(d, 1, sizeof *sum), farthest = 0;
     m->shift = ddoq_allocate(d, 1, kernels->item);

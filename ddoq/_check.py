@@ -198,6 +198,7 @@ def fit_bytes(
     gram_and_panels = (n_gram * n_gram + (n_gram + PANEL) * min(d, PANEL_FEATURES)) * itemsize
     sums_and_vectors = 8 * (k * n_gram + 13 * n + 7 * k + 1) + (8 + 5 * itemsize) * d
     sketch_and_moves = 24 * n_gram + (n_gram * features + (k + 1 + PANEL) * d + PANEL * k) * itemsize + 8 * (k + 2) * d
+    sketch_and_moves += k * d * itemsize + 8 * k * (n + 2 * np.ceil(n / PANEL) + 2)  # bounds for the final assignment
     assignment = ((k + PANEL + 3) * d + ASSIGNED_ROWS * (k + 2 * PANEL)) * itemsize
     of_sketch = np.where(sketched, sketch_and_moves + assignment, 0)
     total: NDArray[np.float64] = gram_and_panels + sums_and_vectors + of_sketch

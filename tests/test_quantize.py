@@ -461,6 +461,29 @@ def test_sketch_is_near_the_fit_in_all_features(isa: str) -> None:
     assert_array_equal(sketched.counts, np.bincount(sketched.labels))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["blobs", "noise", "far", "repeated", "uneven"])
+def test_labels_of_a_sketch_are_the_nearest(kind: str, dtype: str, isa: str) -> None:
+    # most samples are not compared with all points in the end: bounds must leave none with the wrong one
+    n, d, k = 700, 1024, 40
+    rng = np.random.default_rng(0)
+    X, w = rng.normal(size=(n, d)), rng.uniform(0.5, 2, size=n)
+    if kind == "blobs":
+        X += rng.normal(size=(50, d))[rng.integers(50, size=n)]
+    elif kind == "far":
+        X += 1e4
+    elif kind == "repeated":
+        X = X[rng.integers(60, size=n)]
+    elif kind == "uneven":
+        w = 10.0 ** rng.integers(-12, 1, size=n)
+    X = X.astype(dtype)
+    q = quantize(X, k, sample_weight=w, random_state=0)
+    labels, squares = np.empty(n, np.int64), np.empty(n)
+    _backend.core.assign(X, q.points, labels, squares, 1, isa)
+    assert_array_equal(q.labels, labels)
+    assert_allclose(q.distortion, np.average(squares, weights=w), rtol=1e-12)
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_sketch_in_which_all_samples_are_equal(sign: int) -> None:
     X = np.zeros((600, 4096), dtype=np.float32)

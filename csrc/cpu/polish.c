@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/result.h"
+#include "cpu/bounds.h"
 
 #define BLOCK_ROWS DDOQ_POLISH_ROWS
 #define LEAST_GAIN 1e-6
@@ -21,11 +21,13 @@ static void set_point(struct ddoq_task *task, size_t j)
                                                       task->centred + j * d * task->x.kernels->item);
 }
 
-static void add_row(struct ddoq_task *task, const void *row, size_t j, double w, int64_t count)
+/* Sample i enters cell j (w > 0) or leaves it. */
+static void move(struct ddoq_task *task, size_t i, const void *row, size_t j, double w, double norm)
 {
+    ddoq_foresee_move(task, i, j, w, norm);
     task->x.kernels->axpy(task->x.d, w, row, task->sums + j * task->x.d);
     task->fit.mass[j] += w;
-    task->fit.count[j] += count;
+    task->fit.count[j] += w > 0 ? 1 : -1;
 }
 
 /* Sums and points of the cells of the samples in the sketch. */
@@ -33,7 +35,7 @@ static enum ddoq_status start_points(struct ddoq_task *task)
 {
     struct ddoq_fit *fit = &task->fit;
     size_t d = task->x.d, k = fit->k;
-    double total = 0;
+    double total = 0, square = 0;
     ddoq_sort_by_cell(task->x.n, task->kept_cell, k, fit->order, fit->begin);
     memset(task->sum, 0, d * sizeof *task->sum);
     for (size_t j = 0; j < k; j++) {
@@ -51,6 +53,9 @@ static enum ddoq_status start_points(struct ddoq_task *task)
         for (size_t p = 0; p < d; p++)
             task->sum[p] += sums[p];
     }
+    for (size_t p = 0; p < d; p++)
+        square += task->sum[p] / total * (task->sum[p] / total);
+    ddoq_reset_bounds(task, square);
     fit->kernels->narrow(d, task->sum, total, task->shift);
     for (size_t j = 0; j < k; j++)
         set_point(task, j);
@@ -102,24 +107,25 @@ static size_t polish_block(struct ddoq_task *task, size_t begin, size_t n)
     for (size_t r = 0; r < n; r++) {
         kernels->widen(k, task->product + r * k * item, 1, fit->scale);
         target[r] = cheapest(task, begin + r, fit->scale, norm[r]);
+        ddoq_keep_bounds(task, begin + r, fit->scale, norm[r]);
     }
-    memset(fit->squares, 0, k * sizeof *fit->squares); /* not 0: the cell changed */
+    for (size_t j = 0; j < k; j++)
+        fit->squares[j] = -1; /* the cell stays as it is */
     for (size_t r = 0; r < n; r++) {
         int64_t *cell = &task->kept_cell[begin + r];
         if (target[r] == *cell || (*cell >= 0 && fit->count[*cell] < 2))
             continue;
         if (*cell >= 0) {
-            add_row(task, rows[r], (size_t)*cell, -task->w[begin + r], -1);
-            fit->squares[*cell] = 1;
+            move(task, begin + r, rows[r], (size_t)*cell, -task->w[begin + r], norm[r]);
             moved++;
         }
-        add_row(task, rows[r], (size_t)target[r], task->w[begin + r], 1);
-        fit->squares[target[r]] = 1;
+        move(task, begin + r, rows[r], (size_t)target[r], task->w[begin + r], norm[r]);
         *cell = target[r];
     }
     for (size_t j = 0; j < k; j++)
-        if (fit->squares[j] != 0)
+        if (ddoq_point_moves(task, j))
             set_point(task, j);
+    ddoq_end_block(task, begin / BLOCK_ROWS);
     return moved;
 }
 
@@ -129,6 +135,7 @@ enum ddoq_status ddoq_polish(struct ddoq_task *task)
     enum ddoq_status status = start_points(task);
     for (int pass = 0; pass < MAX_PASSES && moved > n / FEW_MOVES && status == DDOQ_OK; pass++) {
         moved = 0;
+        ddoq_begin_bounds(task);
         for (size_t begin = 0; begin < n && status == DDOQ_OK; begin += BLOCK_ROWS) {
             moved += polish_block(task, begin, ddoq_smaller(BLOCK_ROWS, n - begin));
             if (ddoq_stopped(task->fit.crew))

@@ -90,6 +90,10 @@ static bool allocate(struct ddoq_task *task)
         task->sums = ddoq_take(memory, k, d, sizeof(double));
         task->centred = ddoq_take(memory, k, d, item);
         task->product = ddoq_take(memory, DDOQ_POLISH_ROWS, k, item);
+        task->bound = ddoq_take(memory, n, k, sizeof(double));
+        task->reach = ddoq_take(memory, ddoq_polish_blocks(n) + 1, k, sizeof(double));
+        task->away = ddoq_take(memory, ddoq_polish_blocks(n) + 1, k, sizeof(double));
+        task->anchor = ddoq_take(memory, k, d, item);
     }
     return !memory->is_short;
 }

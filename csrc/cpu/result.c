@@ -2,8 +2,7 @@
  * from the data, in double, and nothing of it from G, whose distances cancel. */
 #include <string.h>
 
-#include "cpu/assign.h"
-#include "cpu/result.h"
+#include "cpu/bounds.h"
 
 enum ddoq_status ddoq_write_mean(struct ddoq_task *task, const struct ddoq_rows *x, const double *w,
                                  const int64_t *list, size_t n_list, void *out)
@@ -141,7 +140,7 @@ static enum ddoq_status assign_to_means(struct ddoq_task *task, bool *empty)
         }
         fit->kernels->narrow(d, task->sums + j * d, fit->mass[j], points + j * bytes);
     }
-    enum ddoq_status status = ddoq_assign_rows(&task->x, points, fit->k, task->kept_label, fit->dist2, fit->crew);
+    enum ddoq_status status = ddoq_assign_by_bounds(task, points);
     memset(fit->count, 0, fit->k * sizeof *fit->count);
     for (size_t i = 0; i < task->x.n && status == DDOQ_OK; i++)
         fit->count[task->kept_label[i]]++;

@@ -9,6 +9,11 @@
 
 #define DDOQ_POLISH_ROWS 48 /* samples whose moves are decided together */
 
+static inline size_t ddoq_polish_blocks(size_t n)
+{
+    return n / DDOQ_POLISH_ROWS + (n % DDOQ_POLISH_ROWS != 0);
+}
+
 struct ddoq_task {
     const struct ddoq_quantize_args *args;
     struct ddoq_rows x, sample;                 /* all rows of the class, and those that the Gram matrix is of */
@@ -29,6 +34,11 @@ struct ddoq_task {
     char *sketch, *sign;     /* (sample.n, n_sketch), (d) real */
     char *centred;           /* (k, d) real: points less the shift */
     char *product;           /* (DDOQ_POLISH_ROWS, k) real */
+    /* Bounds (bounds.c), as of the visit of each block of samples, and at last as of now. */
+    double *bound;        /* (n, k) squared distance of the sample to the point, at least; -infinity: no point yet */
+    double *reach, *away; /* (blocks + 1, k) way of the point in this pass, and distance from its anchor, at most */
+    char *anchor;         /* (k, d) real: points, less the shift, at the beginning of the pass */
+    double rounding;      /* of distances */
 };
 
 /* w (n) = weights of the rows, scaled by a power of two so that the greatest is in 1/2..1. */

@@ -16,6 +16,6 @@ DRIVER = Path(__file__).resolve().parent / "driver"
 @pytest.mark.skipif(not (DRIVER.parents[1] / "setup.py").exists(), reason="needs the sources")
 def test_driver(tmp_path: Path) -> None:
     subprocess.run([sys.executable, DRIVER / "build.py", tmp_path / "driver"], check=True)
-    done = subprocess.run([tmp_path / "driver", "3", "1000"], capture_output=True, text=True, check=False)
+    done = subprocess.run([tmp_path / "driver", "4", "3"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("18 problems, ")
+    assert done.stdout.startswith("24 problems, ")

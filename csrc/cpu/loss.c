@@ -185,7 +185,7 @@ enum ddoq_status ddoq_weighted_loss(const struct ddoq_run *run, const struct ddo
     };
     size_t n_threads = run->n_threads < MOST_THREADS ? run->n_threads : MOST_THREADS;
     enum ddoq_status status = DDOQ_OK;
-    if (n_threads == 1 || n <= ALONE_ENTRIES / args->n_classes)
+    if (n_threads <= 1 || n <= ALONE_ENTRIES / args->n_classes)
         work(&pass);
     else if (!ddoq_run_on_team(work, &pass, n_threads))
         status =

@@ -353,12 +353,14 @@ static double FN(centre)(size_t d, const double *restrict x, double divisor, con
     return sum_lanes(sum) + tail;
 }
 
+/* The row after x, which mostly comes next, is fetched from memory meanwhile. */
 static double FN(dist2)(size_t d, const void *x_, const void *y_)
 {
     const REAL *x = x_, *y = y_;
     vf64 sum[ACCUMULATORS] = {{0}};
     size_t p = 0;
     for (; p + VIRTUAL_LANES <= d; p += VIRTUAL_LANES) {
+        __builtin_prefetch(x + d + p);
         for (size_t v = 0; v < ACCUMULATORS; v++) {
             vf64 difference = FN(widened)(x + p + v * LANES_F64) - FN(widened)(y + p + v * LANES_F64);
             sum[v] += difference * difference;

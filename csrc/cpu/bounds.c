@@ -22,6 +22,7 @@
 /* At most one distance is taken for so many points, and so many at all: each takes the time of some eight products. */
 #define PRODUCTS 12
 #define MOST_DISTANCES 8
+#define FEW_LEFT 48
 
 static bool pays(const struct ddoq_task *task)
 {
@@ -164,7 +165,8 @@ static size_t assign_most(struct ddoq_task *task, const char *points)
         size_t then = i / DDOQ_POLISH_ROWS * k;
         for (size_t j = 0; j < k && i % DDOQ_POLISH_ROWS == 0; j++)
             way[j] = fmin(reach[j] - task->reach[then + j], task->away[then + j] + away[j]);
-        if (assign_to_few(task, i, points, way))
+        bool pays_on = left <= FEW_LEFT + i / 2; /* or else the bounds tell little of these data */
+        if (pays_on && assign_to_few(task, i, points, way))
             continue;
         fit->target[left] = (int64_t)i;
         fit->order[left++] = task->x.index[i];

@@ -69,6 +69,12 @@ class PipelineFiles:
             raise FileNotFoundError(
                 f"{what} {self.name!r} is no folder, no name that ddoq knows and no hub id (owner/name)"
             )
+        owner = self.name.partition("/")[0]
+        if not self.local and Path(owner).is_dir():
+            raise FileNotFoundError(
+                f"{what} {self.name!r} is no folder, though {owner!r} is one here: check the name; a run has codec/ "
+                "and diffusion/ only where distill fitted them, otherwise give what it was made with"
+            )
 
     def kind(self, part: str) -> str | None:
         path = self._file(self._path(part))

@@ -103,6 +103,10 @@ def train(
         if not ran_out_of_memory(error):
             raise
         reason = first_line(error)
+    except KeyboardInterrupt:
+        if journal is not None:
+            training.rescue(journal.checkpoint, made_from)
+        raise
     else:
         speed = (recipe.steps - begin) * recipe.batch_size / (time.monotonic() - start)
         return training.averaged, training.losses, speed

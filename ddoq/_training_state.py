@@ -63,7 +63,7 @@ class Training:
         self.order = Order(n, recipe.batch_size, streams[0])
         self.noise = torch.Generator().manual_seed(torch_seed(streams[1]))
         self.losses: list[float] = []
-        self.whole = True  # not where an error came while the weights changed
+        self.whole = True  # not where an error or Ctrl-C came while weights or streams changed
 
     def step(self, draw: Draw, loss_of: Callable[..., Tensor]) -> None:
         """One step of AdamW; an error before the weights change leaves all that a checkpoint holds as it was."""
@@ -71,13 +71,14 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate * cycle(done, recipe.steps)
         before = self.order.left, self.order.state, self.noise.get_state()
+        self.whole = False
         try:
             loss = self._gradients(draw, loss_of)
-        except Exception:
+        except BaseException:
             self.order.left, self.order.state = before[:2]
             self.noise.set_state(before[2])
+            self.whole = True
             raise
-        self.whole = False
         self.optimizer.step()
         if recipe.ema is not None:
             _average(self.averaged, self.model, min(recipe.ema, (done + 1) / (done + 10)))
@@ -111,7 +112,7 @@ class Training:
         write_tensors(path, tensors, made_from, {"order": self.order.state})
 
     def rescue(self, path: Path, made_from: str) -> bool:
-        """Write a checkpoint after an error for want of memory; whether that was possible."""
+        """Write a checkpoint after an error for want of memory, or Ctrl-C; whether that was possible."""
         self.optimizer.zero_grad(set_to_none=True)
         if not (self.whole and self.losses):
             return False

@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except KeyboardInterrupt:
-        print("ddoq: interrupted; distill, fit, label, evaluate and demo resume when run again", file=sys.stderr)
+        resume = "distill, fit, label, evaluate and demo resume when run again, train with --log or --checkpoint"
+        print(f"ddoq: interrupted; {resume}", file=sys.stderr)
         return 130
     except Exception as error:
         line = _explain(error)

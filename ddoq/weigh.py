@@ -104,7 +104,7 @@ def weigh(
     root = Path(folder).absolute()
     if (root / MANIFEST).exists() and "quantize" in Run.open(root).manifest["stages"]:
         if data is not None:
-            raise ValueError(f"{root} is a run, which has its own data: give no data")
+            raise ValueError(f"{root} is a run, which has its own data: leave data out")
         return _weigh_run(root, progress)
     if data is None:
         raise ValueError(f"{root} is not a finished run of ddoq.distill: give data, the full data set of its images")

@@ -233,6 +233,23 @@ def test_out_of_memory_keeps_the_steps_done(tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "none").exists()
 
 
+def test_ctrl_c_keeps_the_steps_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, place, calls = Recipe(9, 6, 0.1, 1e-2, ema=0.9), tmp_path / "checkpoint", []
+    whole, loss = fit_line(recipe), nn.functional.mse_loss
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return loss(*arguments, **options)
+
+    monkeypatch.setattr(nn.functional, "mse_loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit_line(recipe, Journal(place, "same"))
+    assert fit_line(recipe, Journal(place, "same"))[2] == whole[2]
+    assert len(calls) == 5 + 5  # the four steps before it were not done again
+
+
 def test_a_step_that_memory_broke_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "checkpoint"
     optimizer_step, calls = torch.optim.AdamW.step, []

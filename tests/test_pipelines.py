@@ -296,6 +296,16 @@ def test_a_hub_id_without_a_network_is_named_with_the_local_way(tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_path_that_a_folder_here_lacks_is_not_asked_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for open_it in (lambda: open_codec("run/codec"), lambda: open_diffusion("run/diffusion", NAMES)):
+        with pytest.raises(FileNotFoundError, match=r"'run/(codec|diffusion)' is no folder, though 'run' is one here"):
+            open_it()
+
+
 BY_ID = """
 from ddoq.codecs import fingerprint, open_codec
 from ddoq.diffusion import open_diffusion

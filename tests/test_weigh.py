@@ -553,7 +553,7 @@ def test_distances_are_stored_once_and_checked(run: Path, tmp_path: Path, monkey
     assert info == {row.weighting: pytest.approx(row.mean) for row in table.rows if row.set == "decode"}
     monkeypatch.setattr(reencode, "w2", None)
     assert ddoq.weigh(path, **QUIET) == table
-    with pytest.raises(ValueError, match="give no data"):
+    with pytest.raises(ValueError, match="leave data out"):
         ddoq.weigh(path, digits(), **QUIET)
     kept = path / "w2" / "decode.json"
     kept.write_bytes(kept.read_bytes()[:-1])

@@ -89,9 +89,12 @@ def match_labels(
     for name in class_names:
         found = find(name)
         if not found:
-            some = ", ".join(map(repr, list(names.values())[:10]))
+            some = ", ".join(map(repr, list(names.values())[:10])) + (", ..." if len(names) > 10 else "")
             unknown = sum(not find(other) for other in class_names)
-            raise ValueError(f"the {what} does not know class {name!r} ({unknown} unknown in all); it knows {some} ...")
+            raise ValueError(
+                f"the {what} does not know class {name!r} ({unknown} unknown in all); it knows {some}: name the class "
+                "folders as it does, or give class_names"
+            )
         if len(found) > 1:
             raise ValueError(
                 f"labels {found[0]} and {found[1]} of the {what} are both called {name!r}: tell them apart in "

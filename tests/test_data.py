@@ -148,6 +148,31 @@ def test_empty_class_folder(tmp_path: Path, classes: dict[str, Any], message: st
         open_data(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("places", "train"),
+    [
+        (["train/cat", "train/dog", "test/cat", "test/dog"], "train"),
+        (["Training/cat", "Validation/cat"], "Training"),
+        (["test", "train/cat", "train/dog"], "train"),  # the images to test on without labels
+        (["val/cat"], "val"),
+    ],
+)
+def test_the_parent_of_splits_is_refused(tmp_path: Path, places: list[str], train: str) -> None:
+    folder(tmp_path, {place: [noise(8, 8)] for place in places})
+    with pytest.raises(ValueError, match=rf"holds splits .*'{train}' \('cat'.*did you mean {tmp_path / train}\?"):
+        open_data(tmp_path)
+    assert "cat" in open_data(tmp_path / train).class_names
+
+
+@pytest.mark.parametrize("places", [["cat/a", "train/a"], ["test", "train"], ["train", "train/engines"]])
+def test_classes_that_only_resemble_splits_are_read(tmp_path: Path, places: list[str]) -> None:
+    for place in places:
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(8, 8)).save(tmp_path / place / "0.png")
+    assert open_data(tmp_path).class_names == tuple(dict.fromkeys(place.split("/")[0] for place in places))
+    assert len(open_data(tmp_path)) == len(places)
+
+
 def test_class_folder_that_is_not_utf8(tmp_path: Path) -> None:
     try:
         os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")

@@ -76,8 +76,8 @@ def open_data(
     data
         - A folder of class folders. Images lie anywhere below their class folder; classes are sorted by name; hidden
         files and files without
-          an image extension do not count; a folder of splits (train/, test/) is refused. An images/ folder of a ddoq run gives its own class names and order. Every
-          file is read once to open it.
+          an image extension do not count; a folder of splits (train/, test/) is refused. An images/
+          folder of a ddoq run gives its own class names and order. Every file is read once to open it.
         - (images, labels): images an array (n, h, w), (n, h, w, c) or (n, c, h, w), uint8, bool or floats in [0, 1],
         or a list of PIL images;
           labels integers or texts. Classes are the sorted labels, or `class_names`.

@@ -131,7 +131,8 @@ def distill(
         share kept of the point (sqrt(alpha_bar), or 1 - sigma for flows) is nearest to 0.29 among the times of `steps`
         steps; D4M's strength 0.7 keeps 0.29 under Stable Diffusion's schedule of 1,000 steps. run.json has both.
     steps
-        Denoising steps of the whole schedule, of which `strength * steps` are run; default: 25.
+        Denoising steps of the whole schedule, of which `strength * steps` are run; default: 25. Like strength and
+        guidance refused where nothing is diffused.
     guidance
         Scale of classifier-free guidance, 1 is none; default: 2.
     prompt
@@ -225,8 +226,11 @@ def distill(
     place = torch_device(device)
     own: Precision = "float32" if precision == "auto" else precision
     wanted = _wanted(synthesis, controls)
+    diffuses = "diffuse" in wanted
+    if not diffuses:
+        _refuse_sampling({"strength": strength, "steps": steps, "guidance": guidance})
     how: dict[str, Any] = {"class_names": class_names, "precision": precision, "device": place}
-    models = open_models(data, codec, settings, diffuses="diffuse" in wanted, **how)
+    models = open_models(data, codec, settings, diffuses=diffuses, **how)
     source, opened, model = models.data, models.codec, models.diffusion
     if not (prompt is None and negative_prompt is None) and not models.prompted:
         raise ValueError(
@@ -236,6 +240,7 @@ def distill(
     batch = batch_size or max(1, min(64, BATCH_PIXELS // source.image_size**2))
     main = model if synthesis == "diffuse" else None  # what controls alone need may be added later
     given = "for controls alone" if main is None else fingerprint(main)
+    sampled = sampling if synthesis == "diffuse" else {}
     config = {
         "data": source.fingerprint,
         "image_size": source.image_size,
@@ -247,7 +252,7 @@ def distill(
         "synthesis": synthesis,
         "weighting": weighting,
         "class_prior": class_prior,
-        "sampling": {**sampling, **{name: settings[name] for name in ("prompt", "negative_prompt", "output_size")}},
+        "sampling": {**sampled, **{name: settings[name] for name in ("prompt", "negative_prompt", "output_size")}},
         "posterior": settings["posterior"],
         "quantizer": points,
         "batch_size": batch,
@@ -268,7 +273,7 @@ def distill(
             opened = open_codec(folder, device=place, posterior=settings["posterior"], precision=own)
         encode(run, source, opened, device=place, seed=seed, batch_size=batch, reuse=latents, progress=progress)
         quantize_run(run, points, ipc, seed=seed, n_threads=n_threads, progress=progress)
-        if "diffuse" in wanted and model is None:
+        if diffuses and model is None:
             inputs = {"latents": run.output("encode"), "steps": diffusion_steps, "seed": seed}
             folder = fitted(
                 run,
@@ -328,6 +333,15 @@ def _check_options(
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f"{name} must be a positive integer, got {value!r}")
     seed_sequence(seed, "quantize")
+
+
+def _refuse_sampling(given: dict[str, Any]) -> None:
+    """ValueError for settings of the denoising that nothing would use; None is not given."""
+    if names := [name for name, value in given.items() if value is not None]:
+        raise ValueError(
+            f"{', '.join(names)}: of synthesis='diffuse' alone, and nothing is diffused here; leave {names[0]} out, "
+            "or give controls=('diffuse',) or synthesis='diffuse'"
+        )
 
 
 def _wanted(synthesis: str, controls: Sequence[str]) -> list[Any]:

@@ -221,6 +221,8 @@ def call(manifest: Mapping[str, Any]) -> tuple[str, str] | None:
     if "quantizer" not in config:
         return None
     given = {**config, **config["sampling"], **config["quantizer"], "quantizer": config["quantizer"]["method"]}
+    control = manifest["stages"].get("synthesize:diffuse", {}).get("info", {})
+    given.update({name: control[name] for name in ("strength", "steps", "guidance") if name in control})
     made = [stage.partition(":")[2] for stage in manifest["stages"] if stage.startswith("synthesize:")]
     preset = (config["preset"] or "").partition(" (")[0] or None
     own = {name: config[name].get("given") for name in ("codec", "diffusion")}

@@ -230,6 +230,11 @@ def test_another_configuration_is_refused_by_name(tmp_path: Path) -> None:
         ({"strength": 1.5, "synthesis": "diffuse"}, "strength"),
         ({"codec": "fit", "codec_steps": 0}, "codec_steps"),
         ({"diffusion_steps": 0}, "diffusion_steps"),
+        ({"strength": 0.5}, "strength: of synthesis='diffuse' alone"),
+        (
+            {"steps": 9, "guidance": 1.0, "synthesis": "nearest"},
+            "steps, guidance: .*leave steps out",
+        ),
     ],
 )
 def test_bad_arguments_are_named(tmp_path: Path, options: dict, message: str) -> None:

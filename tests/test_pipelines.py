@@ -29,6 +29,7 @@ from ddoq.diffusion.classes import imagenet, label_names, match_labels, prompts,
 from ddoq.diffusion.dit import DiTDiffusion
 from ddoq.diffusion.stable import StableDiffusion
 from ddoq.diffusion.texts import TextEncoders
+from ddoq.findings import call
 from ddoq.presets import PRESETS
 from ddoq.run import Run, RunError
 
@@ -388,7 +389,7 @@ def test_precision_is_what_is_asked_for(folders: dict[str, Path]) -> None:
 
 def test_a_sampled_posterior_depends_on_seed_and_image_alone(folders: dict[str, Path], tmp_path: Path) -> None:
     def latents(name: str, **options: Any) -> np.ndarray:
-        distil(tmp_path / name, None, codec=folders["sd"], synthesis="decode", **options)
+        distil(tmp_path / name, None, codec=folders["sd"], synthesis="decode", steps=None, strength=None, **options)
         return np.concatenate([ddoq.encode.read_latents(Run.open(tmp_path / name), c)[0] for c in range(3)])
 
     mean = latents("mean")
@@ -475,8 +476,7 @@ def test_a_model_gives_the_size_of_images(folders: dict[str, Path], tmp_path: Pa
         ipc=1,
         diffusion=folders[name],
         synthesis=synthesis,
-        steps=2,
-        strength=0.5,
+        steps=2 if synthesis == "diffuse" else None,
         progress=False,
     )
     assert small.images.shape[1:] == (3, 16, 16)
@@ -493,16 +493,16 @@ def test_what_a_synthesis_does_not_need_is_not_read(
         return load(self, part, *arguments)
 
     monkeypatch.setattr(PipelineFiles, "load", watched)
-    run, settings = tmp_path / "run", {"preset": "d4m", "image_size": 16, "synthesis": "decode", "steps": 2}
-    small = distil(run, str(folders["sd"]), **settings, prompt="one {}")
+    run, settings = tmp_path / "run", {"preset": "d4m", "image_size": 16, "synthesis": "decode", "prompt": "one {}"}
+    small = distil(run, str(folders["sd"]), **settings, steps=None, strength=None)
     assert read == ["vae"]
-    more = distil(run, str(folders["sd"]), **settings, prompt="one {}", controls=("diffuse",))  # it can still be added
+    more = distil(run, str(folders["sd"]), **settings, steps=2, controls=("diffuse",))  # it can still be added
     assert torch.equal(more.images, small.images)
     assert {"unet", "text_encoder"} < set(read)
     info = Run.open(run).info("synthesize:diffuse")
     assert (info["model"], info["prompts"][0]) == ("UNet2DConditionModel", "one cat")
     with pytest.raises(ValueError, match="prompt and negative_prompt are for Stable Diffusion"):
-        distil(tmp_path / "dit", str(folders["dit"]), synthesis="decode", prompt="one {}")
+        distil(tmp_path / "dit", str(folders["dit"]), **{**settings, "preset": None}, steps=None, strength=None)
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["pipeline", "parts"])
@@ -510,9 +510,13 @@ def test_a_diffused_control_is_added_to_decoded_points(tmp_path: Path, whole: bo
     pipeline = dit()
     given = pipeline if whole else (pipeline.transformer, pipeline.scheduler)
     options = {"codec": pipeline.vae, "synthesis": "decode", "image_size": 16}
-    points = distil(tmp_path, given, **options)
+    points = distil(tmp_path, given, **options, steps=None, strength=None)
     again = distil(tmp_path, given, **options, controls=("diffuse",))
     diffused = ddoq.load(tmp_path, synthesis="diffuse")
+    made_by = call(Run.open(tmp_path).manifest)
+    assert made_by is not None
+    assert "--strength 0.5 " in made_by[1]
+    assert "--steps 4 " in made_by[1]
     assert torch.equal(again.images, points.images)
     assert diffused.images.shape == points.images.shape
     assert not torch.equal(diffused.images, points.images)

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset, WeightedRandomSampler
 from ddoq.files import RunError
 from ddoq.imagefolder import METADATA, class_names_of, read_rows
 from ddoq.imagefolder import write_images as write_images
-from ddoq.images import to_pixels
+from ddoq.images import reason, to_pixels
 from ddoq.run import Run
 
 Weighting = Literal["density", "sqrt", "uniform", "reencoded"]
@@ -278,5 +278,5 @@ def _pixels(path: Path, given: dict[str, int] | None) -> np.ndarray[Any, Any]:
                 return to_pixels(image, given["image_size"], given["channels"])
             pixels = np.asarray(image)
     except Exception as error:
-        raise RunError(f"{path} cannot be read as an image: {error}") from error
+        raise RunError(f"{path} cannot be read as an image: {reason(error)}") from error
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))

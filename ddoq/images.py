@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Array = np.ndarray[Any, Any]
 
@@ -29,7 +29,18 @@ def naming(where: str) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, struct.error, EOFError, IndexError ...
-        raise OSError(f"{where} cannot be read as an image: {error}") from error
+        raise OSError(f"{where} cannot be read as an image: {reason(error)}; remove or replace it") from error
+
+
+def reason(error: Exception) -> str:
+    """What a decoder's error says, without the file, which the caller names.
+
+    >>> reason(UnidentifiedImageError("cannot identify image file 'broken.png'"))
+    'of no format that Pillow knows, or damaged'
+    """
+    if isinstance(error, UnidentifiedImageError):
+        return "of no format that Pillow knows, or damaged"
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def to_pixels(image: Image.Image | Array, size: int, channels: int) -> Array:

@@ -198,8 +198,10 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     whole = jpeg(noise(32, 32, 3))
     for i, content in enumerate([whole[:-200], whole[:300], b"", b"GIF89a", b"\x89PNG\r\n\x1a\n" + b"\0" * 30]):
         root = folder(tmp_path / str(i), {"a": [("good.jpg", whole)], "b": [("bad.jpg", content)]})
-        with pytest.raises(OSError, match=r"b/bad\.jpg cannot be read as an image"):
+        with pytest.raises(OSError, match=r"b/bad\.jpg cannot be read as an image") as refused:
             open_data(root).images([0, 1])
+        assert str(refused.value).count("bad.jpg") == 1
+        assert str(refused.value).endswith("; remove or replace it")
 
 
 def test_truncated_file_is_found_with_a_whole_header(tmp_path: Path) -> None:

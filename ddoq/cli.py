@@ -138,10 +138,12 @@ class Option:
     type: Any
     metavar: str | None = None  # a positional argument, shown under this name
     help: str | None = None
+    hint: str | None = None  # what stands for the default
 
 
 FOLDER_OR_NPZ = "A folder with one folder of images per class, or an .npz file (see ddoq --help)."
 RUN = Option(Path, "RUN", "The run folder that ddoq distill made.")
+RUNS = "Run folders that ddoq distill made, or folders of class folders."
 TEST = Option(str | None, help=f"{FOLDER_OR_NPZ} Its classes are matched by name.")
 SETTINGS = Option(tuple[str, ...] | None, help="Other settings of the protocol, as NAME=VALUE: see ddoq.protocols.")
 TEACHERS = "A checkpoint of ddoq teacher, a folder with timm's config.json and weights, or the name of a pretrained \
@@ -168,7 +170,8 @@ def _parse(
             if name in fields or (option and option.type is None):
                 continue
             option = option or Option(_annotation(function, parameter))
-            config = tyro.conf.arg(help=option.help or described[name], metavar=option.metavar)
+            text = option.help or described[name]
+            config = tyro.conf.arg(help=text, metavar=option.metavar, help_behavior_hint=option.hint)
             kind = tyro.conf.Positional[option.type] if option.metavar else option.type
             required = parameter.default is parameter.empty
             default = dataclasses.field() if required else dataclasses.field(default=parameter.default)
@@ -314,7 +317,7 @@ def _evaluate(arguments: list[str]) -> None:
         """
 
     options = {
-        "run": Option(tuple[Path, ...], "RUN", "Run folders that ddoq distill made, or folders of class folders."),
+        "run": Option(tuple[Path, ...], "RUN", RUNS, "(required)"),
         "test": Option(str, help=f"{FOLDER_OR_NPZ} Its classes are matched by name."),
         "data": Option(str | None),
         "teacher": Option(tuple[str, ...] | None, help=TEACHERS),

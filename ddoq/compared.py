@@ -101,7 +101,7 @@ def open_compared(
             size = tuple(member.labels.bincount().tolist())
             groups.setdefault((name or own, size), []).append((member, folder))
     if not groups:
-        raise ValueError("there is no set to evaluate")
+        raise ValueError("run names no set to evaluate: give a folder that ddoq distill made, or one of class folders")
     sets = []
     for (name, _), group in groups.items():
         members = tuple(member for member, _ in group)

@@ -238,8 +238,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        kind = NoRunError if isinstance(error, FileNotFoundError | NotADirectoryError) else RunError
-        raise kind(f"{path.parent} is not a run folder: cannot read {path} ({error.strerror})") from error
+        unusable = f"{path.parent} is not a run folder: cannot read {path} ({error.strerror})"
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise NoRunError(f"{unusable}; make one with ddoq distill") from error
+        raise RunError(unusable) from error
     damaged = f"{path} is damaged: put back a copy of it, or start again in another folder"
     try:
         manifest = json.loads(data)

@@ -92,6 +92,14 @@ def test_help_explains_every_option_and_its_default(capsys: pytest.CaptureFixtur
             assert len(entry.split()) > 5, f"{command} --{name}: {entry}"
 
 
+def test_evaluate_asks_for_a_run(capsys: pytest.CaptureFixture[str], data: Path) -> None:
+    text = " ".join(call(capsys, "evaluate", "--help")[1].replace("│", " ").split())
+    assert re.search(r"RUN.{,20} Run folders that ddoq distill made, or folders of class folders\. \(required\)", text)
+    status, _, message = call(capsys, "evaluate", "--test", data)
+    assert status == 1
+    assert "run names no set to evaluate: give" in message
+
+
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     for line in ((), ("--help",), ("-h",)):
         status, text, _ = call(capsys, *line)

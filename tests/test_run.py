@@ -300,7 +300,7 @@ def test_second_process_is_kept_out_until_the_first_is_gone(tmp_path: Path) -> N
 
 
 def test_open_without_a_run(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="is not a run folder"):
+    with pytest.raises(RunError, match=r"is not a run folder: .*; make one with ddoq distill"):
         Run.open(tmp_path)
 
 

@@ -113,12 +113,13 @@ def distill(
     controls
         Further syntheses of the same points, written to `controls/<name>/` for comparison. Adding one later only
         adds it.
-    weighting, class_prior
-        What `metadata.jsonl` and the returned data set carry: "density" is each point's share of its class,
+    weighting
+        The weights that `metadata.jsonl` and the returned data set carry: "density" is each point's share of its class,
         "reencoded" that of the cell of the image's own latent (the images are encoded again, since decoding and
         diffusion have moved the points), "sqrt" the square root of the first, "uniform" none; the mean is 1.
-        "balanced" gives every class the same total, "data" its share of the images. `load(out, weighting=...)` gives
-        the others.
+        `load(out, weighting=...)` gives the others.
+    class_prior
+        The total of each class's weights: "balanced", the same for all; "data", its share of the images.
     image_size
         Side in pixels. Default: what the diffusion model was made for, if it is given with its autoencoder; else the
         images' own if all are equal squares, else the median shorter side (see `open_data`).
@@ -154,8 +155,10 @@ def distill(
         (with fewer they overfit); "hartigan", always; "none", never.
     max_iter
         Lloyd iterations at most, per start.
-    codec_steps, diffusion_steps
-        Training steps of the fitted models; default: chosen from the data's size.
+    codec_steps
+        Training steps of the codec that is fitted; default: chosen from the data's size.
+    diffusion_steps
+        Training steps of the diffusion model that is fitted; default: chosen from the data's size.
     batch_size
         Images at a time in codec and diffusion model; halved where memory runs out. Default: as many as have 4 million
         pixels, at most 64.

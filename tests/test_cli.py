@@ -92,6 +92,11 @@ def test_help_explains_every_option_and_its_default(capsys: pytest.CaptureFixtur
             assert len(entry.split()) > 5, f"{command} --{name}: {entry}"
 
 
+def test_every_option_of_distill_has_a_text_of_its_own() -> None:
+    texts = list(cli.parameter_help(ddoq.distill).values())
+    assert len(set(texts)) == len(texts)
+
+
 def test_evaluate_asks_for_a_run(capsys: pytest.CaptureFixture[str], data: Path) -> None:
     text = " ".join(call(capsys, "evaluate", "--help")[1].replace("│", " ").split())
     assert re.search(r"RUN.{,20} Run folders that ddoq distill made, or folders of class folders\. \(required\)", text)

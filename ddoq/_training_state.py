@@ -9,6 +9,7 @@ parts of a step.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,7 @@ class Training:
     def rescue(self, path: Path, made_from: str) -> bool:
         """Write a checkpoint after an error for want of memory, or Ctrl-C; whether that was possible."""
         self.optimizer.zero_grad(set_to_none=True)
-        if not (self.whole and self.losses):
+        if not (self.whole and self.losses and math.isfinite(self.losses[-1])):
             return False
         try:
             self.save(path, made_from)

@@ -1,6 +1,7 @@
-/* The symmetric product, blocked as BLIS blocks a product: for every DEPTH features the rows are packed into panels of
- * the tile's width; then tiles of C that touch the lower triangle accumulate, a panel of columns (in L1) against the
- * rows of all panels below it (from L2). The upper triangle is the mirror of the lower.
+/* The symmetric product, blocked as BLIS blocks a product: DDOQ_DEPTH features of the rows at a time are packed into
+ * panels of the tile's width; then tiles of C that touch the lower triangle accumulate. For ROWS rows (their panels in
+ * L2), panel of columns by panel of columns, DEPTH features (in L1) after DEPTH features, so that this part of C, too,
+ * is still in L2 when it is added to. The upper triangle is the mirror of the lower.
  *
  * Every element is a sequential chain of multiply-adds per DEPTH features, chains added in order: duplicate rows of X
  * give bit-identical rows of G. Error: about sqrt(d) roundings of the element type, relative to |x_i| |x_j|. */
@@ -12,6 +13,8 @@
 /* A panel of columns and one of rows, 24 floats wide with AVX2, fill three quarters of an L1 cache of 32 KB; with 256
  * features they would not fit. */
 #define DEPTH 128
+#define ROWS 192 /* their panels fill 192 KB with floats */
+_Static_assert(ROWS % DDOQ_MAX_PANEL_WIDTH == 0 && DDOQ_DEPTH % DEPTH == 0, "whole panels, whole chains");
 #define MIRROR_ROWS 64
 
 struct product {
@@ -22,20 +25,34 @@ struct product {
     struct ddoq_crew *crew;
 };
 
-/* Columns begin.. (one panel) of the lower triangle: G = (first block of features) or += the product of the packed
- * panels. Tiles on the diagonal end with the vector that holds it. */
-static enum ddoq_status multiply_columns(const struct product *m, size_t begin, size_t depth, int add)
+/* Rows begin..end of the panel of columns j.. of the lower triangle: G = (first features of all) or += the product of
+ * depth features, from the first-th of those in packed. Tiles on the diagonal end with the vector that holds it. */
+static void multiply_columns(const struct product *m, size_t begin, size_t end, size_t j, size_t packed, size_t first,
+                             int add)
 {
     const struct ddoq_kernels *kernels = m->x->kernels;
-    size_t n = m->x->n, item = kernels->item, height = kernels->tile_rows;
-    size_t last = ddoq_smaller(kernels->tile_cols, n - begin);
-    const char *panel = m->packed + begin * depth * item;
-    for (size_t i = begin; i < n; i += height) { /* rows above are above the diagonal */
-        if (ddoq_stopped(m->crew))
-            return DDOQ_INTERRUPTED;
-        size_t cols = (i - begin + height + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
-        kernels->tile(depth, ddoq_tile_rows(kernels, m->packed, i, depth), panel, m->gram + (i * n + begin) * item, n,
-                      ddoq_smaller(height, n - i), ddoq_smaller(cols, last), add);
+    size_t n = m->x->n, item = kernels->item, height = kernels->tile_rows, lanes = kernels->lanes;
+    size_t depth = ddoq_smaller(DEPTH, packed - first), last = ddoq_smaller(kernels->tile_cols, n - j);
+    const char *panels = m->packed + first * kernels->tile_cols * item;
+    for (size_t i = begin < j ? j : begin; i < end; i += height) { /* rows above are above the diagonal */
+        size_t cols = (i - j + height + lanes - 1) / lanes * lanes;
+        kernels->tile(depth, ddoq_tile_rows(kernels, panels, i, packed), panels + j * packed * item,
+                      m->gram + (i * n + j) * item, n, ddoq_smaller(height, n - i), ddoq_smaller(cols, last), add);
+    }
+}
+
+/* G = (block = 0) or += the product of the packed features, of which there are depth; the lower triangle. */
+static enum ddoq_status multiply_packed(const struct product *m, size_t block, size_t depth)
+{
+    size_t n = m->x->n;
+    for (size_t i = 0; i < n; i += ROWS) {
+        size_t end = ddoq_smaller(i + ROWS, n);
+        for (size_t j = 0; j < end; j += m->x->kernels->tile_cols) {
+            if (ddoq_stopped(m->crew))
+                return DDOQ_INTERRUPTED;
+            for (size_t first = 0; first == 0 || first < depth; first += DEPTH)
+                multiply_columns(m, i, end, j, depth, first, block + first > 0);
+        }
     }
     return DDOQ_OK;
 }
@@ -43,14 +60,12 @@ static enum ddoq_status multiply_columns(const struct product *m, size_t begin, 
 static enum ddoq_status multiply(const struct product *m)
 {
     size_t n = m->x->n, d = m->x->d;
-    for (size_t first = 0; first == 0 || first < d; first += DEPTH) { /* no features: one empty block, zeros */
-        size_t depth = ddoq_smaller(DEPTH, d - first);
-        ddoq_pack(m->x, m->shift, first, depth, m->packed);
-        for (size_t j = 0; j < n; j += m->x->kernels->tile_cols) {
-            enum ddoq_status status = multiply_columns(m, j, depth, first > 0);
-            if (status != DDOQ_OK)
-                return status;
-        }
+    for (size_t block = 0; block == 0 || block < d; block += DDOQ_DEPTH) { /* no features: one empty block, zeros */
+        size_t depth = ddoq_smaller(DDOQ_DEPTH, d - block);
+        ddoq_pack(m->x, m->shift, block, depth, m->packed);
+        enum ddoq_status status = multiply_packed(m, block, depth);
+        if (status != DDOQ_OK)
+            return status;
     }
     for (size_t i = 0; i < n; i += MIRROR_ROWS) {
         if (ddoq_stopped(m->crew))
@@ -65,7 +80,7 @@ enum ddoq_status ddoq_gram_rows(const struct ddoq_rows *x, const void *shift, vo
     const struct ddoq_kernels *kernels = x->kernels;
     struct product m = {.x = x, .shift = shift, .gram = gram, .crew = crew};
     enum ddoq_status status = DDOQ_NO_MEMORY;
-    size_t depth = ddoq_smaller(DEPTH, x->d) * kernels->item;
+    size_t depth = ddoq_smaller(DDOQ_DEPTH, x->d) * kernels->item;
 
     m.packed = ddoq_allocate(ddoq_padded(kernels, x->n), depth, 1);
     if (m.packed)

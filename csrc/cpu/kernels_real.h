@@ -17,26 +17,28 @@ static inline vf64 FN(widened)(const REAL *x)
 static void FN(pack)(const void *const *rows, const void *shift_, size_t count, size_t width, size_t depth,
                      void *panel_)
 {
-    enum { SIDE = 16 / sizeof(REAL) };
+    enum { SIDE = 16 / sizeof(REAL), LINE = DDOQ_CACHE_LINE / sizeof(REAL) };
     const REAL *shift = shift_;
     REAL *panel = panel_;
-    size_t r = 0, p;
-    for (; r + SIDE <= count; r += SIDE) {
-        for (p = 0; p + SIDE <= depth; p += SIDE) {
-            FN(quad) square[SIDE];
-            FN(quad) centre = *(const FN(quad_unaligned) *)(shift + p);
-            for (size_t q = 0; q < SIDE; q++)
-                square[q] = *(const FN(quad_unaligned) *)((const REAL *)rows[r + q] + p) - centre;
-            FN(transpose)(square);
-            for (size_t q = 0; q < SIDE; q++)
-                *(FN(quad_unaligned) *)(panel + (p + q) * width + r) = square[q];
+    size_t whole = count / SIDE * SIDE, first = 0;
+    for (; first + LINE <= depth; first += LINE) { /* a line of every row, into a few lines of the panel */
+        for (size_t r = 0; r < whole; r += SIDE) {
+            for (size_t q = 0; q < SIDE; q++) /* more streams than the processor follows by itself */
+                __builtin_prefetch((const REAL *)rows[r + q] + first + 2 * LINE);
+#pragma GCC unroll 16
+            for (size_t p = first; p < first + LINE; p += SIDE) {
+                FN(quad) square[SIDE];
+                FN(quad) centre = *(const FN(quad_unaligned) *)(shift + p);
+                for (size_t q = 0; q < SIDE; q++)
+                    square[q] = *(const FN(quad_unaligned) *)((const REAL *)rows[r + q] + p) - centre;
+                FN(transpose)(square);
+                for (size_t q = 0; q < SIDE; q++)
+                    *(FN(quad_unaligned) *)(panel + (p + q) * width + r) = square[q];
+            }
         }
-        for (; p < depth; p++)
-            for (size_t q = 0; q < SIDE; q++)
-                panel[p * width + r + q] = ((const REAL *)rows[r + q])[p] - shift[p];
     }
-    for (; r < width; r++)
-        for (p = 0; p < depth; p++)
+    for (size_t r = 0; r < width; r++)
+        for (size_t p = r < whole ? first : 0; p < depth; p++)
             panel[p * width + r] = r < count ? ((const REAL *)rows[r])[p] - shift[p] : 0;
 }
 

@@ -262,11 +262,23 @@ static void FN(products)(size_t depth, size_t n_rows, const void *const *rows, c
 
 static void FN(mirror)(size_t n, size_t begin, size_t end, void *c_)
 {
-    enum { BLOCK = 16 }; /* one cache line of floats: each line is written while it is at hand */
+    /* One cache line of floats: each line is written while it is at hand. */
+    enum { BLOCK = 16, SIDE = 16 / sizeof(REAL) };
     REAL *c = c_;
     for (size_t i0 = begin; i0 < end; i0 += BLOCK) {
         size_t i1 = i0 + BLOCK < end ? i0 + BLOCK : end;
-        for (size_t j = 0; j < i1; j++)
+        size_t j = 0;
+        for (; i1 == i0 + BLOCK && j + SIDE <= i0; j += SIDE) {
+            for (size_t i = i0; i < i0 + BLOCK; i += SIDE) {
+                FN(quad) square[SIDE];
+                for (size_t q = 0; q < SIDE; q++)
+                    square[q] = *(const FN(quad_unaligned) *)(c + (i + q) * n + j);
+                FN(transpose)(square);
+                for (size_t q = 0; q < SIDE; q++)
+                    *(FN(quad_unaligned) *)(c + (j + q) * n + i) = square[q];
+            }
+        }
+        for (; j < i1; j++)
             for (size_t i = j < i0 ? i0 : j + 1; i < i1; i++)
                 c[j * n + i] = c[i * n + j];
     }

@@ -18,7 +18,7 @@ LARGEST = 2**63 - 1  # integer of an array
 BLOCK_ROWS = 1024  # rows looked at together when a bad one is searched
 FEW_FEATURES = 64  # which mostly tell rows apart
 # Of the core: most rows of a panel, features packed together, rows assigned together.
-PANEL, PANEL_FEATURES, ASSIGNED_ROWS = 48, 128, 192
+PANEL, PANEL_FEATURES, ASSIGNED_ROWS = 48, 256, 192
 
 
 def of_class(classes: NDArray[Any], c: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -10,7 +11,8 @@ import resource
 import shlex
 import sys
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +35,25 @@ def data_dir() -> Path:
 def unpack(folder: Path, *archives: str) -> Path:
     """Archives of the development data, such as "imagenette/val", unpacked once into one folder, which comes back."""
     done = folder / "done"
-    if not done.exists():
-        for archive in archives:
-            with tarfile.open(data_dir() / f"{archive}.tar.xz") as file:
-                file.extractall(folder, filter="data")
-        done.touch()
+    with waiting(folder):
+        if not done.exists():
+            for archive in archives:
+                with tarfile.open(data_dir() / f"{archive}.tar.xz") as file:
+                    file.extractall(folder, filter="data")
+            done.touch()
     return folder
+
+
+@contextmanager
+def waiting(folder: Path) -> Iterator[None]:
+    """One process at a time in the block, of those that name the same folder, which is made; the others wait."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def mnist() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:

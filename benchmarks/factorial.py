@@ -1,7 +1,7 @@
 """Where do weights help? {D4M's minibatch, Lloyd, Lloyd + Hartigan} points x weights, on five data sets, and teachers.
 
-    python benchmarks/factorial.py WORK [--parts PART ...] [--minutes 90]    # resumes row by row
-    python benchmarks/factorial.py WORK --list                               # what is done and what is missing
+    python benchmarks/factorial.py WORK [--parts PART ...] [--minutes 90] [--workers 2]    # resumes row by row
+    python benchmarks/factorial.py WORK --list                                  # what is done and what is missing
 
 A row is one student's accuracy, or what a distillation's points measure: the weights' coefficient of variation, W2 of
 the points (of the decoded images too, where the codec moves them), errors of gradients. Rows come in the order of use:
@@ -26,21 +26,26 @@ imagenette-ipc50       15  minibatch, two cells, 3 x 1, 40 epochs
 teachers               45  Table 4 in small: teachers resnet18 and mobilenetv2, students resnet18, mobilenetv2 and
                            efficientnet_b0, minibatch points, weights on and off, 3 x 1; the rows of resnet18 by
                            resnet18 are imagenette's
+teachers-112       GPU     the same at 112 px and with Swin; IPC 50 by resnet18
+teachers-224       GPU     the same at 224 px, by resnet18
 
 The convolutions of ConvNet-3 and resnet18 are in bfloat16, which AVX-512 BF16 makes twice as fast; every protocol's
-name in the results says what differs from the published one. Two processes of one thread (OMP_NUM_THREADS=1) with a
-checkout and data sets of their own do about a quarter more than one of two threads; a row says its threads, on which
-the last bits depend. Results: results/factorial.json.
+name in the results says what differs from the published one. `--workers` are processes that share the rows; two of
+one thread each (OMP_NUM_THREADS=1) do about a quarter more than one of two threads, and a GPU is busy only with many. A
+row says its threads and the machine or GPU, on which the last bits depend. Results: results/factorial.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
 import os
 import re
 import time
-from functools import cache, cached_property
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, cached_property, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +55,7 @@ import numpy as np
 import safetensors.numpy
 import torch
 from cifar_resnet import CifarResNet
-from common import data_dir, facts, load_result, save_result
+from common import RESULTS, data_dir, facts, load_result, save_result, waiting
 from factorial_data import Images, by_mass, open_images
 from factorial_plan import METHODS, RANDOM, Row, missing, parts
 
@@ -65,15 +70,19 @@ from ddoq.train_teacher import train_teacher
 from ddoq.training_set import Normalise
 
 HALF = {"precision": "bfloat16"}
+NETTE: dict[str, Any] = {"protocol": "rded", "epochs": 100, "settings": {"check_from": 1.0, "channels_last": True}}
 HOW: dict[str, dict[str, Any]] = {
     "digits": {"epochs": EPOCHS, "batch_size": BATCH_SIZE},
     "mnist": {"epochs": 60, "settings": HALF},
     "parity": {"epochs": 60, "settings": HALF},
     "cifar10": {"settings": HALF},
-    "imagenette": {"protocol": "rded", "epochs": 100, "settings": {"check_from": 1.0, "channels_last": True}},
+    "imagenette-64": NETTE,
+    "imagenette-112": NETTE,
+    "imagenette-224": NETTE,
 }
 EPOCHS_IPC50 = 40  # of ImageNette: as many steps as 100 epochs make at IPC 10
 TEACHER_EPOCHS = 20
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FIRST = ("lloyd", 1, 0)  # method, IPC, distillation
 # gradients early in training, in batches of IPC images: once the images are learnt by heart theirs is 0, the error 1
 GRADIENTS = {"epochs": 6, "every": 2, "images_per_class": 64}
@@ -84,7 +93,7 @@ class Study:
 
     def __init__(self, name: str, work: Path) -> None:
         self.name, self.work = name, work / name
-        self.images: Images = open_images(name, work)
+        self.images: Images = open_images(name, work, DEVICE)
         self.opened = cache(self._opened)
 
     def find(self, row: Row) -> dict[str, Any]:
@@ -99,7 +108,8 @@ class Study:
             self.run(*FIRST)
         options: dict[str, Any] = {"codec": self.images.codec, "synthesis": "decode", "controls": ("nearest",)}
         options.update(METHODS[method], latents=None if out == first else first, progress=False)
-        ddoq.distill(self.images.train, out, ipc=ipc, seed=distillation, **options)
+        with waiting(out):
+            ddoq.distill(self.images.train, out, ipc=ipc, seed=distillation, **options)
         return out
 
     def _opened(self, points: str, ipc: int, distillation: int) -> DistilledDataset:
@@ -129,7 +139,7 @@ class Study:
             masses["reencoded"] = images["counts"].astype(np.float64)
             w2["images"] = class_distances(run, "images", images["latents"], offsets, masses, False)
         spread = {w: [one.variation for one in spreads(small.reweighted(w))] for w in masses}  # type: ignore[arg-type]
-        student = "resnet18" if self.name == "imagenette" else "convnet3"
+        student = "resnet18" if HOW[self.name] is NETTE else "convnet3"
         errors = gradient_agreement(
             small,
             self.images.train,
@@ -148,9 +158,9 @@ class Study:
     def accuracy(self, row: Row) -> dict[str, Any]:
         small = self.opened(row.points, row.ipc, row.distillation).reweighted(row.weights)  # type: ignore[arg-type]
         own = copy.deepcopy(HOW[self.name])
-        if self.name == "imagenette":
+        if HOW[self.name] is NETTE:
             own["epochs"] = EPOCHS_IPC50 if row.ipc == 50 else own["epochs"]
-            own["settings"].update(HALF if row.student == "resnet18" else {})
+            own["settings"].update(precision(row.student))
         name = re.sub(r"[^\w+]+", "-", row.label)
         result = ddoq.train(
             small,
@@ -181,29 +191,72 @@ class Study:
     def teacher(self, name: str) -> Any:
         if name == "hard":
             return None
-        return self.resnet20 if name == "resnet20" else self.work / f"teacher-{name}.safetensors"
+        if name == "resnet20":
+            return self.resnet20
+        self.train_teacher(name)
+        return self.work / f"teacher {name}" / "teacher.safetensors"
 
     @cached_property
     def resnet20(self) -> CifarResNet:
         return CifarResNet(20, data_dir() / "cifar_resnet" / "resnet20.safetensors")
 
     def train_teacher(self, name: str) -> dict[str, Any]:
-        settings = {"channels_last": True, **(HALF if name == "resnet18" else {})}
-        out = self.work / f"teacher-{name}.safetensors"
-        options: dict[str, Any] = {"student": name, "epochs": TEACHER_EPOCHS, "settings": settings, "progress": False}
-        result = train_teacher(self.images.train, out, test=self.images.test, **options)
-        return {"protocol": result.recipe.protocol, "accuracy": result.accuracy}
+        """Once; its accuracy is kept beside it."""
+        folder = self.work / f"teacher {name}"
+        kept = folder / "accuracy.json"
+        with waiting(folder):
+            if not kept.exists():
+                settings = {"channels_last": True, **precision(name)}
+                result = train_teacher(
+                    self.images.train,
+                    folder / "teacher.safetensors",
+                    student=name,
+                    test=self.images.test,
+                    epochs=TEACHER_EPOCHS,
+                    settings=settings,
+                    progress=False,
+                )
+                kept.write_text(json.dumps({"protocol": result.recipe.protocol, "accuracy": result.accuracy}))
+        found: dict[str, Any] = json.loads(kept.read_text())
+        return found
+
+
+def precision(name: str) -> dict[str, Any]:
+    """bfloat16 wherever it is faster: on a CPU depthwise convolutions are slower in it."""
+    return HALF if name == "resnet18" or DEVICE == "cuda" else {}
 
 
 def keep(row: Row, value: dict[str, Any], seconds: float) -> None:
-    """Into the results, with where it was found: later rows may come from another machine."""
-    result, here = load_result("factorial"), facts()
-    own = result.setdefault(row.data, {"facts": {}, "rows": {}})
+    """Into the results, with where it was found: other rows may come from another machine."""
+    here = facts()
     place = f"{here['cpu']}, {here['cores']} cores, {here['instruction_set']}"
-    own["facts"][place] = here
-    own["rows"][row.label] = {**value, "seconds": round(seconds, 1), "threads": torch.get_num_threads(), "on": place}
-    save_result("factorial", result)
+    if DEVICE == "cuda":
+        here["gpu"] = torch.cuda.get_device_name()
+        place = f"{here['gpu']}, {place}"
+    with waiting(RESULTS):
+        result = load_result("factorial")
+        own = result.setdefault(row.data, {"facts": {}, "rows": {}})
+        own["facts"][place] = here
+        own["rows"][row.label] = {
+            **value,
+            "seconds": round(seconds, 1),
+            "threads": torch.get_num_threads(),
+            "on": place,
+        }
+        save_result("factorial", result)
     print(f"{row.data}: {row.label}: {value.get('accuracy', value)}, {seconds:.0f} s", flush=True)
+
+
+@cache
+def study(name: str, work: Path) -> Study:
+    return Study(name, work)
+
+
+def find(row: Row, work: Path, end: float) -> None:
+    """A row, unless the time is over or another process has found it meanwhile."""
+    start = time.time()
+    if start < end and missing([row]):
+        keep(row, study(row.data, work).find(row), time.time() - start)
 
 
 def main() -> None:
@@ -211,21 +264,21 @@ def main() -> None:
     parser.add_argument("work", type=Path, help="folder for images, runs, teachers and logs")
     parser.add_argument("--parts", nargs="*", choices=parts(), default=list(parts()))
     parser.add_argument("--minutes", type=float, default=90, help="after which no other row is begun")
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the rows")
     parser.add_argument("--list", action="store_true", help="say what is done and what is missing, and do nothing")
     options = parser.parse_args()
-    begun = time.monotonic()
-    study = cache(lambda name: Study(name, options.work))
+    todo = list[Row]()
     for part in options.parts:
         rows, left = parts()[part], missing(parts()[part])
         print(f"{part}: {len(rows) - len(left)} of {len(rows)} rows done", flush=True)
-        for row in left:
-            if options.list:
-                print(f"    missing: {row.label}")
-                continue
-            start = time.monotonic()
-            if start - begun > 60 * options.minutes:
-                return
-            keep(row, study(row.data).find(row), time.monotonic() - start)
+        todo += left
+    if options.list:
+        print("\n".join(f"    missing: {row.data}: {row.label}" for row in todo))
+        return
+    one = partial(find, work=options.work, end=time.time() + 60 * options.minutes)
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        for _ in pool.map(one, dict.fromkeys(todo)):
+            pass
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ class Images:
     digits: NDArray[np.int64] | None = None
 
 
-def open_images(name: str, work: Path) -> Images:
-    """A data set by name, unpacked into WORK where it is an archive."""
+def open_images(name: str, work: Path, device: str) -> Images:
+    """A data set by name, unpacked into WORK where it is an archive; its codec on the device."""
     if name == "digits":
         return Images(*map(open_data, digits()))
     if name == "mnist":
@@ -46,10 +46,11 @@ def open_images(name: str, work: Path) -> Images:
         return Images(train, open_data((test, parity(test_labels))), digits=test_labels.astype(np.int64))
     if name == "cifar10":
         folder = unpack(work / "cifar10", "cifar10/cifar10_jpeg")
-        return Images(open_data(folder / "train"), held(folder / "test", 32), SmallTAEF2(data_dir() / "taef2"))
+        return Images(open_data(folder / "train"), held(folder / "test", 32), SmallTAEF2(data_dir() / "taef2", device))
+    side = int(name.removeprefix("imagenette-"))
     folder = unpack(work / "imagenette", *(f"imagenette/{part}" for part in ("train_a", "train_b", "val")))
-    train = open_data(folder / "train", image_size=64)
-    return Images(train, held(folder / "val", Recipe(test_crop=True).test_side(64)), TAEF2(data_dir() / "taef2"))
+    train, codec = open_data(folder / "train", image_size=side), TAEF2(data_dir() / "taef2", device)
+    return Images(train, held(folder / "val", Recipe(test_crop=True).test_side(side)), codec)
 
 
 def held(folder: Path, side: int) -> ImageData:

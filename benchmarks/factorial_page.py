@@ -14,7 +14,7 @@ from ddoq.evaluation import Evaluation
 from ddoq.variation import Difference, components, paired_difference
 
 NAMES = {"digits": "digits", "mnist": "MNIST", "parity": "MNIST parity", "cifar10": "CIFAR-10 (JPEG)"}
-NAMES["imagenette"] = "ImageNette 64 px"
+NAMES |= {f"imagenette-{side}": f"ImageNette {side} px" for side in (64, 112, 224)}
 ABOUT = {
     "digits": "8 x 8, quantised in pixels; 360 test images. The cells are below, under the digits' own heading.",
     "mnist": "28 x 28, quantised in pixels; the first 3,000 test images.",

@@ -14,6 +14,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "lloyd + hartigan": {"refine": "hartigan"},
 }
 RANDOM, NEAREST = "random real images", "nearest real images"
+STUDENTS = ("resnet18", "mobilenetv2", "efficientnet_b0", "swin_tiny")  # the first of them are teachers too
 PIXELS, CODED = ("uniform", "density", "sqrt"), ("uniform", "density", "sqrt", "reencoded")
 
 
@@ -68,12 +69,12 @@ def beside_ablation(row: Row) -> Iterator[Row]:
     yield from (one for one in factorial(row, ()) if one.points == NEAREST)
 
 
-def teachers(row: Row) -> Iterator[Row]:
-    for name in ("resnet18", "mobilenetv2"):
-        yield replace(row, points="teacher", student=name)
+def teachers(row: Row, students: tuple[str, ...], judges: tuple[str, ...]) -> Iterator[Row]:
+    """Every student by every teacher, which come first, with weights on and off; one student a distillation."""
+    yield from (replace(row, points="teacher", student=name) for name in judges)
     for distillation in range(3):
-        for student in ("resnet18", "mobilenetv2", "efficientnet_b0"):
-            for teacher in ("resnet18", "mobilenetv2"):
+        for student in students:
+            for teacher in judges:
                 for weights in ("uniform", "density"):
                     own = {"student": student, "labels": teacher, "weights": weights, "distillation": distillation}
                     yield replace(row, points="minibatch", **own)
@@ -83,7 +84,7 @@ def parts() -> dict[str, list[Row]]:
     """The rows of each part; some are in two."""
     convnet = {name: Row(name, "", student="convnet3") for name in ("digits", "mnist", "parity", "cifar10")}
     soft = replace(convnet["cifar10"], labels="resnet20")
-    nette = Row("imagenette", "", student="resnet18", labels="resnet18")
+    nette = Row("imagenette-64", "", student="resnet18", labels="resnet18")
     own_teacher = replace(nette, points="teacher")
     two, four = ("uniform", "density"), ("minibatch", "lloyd + hartigan")
     return {
@@ -95,7 +96,12 @@ def parts() -> dict[str, list[Row]]:
         "cifar10-ipc50": list(factorial(replace(convnet["cifar10"], ipc=50), two, four, students=1)),
         "imagenette": [own_teacher, *one_point(nette), *factorial(nette, CODED, students=1)],
         "imagenette-ipc50": [own_teacher, *factorial(replace(nette, ipc=50), two, ("minibatch",), students=1)],
-        "teachers": list(teachers(nette)),
+        "teachers": list(teachers(nette, STUDENTS[:3], STUDENTS[:2])),
+        "teachers-112": [
+            *teachers(replace(nette, data="imagenette-112"), STUDENTS, STUDENTS[:2]),
+            *teachers(replace(nette, data="imagenette-112", ipc=50), STUDENTS, STUDENTS[:1]),
+        ],
+        "teachers-224": list(teachers(replace(nette, data="imagenette-224"), STUDENTS, STUDENTS[:1])),
     }
 
 

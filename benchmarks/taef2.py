@@ -60,12 +60,13 @@ class TAEF2:
 
     channels = 3
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
         self.encoder, self.decoder = encoder(), decoder()
         for name, half in (("encoder", self.encoder), ("decoder", self.decoder)):
             weights = load_file(folder / f"{name}.safetensors")
             half.load_state_dict({key: value.float() for key, value in weights.items()})
-            half.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            half.eval().requires_grad_(False)
+            half.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, images: Tensor) -> Tensor:
         latents: Tensor = self.encoder(images.contiguous(memory_format=torch.channels_last))

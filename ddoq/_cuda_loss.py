@@ -49,7 +49,8 @@ def fits(logits: Tensor, soft: Tensor | None, indices: Tensor | None, weight: Te
     if any(given is not None and given.device != logits.device for given in (soft, indices, weight)):
         return False
     limits: tuple[int, int] = _limits()
-    return logits.shape[1] <= limits[soft is not None and indices is not None]
+    classes, topk_classes = limits
+    return logits.shape[1] <= (classes if soft is None or indices is None else topk_classes)
 
 
 def gradient_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -76,6 +76,10 @@ def build(folder: Path) -> Path:
             text = rewritten(source.read_text())
             source = folder / f"{source.name}.cpp"
             source.write_text('#include "emulator.h"\n' + text)
+        if source.name == "cublas.c":  # a real one that the process has loaded goes before one of the same name
+            text = source.read_text().replace('"libcublas.so', '"libcublas-emulated.so')
+            source = folder / "cublas.c"
+            source.write_text(text)
         subprocess.run([*command, *common, *include, "-c", source, "-o", target], check=True)
         return str(target)
 
@@ -84,7 +88,7 @@ def build(folder: Path) -> Path:
         objects = list(pool.map(compile_one, names))
     place = folder / "nvidia" / "cu13" / "lib"
     place.mkdir(parents=True, exist_ok=True)
-    library = ["g++", "-shared", "-Wl,-soname,libcublas.so.13", compile_one(HERE / "cublas.cpp")]
+    library = ["g++", "-shared", "-Wl,-soname,libcublas-emulated.so.13", compile_one(HERE / "cublas.cpp")]
     subprocess.run([*library, "-o", place / "libcublas.so.13"], check=True)
     module = folder / "_cuda.so"
     subprocess.run(["g++", "-shared", "-pthread", *objects, "-ldl", "-o", module], check=True)

@@ -78,7 +78,10 @@ The same for the loss: `tests/cuda_loss_model.py` and `tests/test_cuda_loss.py`,
 hardware's exponentials have errors of their own. What all this cannot show is what only hardware has: memory
 ordering beyond barriers, cuBLAS itself, and time.
 
-On a machine with a GPU the same tests are its first check, and the sanitiser's:
+On a machine with a GPU the same tests are its first check, and the sanitiser's. On an NVIDIA H200 (CUDA 13.0, torch
+2.11) the 32 tests of the quantiser that run on the device passed, and the 71 of the loss, torch.compile and CUDA graphs
+among them; compute-sanitizer's memcheck found no error in those of the quantiser, and its racecheck none in the 25
+that it got through before a failure of its own. synccheck and initcheck have not been run.
 
     pytest tests/test_cuda.py tests/test_cuda_model.py tests/test_cuda_loss.py
     for tool in memcheck racecheck synccheck initcheck; do
@@ -156,7 +159,9 @@ def cuda_page() -> str:
     archs = compiled["archs"]
     return (
         TEXT.format(
-            status="Measured: see the end." if measured else NOT_MEASURED,
+            status=f"Measured on {' and '.join(name.split(' (')[0] for name in measured)}: see the end."
+            if measured
+            else NOT_MEASURED,
             archs=", ".join(f"sm_{arch}" for arch in archs),
             nvcc=compiled["nvcc"],
             arch_list=", ".join(archs),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from common import load_result
-from factorial_plan import METHODS, NEAREST, RANDOM, Row, missing, parts
+from factorial_plan import METHODS, NEAREST, RANDOM, STUDENTS, Row, missing, parts
 
 from ddoq.evaluation import Evaluation
 from ddoq.variation import Difference, components, paired_difference
@@ -23,8 +23,10 @@ ABOUT = {
     " the first 3,000 test images; beside it that where all digits are equally frequent.",
     "cifar10": "JPEG, quality 75; TAEF2 at 64 px, decoded and halved; 10,000 test images. Soft labels are of ResNet-20,"
     " accuracies by the true labels.",
-    "imagenette": "TAEF2; resnet18 with its standard stem; 3,925 validation images; soft labels of networks trained on "
-    "all images.",
+    "imagenette-64": "TAEF2; resnet18 with its standard stem; 3,925 validation images; soft labels of networks trained"
+    " on all images.",
+    "imagenette-112": "As at 64 px, on a GPU: minibatch points alone.",
+    "imagenette-224": "As at 64 px, on a GPU: minibatch points alone.",
 }
 WEIGHTS = ("density", "sqrt", "reencoded")
 Found = dict[tuple[int, int], float]  # by distillation and student
@@ -103,10 +105,11 @@ def factorial_section() -> list[str]:
             if (
                 table.row.labels == "hard"
                 or table.row.data == "cifar10"
-                or table.row.student == table.row.labels == "resnet18"
+                or (data == "imagenette-64" and table.row.student == table.row.labels == "resnet18")
             ):
                 lines += _cells(table)
-        lines += _teachers([table for table in own if data == "imagenette" and table.row.ipc == 10])
+        for ipc in (10, 50):
+            lines += _teachers([table for table in own if table.row.labels in STUDENTS and table.row.ipc == ipc])
         lines += [f"{place}." for place in load_result("factorial")[data]["facts"]] + [""]
     return lines
 
@@ -160,6 +163,14 @@ def _said(found: list[Table]) -> list[str]:
             f"- {len(apart)} of {len(intervals)} intervals leave out zero, {above} above and {len(apart) - above} below"
             " it; by chance alone one in twenty would"
         )
+    density = [one.interval for *_, made in rows if (one := made.get("density")) and one.interval is not None]
+    if density:
+        helped = sum(low > 0 for low, _ in density)
+        harmed = sum(high < 0 for _, high in density)
+        lines.append(
+            f"- density weights, which are what the talk proposes, help in {helped or 'none'} of {len(density)}"
+            f" comparisons and harm in {harmed or 'none'}"
+        )
     for points in [*METHODS, NEAREST]:
         own = {what: made["density"] for what, name, made in rows if name == points and "density" in made}
         judged = {what: (one, one.interval) for what, one in own.items() if one.interval is not None}
@@ -185,18 +196,27 @@ def _said(found: list[Table]) -> list[str]:
 
 def _not_measured() -> list[str]:
     lacking = {part: (len(missing(rows)), len(rows)) for part, rows in parts().items()}
-    told = [f"{part} {count} of {total}" for part, (count, total) in lacking.items() if count]
+    told = [f"{part} {count} of {total}{_whole(parts()[part])}" for part, (count, total) in lacking.items() if count]
     return [
         *([f"Rows not yet measured: {', '.join(told)}.", ""] if told else []),
-        "Not measured: the same cells with diffusion (see the models of one's own above), ImageNet-1K, 112 and 224 px,",
-        "Swin, IPC 50 of the teachers, random images at IPC 50. Gradient errors are those with hard labels throughout.",
+        "Not measured: the same cells with diffusion (see the models of one's own above), ImageNet-1K, random images",
+        "at IPC 50. Gradient errors are those with hard labels throughout.",
         "",
     ]
 
 
+def _whole(rows: list[Row]) -> str:
+    """Which students and IPCs are missing altogether, in brackets."""
+    left = missing(rows)
+    done = [row for row in rows if row not in left and row.points != "teacher"]
+    names = [row.student for row in left if row.student not in {one.student for one in done}]
+    names += [f"IPC {row.ipc}" for row in left if row.ipc not in {one.ipc for one in done}]
+    return f" (all of {' and of '.join(dict.fromkeys(names))})" if done and names else ""
+
+
 def _cells(table: Table) -> list[str]:
     row = table.row
-    protocol = " / ".join(dict.fromkeys(one["protocol"] for cell in table.cells.values() for one in cell))
+    protocol = _protocol([table])
     labels = "hard labels" if row.labels == "hard" else f"soft labels of {row.labels}"
     equal = ["equally frequent", "minus uniform"] * (row.data == "parity")
     images = [of for of in ("points", "images") if any(table.measure(p, _w2(of, "uniform")) for p in table.measured)]
@@ -227,16 +247,18 @@ def _cells(table: Table) -> list[str]:
 
 
 def _teachers(found: list[Table]) -> list[str]:
-    """Table 4 in small."""
-    rows = load_result("factorial").get("imagenette", {}).get("rows", {})
-    names = [name for name in ("resnet18", "mobilenetv2") if f"teacher {name}" in rows]
-    students = ("resnet18", "mobilenetv2", "efficientnet_b0")
+    """Table 4 in small, of one data set and IPC."""
     by_pair = {(table.row.labels, table.row.student): table for table in found}
     if len(by_pair) < 2:
         return []
+    row = found[0].row
+    rows = load_result("factorial")[row.data]["rows"]
+    names = [name for name in STUDENTS if any(name == teacher for teacher, _ in by_pair)]
+    students = [name for name in STUDENTS if any(name == student for _, student in by_pair)]
     told = ", ".join(f"{name} {rows[f'teacher {name}']['accuracy']:.1f} %" for name in names)
     lines = [
-        f"Table 4 of the talk in small: minibatch points, IPC 10. Teachers' own accuracies: {told}.",
+        f"Table 4 of the talk in small: minibatch points, IPC {row.ipc}, protocol `{_protocol(found)}`. Teachers' own"
+        f" accuracies: {told}.",
         "",
         "| teacher | weights | " + " | ".join(f"student {name}" for name in students) + " |",
         "|---" * (2 + len(students)) + "|",
@@ -255,6 +277,10 @@ def _teachers(found: list[Table]) -> list[str]:
                     cells.append(_accuracy(groups(table.values("minibatch", weights))))
             lines.append(f"| {teacher} | {weights} | {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _protocol(found: list[Table]) -> str:
+    return " / ".join(dict.fromkeys(one["protocol"] for t in found for cell in t.cells.values() for one in cell))
 
 
 def _w2(of: str, weights: str) -> Callable[[dict[str, Any]], float | None]:

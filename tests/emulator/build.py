@@ -63,6 +63,7 @@ def build(folder: Path) -> Path:
     macros = ["-DNPY_TARGET_VERSION=NPY_2_0_API_VERSION", "-DNPY_NO_DEPRECATED_API=NPY_2_0_API_VERSION"]
     macros.append('-DDDOQ_CUDA_ARCHS="0"')  # what the emulator says that its devices are
     common = ["-O2", "-g", "-fPIC", "-ffp-contract=off", "-pthread", *os.environ.get("EMULATOR_FLAGS", "").split()]
+    common.append("-U_FORTIFY_SOURCE")  # Ubuntu's default, under which no longjmp may go to another fiber's stack
     names = [*sorted((ROOT / "csrc/cuda").glob("*.c")), *sorted((ROOT / "csrc/python").glob("cuda_*.c"))]
     names += [ROOT / name for name in setup["SHARED_BINDING"]]
     folder.mkdir(parents=True, exist_ok=True)

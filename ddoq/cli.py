@@ -68,8 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except KeyboardInterrupt:
-        resume = "distill, fit, label, evaluate and demo resume when run again, train with --log or --checkpoint"
-        print(f"ddoq: interrupted; {resume}", file=sys.stderr)
+        print(f"ddoq: interrupted{_how_to_resume(arguments)}", file=sys.stderr)
         return 130
     except Exception as error:
         line = _explain(error)
@@ -77,6 +76,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"ddoq: error: {line}", file=sys.stderr)
         return 1
+
+
+def _how_to_resume(arguments: list[str]) -> str:
+    if not arguments or arguments[0] in ("report", "info"):
+        return ""
+    if arguments[0] == "train" and not {"--log", "--checkpoint"} & {text.partition("=")[0] for text in arguments}:
+        return "; only with --log or --checkpoint would the same command go on from here"
+    return "; the same command goes on from here"
 
 
 def _dispatch(arguments: list[str]) -> int:

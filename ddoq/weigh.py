@@ -107,7 +107,9 @@ def weigh(
             raise ValueError(f"{root} is a run, which has its own data: leave data out")
         return _weigh_run(root, progress)
     if data is None:
-        raise ValueError(f"{root} is not a finished run of ddoq.distill: give data, the full data set of its images")
+        raise ValueError(
+            f"{root} is no finished run of ddoq.distill: give data (--data), the full data set of its images"
+        )
     if class_prior not in ("balanced", "data"):
         raise ValueError(f"class_prior {class_prior!r} is not known: use 'balanced' or 'data'")
     if isinstance(codec, str) and codec in ("auto", "fit"):

@@ -347,5 +347,23 @@ def test_interrupt_is_status_130(data: Path, tmp_path: Path) -> None:
     # `python -m` ends by the signal itself, 130 to a shell, if it struck within an exec of a string, as in an import of
     # dataclasses: CPython remembers it though it was handled
     assert process.returncode in (130, -signal.SIGINT)
-    assert err.startswith("ddoq: interrupted")
-    assert err.count("\n") == 1
+    assert err == "ddoq: interrupted; the same command goes on from here\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (["train", "run"], "; only with --log or --checkpoint would the same command go on from here"),
+        (["train", "run", "--log=a.jsonl"], "; the same command goes on from here"),
+        (["report", "run"], ""),
+    ],
+)
+def test_what_goes_on_after_ctrl_c(
+    line: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(arguments: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, line[0], interrupted)
+    assert cli.main(line) == 130
+    assert capsys.readouterr().err == f"ddoq: interrupted{told}\n"

@@ -416,7 +416,7 @@ def test_a_run_above_that_is_damaged_may_own_the_images(tmp_path: Path) -> None:
 
 def test_what_is_refused(tmp_path: Path) -> None:
     path = folder(tmp_path / "images")
-    with pytest.raises(ValueError, match="give data, the full data set"):
+    with pytest.raises(ValueError, match=r"give data \(--data\), the full data set"):
         ddoq.weigh(path, **QUIET)
     with pytest.raises(ValueError, match="lacks 'ant' and has 'bee' beside"):
         ddoq.weigh(path, data({"bee": [1, 2], "zebra": [3, 4]}), **QUIET)

@@ -131,8 +131,15 @@ def view_batches(views: Views, plan: Iterable[tuple[int, Tensor]], workers: int)
     if workers == 0:
         yield from (views(epoch, index) for epoch, index in plan)
     else:
-        loader = DataLoader(_Made(views), batch_size=None, sampler=plan, num_workers=workers, collate_fn=_same)
-        yield from loader
+        # a generator of its own: torch's, from which the loader would draw a seed for its workers, is the student's
+        yield from DataLoader(
+            _Made(views),
+            batch_size=None,
+            sampler=plan,
+            num_workers=workers,
+            collate_fn=_same,
+            generator=torch.Generator(),
+        )
 
 
 class _Made(Dataset[View]):

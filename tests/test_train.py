@@ -412,23 +412,33 @@ def test_a_look_changes_nothing() -> None:
     assert torch.equal(state(looked), state(blind))
 
 
+class Dropping(Flat):
+    """Has statistics and draws random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(nn.functional.dropout(self.norm(images), 0.3, self.training))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
+def test_workers_take_no_random_number_from_the_student(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["ddoq.train"], "create_student", lambda *names, **options: Dropping())
+    recipe, data = Recipe(epochs=3, mix="cutmix"), stripes()
+    here, *ahead = (fit(recipe, data, None, place=CPU, log=None, workers=w, progress=False).losses for w in (0, 1, 2))
+    assert ahead == [here, here]
+
+
 @pytest.mark.parametrize(
     "settings", [{}, {"optimizer": "adamw", "mix": "cutmix", "augment": ("crop",), "check_from": 0.0}]
 )
 def test_resumes_after_any_epoch_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]
 ) -> None:
-    """Killed between an epoch's state on disk and the next; the student has statistics and draws random numbers."""
+    """Killed between an epoch's state on disk and the next."""
     data, test = stripes(), held_out(stripes(seed=1))
-
-    class Dropping(Flat):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm = nn.BatchNorm2d(1)
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return super().forward(nn.functional.dropout(self.norm(images), 0.3, self.training))
-
     monkeypatch.setattr(sys.modules["ddoq.train"], "create_student", lambda *names, **options: Dropping())
     monkeypatch.setattr(_descent, "STATE_SECONDS", 0.0)
     whole = run(data, test, epochs=12, batch_size=5, **settings)

@@ -96,7 +96,8 @@ def gradient_agreement(
         Names of the classes of an (array, labels) pair in `data`, by label.
     log
         A file for the settings and a line per measurement; one that is there with the same settings is read instead.
-        Default: train/agreement-<set>-<student>-seed<k>.jsonl in the run folder, where `ddoq.report` finds it.
+        Default: train/agreement-<set>-<images>-<student>-seed<k>.jsonl in the run folder, where `ddoq.report`
+        finds it.
     device
         "auto" (a CUDA GPU if there is one), "cpu", "cuda", or a GPU by number such as "cuda:1".
     progress
@@ -121,7 +122,8 @@ def gradient_agreement(
     place = torch_device(device)
     dataset = run if isinstance(run, DistilledDataset) else load(run)
     if log is None and not isinstance(run, DistilledDataset):
-        log = log_folder(Path(run)) / log_name(dataset.manifest["config"]["synthesis"], student, seed)
+        name = log_name(dataset.manifest["config"]["synthesis"], len(dataset), student, seed)
+        log = log_folder(Path(run)) / name
     own = TrainingSet.of(dataset)
     weights: dict[str, Tensor] = {name: dataset.reweighted(name).weights.float() for name in weightings}
     full = _full(
@@ -158,13 +160,14 @@ def gradient_agreement(
     return found
 
 
-def log_name(name: str, student: str, seed: int) -> str:
+def log_name(name: str, images: int, student: str, seed: int) -> str:
     """The file of a set's log.
 
-    >>> log_name("decode", "convnet3", 0)
-    'agreement-decode-convnet3-seed0.jsonl'
+    >>> log_name("decode", 100, "convnet3", 0)
+    'agreement-decode-100-convnet3-seed0.jsonl'
     """
-    return "-".join(["agreement", *(re.sub(r"[^\w.]+", "_", part) for part in (name, student)), f"seed{seed}.jsonl"])
+    parts = [re.sub(r"[^\w.]+", "_", part) for part in (name, str(images), student)]
+    return "-".join(["agreement", *parts, f"seed{seed}.jsonl"])
 
 
 def gradient_error(

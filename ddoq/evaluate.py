@@ -6,9 +6,9 @@
                 as "any"
     seeds       of the students; those of the distillations are the runs'
 
-One log per training, `<run>/train/<set>-<weighting>-<student>-<protocol>-seed<k>.jsonl`; a log that is whole and was
-made with the same settings (the data's hashes, versions, device and threads among them) is read instead of training
-again. The table stays beside the logs, as evaluation.json.
+One log per training, `<run>/train/<set>-<images>-<weighting>-<student>-<protocol>-seed<k>.jsonl`; a log that is whole
+and was made with the same settings (the data's hashes, versions, device and threads among them) is read instead of
+training again. The table stays beside the logs, as evaluation.json.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ class _How:
             named = recipe.protocol if self.teacher is None else f"{recipe.protocol}, teacher {self.teacher.name}"
             log = None
             if training.logs is not None:
-                log = training.logs / log_name(entry.name, entry.weighting, student, named, training.seed)
+                log = training.logs / log_name(entry.name, entry.images, entry.weighting, student, named, training.seed)
             found.append(self._accuracies(recipe, data, test, targets, log))
             bar.update()
         accuracies, bests = zip(*found, strict=True)
@@ -226,15 +226,15 @@ class _How:
         return result.accuracy, result.best
 
 
-def log_name(name: str, weighting: str, student: str, protocol: str, seed: int) -> str:
+def log_name(name: str, images: int, weighting: str, student: str, protocol: str, seed: int) -> str:
     """The file of a training's log; a long protocol is cut short and told apart by its hash.
 
-    >>> log_name("random subset", "uniform", "convnet3", "dc, epochs=30", 0)
-    'random_subset-uniform-convnet3-dc_epochs_30-seed0.jsonl'
+    >>> log_name("random subset", 100, "uniform", "convnet3", "dc, epochs=30", 0)
+    'random_subset-100-uniform-convnet3-dc_epochs_30-seed0.jsonl'
     """
     if len(protocol) > 80:
         protocol = f"{protocol[:70]} {digest(protocol)[:8]}"
-    parts = [re.sub(r"[^\w.]+", "_", part) for part in (name, weighting, student, protocol)]
+    parts = [re.sub(r"[^\w.]+", "_", part) for part in (name, str(images), weighting, student, protocol)]
     return f"{'-'.join(parts)}-seed{seed}.jsonl"
 
 
@@ -253,7 +253,7 @@ def _gradients(each: Compared, data: Any, student: str, options: Mapping[str, An
     """Measure the gradients of every distillation that has weights; a note for each."""
     for d, (member, logs) in enumerate(zip(each.members, each.logs, strict=True)):
         if isinstance(member, DistilledDataset):
-            log = None if logs is None else logs / agreement.log_name(each.name, student, 0)
+            log = None if logs is None else logs / agreement.log_name(each.name, len(member), student, 0)
             found = agreement.gradient_agreement(member, data, student=student, log=log, **options)
             which = f", distillation {d + 1}" * (len(each.members) > 1)
             yield f"{each.name}{which}, {student}, {len(member)} images: {found}"

@@ -178,22 +178,22 @@ def curve(run: Run, row: Row, value: Literal["loss", "accuracy"]) -> tuple[list[
     """
     found: list[dict[int, float]] = []
     for seed in range(row.n):
-        path = log_folder(run.path) / log_name(row.set, row.weighting, row.student, row.protocol, seed)
+        path = log_folder(run.path) / log_name(row.set, row.images, row.weighting, row.student, row.protocol, seed)
         with suppress(OSError, ValueError, TypeError, KeyError):
-            first, *lines = (json.loads(line) for line in path.read_bytes().splitlines())
-            if first["settings"]["training_images"] == row.images:  # not the log of a run of another size
-                found.append({line["epoch"]: float(line[value]) for line in lines if "epoch" in line and value in line})
+            lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+            found.append({line["epoch"]: float(line[value]) for line in lines if "epoch" in line and value in line})
     shared = sorted(set.intersection(*map(set, found))) if found else []
     return shared, [statistics.fmean(one[epoch] for one in found) for epoch in shared]
 
 
 def agreements(run: Run) -> list[tuple[str, Agreement]]:
-    """The gradient errors whose logs are in a run's folder, each with the set and student of its file's name."""
+    """The gradient errors whose logs are in a run's folder, each with what its file's name says."""
     found = []
     for path in sorted(log_folder(run.path).glob("agreement-*.jsonl")):
         with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
+            _, name, images, student, seed = path.stem.split("-")
             lines = [json.loads(line) for line in path.read_bytes().splitlines()][1:]
-            found.append((path.stem.removeprefix("agreement-").replace("-", ", "), agreement_of(lines)))
+            found.append((f"{name}, {student}, {images} images, {seed}", agreement_of(lines)))
     return found
 
 

@@ -63,7 +63,7 @@ def test_along_a_training_with_its_log(tmp_path: Path) -> None:
     assert found.epochs == (0, 3, 4)
     assert set(found.errors) == {"uniform", "density"}
     assert all(0 < value < 3 for values in found.errors.values() for value in values)
-    log = run / "train" / "agreement-decode-convnet3-seed0.jsonl"
+    log = run / "train" / "agreement-decode-6-convnet3-seed0.jsonl"
     before = log.read_bytes()
     assert gradient_agreement(run, digits(), **options) == found  # read
     marked = before.replace(b'"epoch": 3, "uniform": ', b'"epoch": 3, "uniform": 1')
@@ -99,7 +99,7 @@ def test_option_of_evaluate(tmp_path: Path) -> None:
     options = {"seeds": 1, "epochs": 2, "gradients": 1, **QUICK}
     table = ddoq.evaluate(run, digits(True), data=digits(), **options)
     assert table.notes[0].startswith("decode, convnet3, 6 images: gradient error over epochs 0 to 2: uniform 0.")
-    assert (run / "train" / "agreement-decode-convnet3-seed0.jsonl").exists()
+    assert (run / "train" / "agreement-decode-6-convnet3-seed0.jsonl").exists()
     with pytest.raises(ValueError, match="needs data"):
         ddoq.evaluate(run, digits(True), **options)
 

@@ -73,13 +73,13 @@ def test_rows_logs_and_resume(run: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert {row.protocol for row in table.rows} == {"dc, epochs=1"}
     logs = sorted(path.name for path in (run / "train").iterdir())
     assert len(logs) == 13
-    assert "random_subset-uniform-convnet3-dc_epochs_1-seed1.jsonl" in logs
-    assert "nearest-density-convnet3-dc_epochs_1-seed0.jsonl" in logs
+    assert "random_subset-6-uniform-convnet3-dc_epochs_1-seed1.jsonl" in logs
+    assert "nearest-6-density-convnet3-dc_epochs_1-seed0.jsonl" in logs
     stored = json.loads((run / "train" / "evaluation.json").read_text())
     assert Evaluation.from_json(stored) == table
 
     # the second call reads the logs: what it gives is what they say
-    log = run / "train" / "decode-density-convnet3-dc_epochs_1-seed1.jsonl"
+    log = run / "train" / "decode-6-density-convnet3-dc_epochs_1-seed1.jsonl"
     whole = log.read_bytes()
     body = b"".join(whole.splitlines(keepends=True)[:-1])
     accuracy = json.dumps(table.rows[-1].accuracies[1]).encode()
@@ -149,8 +149,19 @@ def test_logs_of_sets_given_by_name(tmp_path: Path) -> None:
     ddoq.evaluate({"my/set": distilled([1, 2, 3, 3])}, TEST, weightings=("density",), seeds=1, logs=tmp_path, **QUICK)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "evaluation.json",
-        "my_set-density-convnet3-dc_epochs_1-seed0.jsonl",
+        "my_set-4-density-convnet3-dc_epochs_1-seed0.jsonl",
     ]
+
+
+def test_sizes_in_one_folder_have_logs_of_their_own(tmp_path: Path) -> None:
+    images = np.random.default_rng(1).integers(0, 255, (8, 8, 8), np.uint8)
+    options: dict[str, Any] = {"data": (images, [0, 1] * 4), "gradients": 1, "seeds": 1, "logs": tmp_path, **QUICK}
+    sets = {"set": [distilled([1, 2, 3, 4]), distilled([1, 2, 3, 4, 5, 6])]}
+    table = ddoq.evaluate(sets, TEST, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Descent, "run", None)
+        patch.setattr("ddoq.agreement.gradient_error", None)
+        assert ddoq.evaluate(sets, TEST, **options) == table
 
 
 def test_classes_are_matched_by_name() -> None:

@@ -90,7 +90,8 @@ def test_what_the_page_says(run: Path, page: Path) -> None:
     assert f"coefficient of variation {own.std() / own.mean():.2f}" in text
     assert "9 weighted images stand for 60" in text
     assert html.count('alt="image of') == 18  # nine, and nine of the control
-    for part in ("Gradient error: decode, convnet3, seed0", "Weights on minus weights off", "HLR", "IOR", "reencoded"):
+    gradients = "Gradient error: decode, convnet3, 9 images, seed0"
+    for part in (gradients, "Weights on minus weights off", "HLR", "IOR", "reencoded"):
         assert part in text
     for loss in ("random subset, uniform, convnet3, 9 images", "decode, density, convnet3, 9 images"):
         assert loss in text
@@ -108,7 +109,7 @@ def test_a_page_says_what_is_not_there(tmp_path: Path) -> None:
     assert not (run / "report").exists()
     (run / "train").mkdir()
     (run / "train" / "evaluation.json").write_text('{"rows": [{}]}')
-    (run / "train" / "agreement-a-b-seed0.jsonl").write_text("nonsense")
+    (run / "train" / "agreement-a-1-b-seed0.jsonl").write_text("nonsense")
     assert ddoq.report(run, page).read_text().count("None yet") == 2
 
 
@@ -158,12 +159,12 @@ def test_curves_are_those_of_logs_of_this_size(run: Path) -> None:
     epochs, losses = findings.curve(opened, row, "loss")
     first, second = (
         [json.loads(line)["loss"] for line in path.read_text().splitlines() if '"epoch"' in line]
-        for path in sorted((run / "train").glob("decode-density-*"))
+        for path in sorted((run / "train").glob("decode-9-density-*"))
     )
     assert (epochs, losses) == ([1, 2, 3], [(a + b) / 2 for a, b in zip(first, second, strict=True)])
     assert findings.curve(opened, replace(row, images=30), "loss") == ([], [])
     assert findings.curve(opened, row, "accuracy") == ([], [])
-    log = sorted((run / "train").glob("decode-density-*"))[0]
+    log = sorted((run / "train").glob("decode-9-density-*"))[0]
     whole = log.read_text()
     log.write_text(whole.replace('"epoch": 1,', '"epoch": 1, "accuracy": 5.0,'))
     assert findings.curve(opened, replace(row, accuracies=row.accuracies[:1], distillations=1), "accuracy") == (

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from ddoq._device import deterministic
 from ddoq._fit import check_loss, cycle
 from ddoq._memory import first_line, ran_out_of_memory
 from ddoq._training_state import Draw, Recipe, Training
@@ -134,7 +133,7 @@ def _go_on(
     saved = noted = time.monotonic()
     noted_at = len(losses)
     with (
-        _deterministic(next(model.parameters()).device),
+        deterministic(next(model.parameters()).device),
         tqdm(total=steps, initial=noted_at, desc=f"fit {what}", unit="step", disable=not progress) as bar,
     ):
         while (done := len(losses)) < steps:
@@ -158,16 +157,6 @@ def _go_on(
                 training.save(journal.checkpoint, made_from)
                 saved = time.monotonic()
             noted += time.monotonic() - pause
-
-
-@contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
-    """Have a GPU add up in one order, so that a resumed training ends with the same bytes; a CPU does anyway."""
-    # The fused kernels of attention add up the gradients in no fixed order. Without them the scores take memory, which
-    # these models can spare: 64 tokens an image at 32, 64 or 128 pixels, 256 at 256; `accumulate` makes do with less.
-    attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cuda" else nullcontext()
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True), attention:
-        yield
 
 
 def _due(done: int, steps: int, times: int) -> bool:

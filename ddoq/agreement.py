@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ddoq._descent import block
-from ddoq._device import torch_device
+from ddoq._device import deterministic, seeded, torch_device
 from ddoq.compared import log_folder
 from ddoq.data import ImageData, open_data
 from ddoq.distilled import DistilledDataset, Weighting, load
@@ -146,9 +146,8 @@ def gradient_agreement(
     if kept is not None:
         return kept
     init, order = (int(state) for state in seed_sequence(seed, "train").generate_state(2))
-    devices = [place] if place.type == "cuda" else []
-    with torch.random.fork_rng(devices), tqdm(total=epochs, desc="gradients", disable=not progress) as bar:
-        torch.manual_seed(init)
+    bar = tqdm(total=epochs, desc="gradients", disable=not progress)
+    with bar, deterministic(place), seeded(init, place):
         model = create_student(student, n_classes=len(own.class_names), channels=own.channels, image_size=own.size)
         model.to(place)
         measured = dict(_along(model, own, full, weights, (epochs, every, batch_size, lr, order), place, bar.update))

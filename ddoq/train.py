@@ -6,8 +6,7 @@ import errno
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ddoq._descent import Descent, block
-from ddoq._device import torch_device
+from ddoq._device import deterministic, seeded, torch_device
 from ddoq.data import ImageData
 from ddoq.distilled import DistilledDataset
 from ddoq.files import digest, write_atomic
@@ -224,8 +223,7 @@ def fit(
     start = time.monotonic()
     init, order = (int(number) for number in seed_sequence(recipe.seed, "train").generate_state(2))
     settings = recipe.settings(data, test, place, None if targets is None else targets.facts)
-    deterministic = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-    with deterministic, _seeded(init, place):
+    with deterministic(place), seeded(init, place):
         model = create_student(
             recipe.student, n_classes=len(data.class_names), channels=data.channels, image_size=data.size
         ).to(place)
@@ -276,17 +274,6 @@ def _accuracy(model: nn.Module, data: TrainingSet, test: HeldOut, place: torch.d
     for images, labels in zip(torch.split(test.images, size), torch.split(test.labels, size), strict=True):
         right += (model(normalise(images.to(place))).argmax(1) == labels.to(place)).sum()
     return 100 * right.item() / len(test.images)
-
-
-@contextmanager
-def _seeded(seed: int, place: torch.device) -> Iterator[None]:
-    """Seed torch's global streams, which initialisation and dropout draw from, and put them back afterwards."""
-    index = place.index if place.index is not None or place.type != "cuda" else torch.cuda.current_device()
-    with torch.random.fork_rng([] if index is None else [index]):
-        torch.default_generator.manual_seed(seed)
-        if index is not None:
-            torch.cuda.default_generators[index].manual_seed(seed)
-        yield
 
 
 def _checkpoint(result: TrainResult, data: TrainingSet) -> bytes:

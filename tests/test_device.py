@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import ddoq
-from ddoq._device import torch_device
+from ddoq._device import deterministic, torch_device
 
 
 def test_known_devices() -> None:
@@ -35,3 +35,18 @@ def test_refused_before_any_work() -> None:
         ddoq.train("not a data set", device="cuda:99", progress=False)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cuda:99"):
         ddoq.evaluate("no-such-run", None, device="cuda:99")
+
+
+def test_a_gpu_takes_no_kernel_of_attention_that_adds_up_in_any_order() -> None:
+    def fused() -> tuple[bool, bool, bool]:
+        flags = torch.backends.cuda
+        return flags.flash_sdp_enabled(), flags.mem_efficient_sdp_enabled(), flags.cudnn_sdp_enabled()
+
+    before = fused()
+    with deterministic(torch.device("cuda")):
+        assert fused() == (False, False, False)
+        assert torch.backends.cuda.math_sdp_enabled()
+        assert torch.backends.cudnn.deterministic
+    with deterministic(torch.device("cpu")):
+        assert fused() == before == (True, True, True)
+    assert fused() == before

@@ -187,21 +187,6 @@ def test_a_checkpoint_of_another_training_is_passed_over_and_a_damaged_one_named
         fit_line(Recipe(5, 7, 0.1, 1e-2), Journal(place, "one"))
 
 
-def test_a_gpu_takes_no_kernel_of_attention_that_adds_up_in_any_order() -> None:
-    def fused() -> tuple[bool, bool, bool]:
-        flags = torch.backends.cuda
-        return flags.flash_sdp_enabled(), flags.mem_efficient_sdp_enabled(), flags.cudnn_sdp_enabled()
-
-    before = fused()
-    with _training._deterministic(torch.device("cuda")):
-        assert fused() == (False, False, False)
-        assert torch.backends.cuda.math_sdp_enabled()
-        assert torch.backends.cudnn.deterministic
-    with _training._deterministic(torch.device("cpu")):
-        assert fused() == before == (True, True, True)
-    assert fused() == before
-
-
 def poor(most: int, after: int) -> Any:
     """A mean squared error that memory is too small for beyond so many rows, after so many calls."""
     calls, real = [], nn.functional.mse_loss

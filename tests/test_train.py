@@ -24,6 +24,7 @@ from torch import nn
 import ddoq
 from ddoq import _descent
 from ddoq._descent import Descent
+from ddoq._device import deterministic
 from ddoq.protocols import PROTOCOLS, ProtocolName
 from ddoq.recipe import Recipe
 from ddoq.students import create_student
@@ -429,6 +430,22 @@ def test_workers_take_no_random_number_from_the_student(monkeypatch: pytest.Monk
     recipe, data = Recipe(epochs=3, mix="cutmix"), stripes()
     here, *ahead = (fit(recipe, data, None, place=CPU, log=None, workers=w, progress=False).losses for w in (0, 1, 2))
     assert ahead == [here, here]
+
+
+def test_training_and_testing_are_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU would take: no kernel of attention that adds up in any order, no search among convolutions."""
+    seen: set[tuple[bool, bool]] = set()
+
+    class Seeing(Flat):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.add((torch.backends.cuda.flash_sdp_enabled(), torch.backends.cudnn.deterministic))
+            return super().forward(images)
+
+    module = sys.modules["ddoq.train"]
+    monkeypatch.setattr(module, "create_student", lambda *names, **options: Seeing())
+    monkeypatch.setattr(module, "deterministic", lambda place: deterministic(torch.device("cuda")))
+    run(stripes(), held_out(stripes()))
+    assert seen == {(False, True)}
 
 
 @pytest.mark.parametrize(

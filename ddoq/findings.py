@@ -166,8 +166,10 @@ def _principal(centred: Floats) -> tuple[Floats, float]:
 
 def evaluation(run: Run) -> Evaluation | None:
     """The table of the last `ddoq.evaluate`; None where there is none, or a damaged one."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return Evaluation.from_json(json.loads((log_folder(run.path) / TABLE).read_bytes()))
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
+        found = Evaluation.from_json(json.loads((log_folder(run.path) / TABLE).read_bytes()))
+        str(found), found.to_json()  # every cell is there
+        return found
     return None
 
 

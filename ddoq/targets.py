@@ -126,7 +126,8 @@ def source(recipe: Recipe, data: TrainingSet, store: str) -> dict[str, Any]:
 def read_about(folder: Path) -> dict[str, Any]:
     try:
         about = json.loads((folder / ABOUT).read_bytes())
-        if not isinstance(about, dict) or not {"views", "images", "store", "epochs", "class_names"} <= about.keys():
+        kinds = {"views": dict, "images": str, "store": str, "epochs": int, "class_names": list}
+        if not isinstance(about, dict) or not all(isinstance(about.get(name), kind) for name, kind in kinds.items()):
             raise ValueError("other content")
     except FileNotFoundError:
         raise RunError(f"{folder} has no {ABOUT}: make the labels with ddoq label") from None

@@ -115,26 +115,24 @@ def _checkpoint(path: Path, data: TrainingSet, place: torch.device) -> _Member:
         weights = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, ValueError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    if "student" not in facts:
+    if not isinstance(facts, dict) or "student" not in facts:
         raise ValueError(
             f"{path} does not say which network it is: give what ddoq teacher or ddoq train wrote, "
             "or a folder with timm's config.json and weights"
         )
-    missing = [name for name in data.class_names if name not in facts["class_names"]]
-    if missing or facts["channels"] != data.channels:
-        wrong = f"does not know class {missing[0]!r}" if missing else f"is for {facts['channels']} channels"
-        raise ValueError(f"the teacher in {path} {wrong}: train one on this data set with ddoq teacher")
-    model = create_student(
-        facts["student"],
-        n_classes=len(facts["class_names"]),
-        channels=facts["channels"],
-        image_size=facts["image_size"],
-    )
-    model.load_state_dict(weights)
-    columns = torch.tensor([facts["class_names"].index(name) for name in data.class_names], device=place)
-    normalise = Normalise(torch.tensor(facts["mean"]), torch.tensor(facts["std"]), place)
-    named = f"{facts['student']}@{_weights_hash(model)}"
-    return _Member(model.to(place).eval(), normalise, columns, facts["image_size"], named)
+    try:
+        names, channels, side = list(facts["class_names"]), facts["channels"], facts["image_size"]
+        missing = [name for name in data.class_names if name not in names]
+        if missing or channels != data.channels:
+            wrong = f"does not know class {missing[0]!r}" if missing else f"is for {channels} channels"
+            raise ValueError(f"the teacher in {path} {wrong}: train one on this data set with ddoq teacher")
+        model = create_student(facts["student"], n_classes=len(names), channels=channels, image_size=side)
+        model.load_state_dict(weights)
+        normalise = Normalise(torch.tensor(facts["mean"]), torch.tensor(facts["std"]), place)
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold what it says, a {facts['student']!r}: {error}") from error
+    columns = torch.tensor([names.index(name) for name in data.class_names], device=place)
+    return _Member(model.to(place).eval(), normalise, columns, side, f"{facts['student']}@{_weights_hash(model)}")
 
 
 def _timm(name: str, data: TrainingSet, place: torch.device) -> _Member:

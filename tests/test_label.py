@@ -189,9 +189,11 @@ def test_damaged_and_absent_labels(tmp_path: Path) -> None:
     assert path.read_bytes() == content
     with pytest.raises(RunError, match=r"no labels\.json"):
         ddoq.train(data(), **{**options, "labels": tmp_path / "absent"})
-    (tmp_path / "labels.json").write_text(json.dumps([1]))
-    with pytest.raises(RunError, match="is damaged"):
-        ddoq.train(data(), **options)
+    about = json.loads((tmp_path / "labels.json").read_text())
+    for wrong in ([1], {**about, "views": []}, {**about, "epochs": "2"}):
+        (tmp_path / "labels.json").write_text(json.dumps(wrong))
+        with pytest.raises(RunError, match="is damaged"):
+            ddoq.train(data(), **options)
 
 
 def test_which_labels_a_protocol_takes(tmp_path: Path) -> None:

@@ -108,9 +108,11 @@ def test_a_page_says_what_is_not_there(tmp_path: Path) -> None:
     assert page.read_text().count("None yet") == 2
     assert not (run / "report").exists()
     (run / "train").mkdir()
-    (run / "train" / "evaluation.json").write_text('{"rows": [{}]}')
     (run / "train" / "agreement-a-1-b-seed0.jsonl").write_text("nonsense")
-    assert ddoq.report(run, page).read_text().count("None yet") == 2
+    row = {"set": "a", "weighting": "b", "student": "c", "protocol": "d", "images": 6, "accuracies": [1.0]}
+    for wrong in ({}, {**row, "accuracies": ["x"]}, {**row, "set": [1]}, {**row, "distillations": 0}):
+        (run / "train" / "evaluation.json").write_text(json.dumps({"rows": [wrong], "test_images": 1, "notes": []}))
+        assert ddoq.report(run, page).read_text().count("None yet") == 2
 
 
 def test_a_weighed_folder_of_large_images(tmp_path: Path) -> None:

@@ -131,6 +131,12 @@ def test_what_is_no_teacher(checkpoint: Path, tmp_path: Path) -> None:
     safetensors.torch.save_file({"w": torch.zeros(1)}, foreign)
     with pytest.raises(ValueError, match="does not say which network it is"):
         open_teacher(foreign, training(["a", "b"]), CPU)
+    says = {"student": "convnet3", "class_names": ["a", "b"], "channels": 1, "image_size": 8, "mean": [0.5], "std": [1]}
+    for wrong in ({}, {"student": 3}, {"class_names": 3}, {"image_size": "8"}, {"image_size": 10**6}, {"mean": "dark"}):
+        metadata = {"ddoq": json.dumps({**says, **wrong})}
+        safetensors.torch.save_file({"w": torch.zeros(1)}, foreign, metadata)
+        with pytest.raises(ValueError, match="does not hold what it says, a "):
+            open_teacher(foreign, training(["a", "b"]), CPU)
     foreign.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         open_teacher(foreign, training(["a", "b"]), CPU)

@@ -106,7 +106,7 @@ def evaluate(
     settings
         Other settings that are to differ from the protocol's, as for `ddoq.train`.
     workers
-        Processes that make the views ahead; no result depends on them.
+        Processes that make the views ahead, as for `ddoq.train`.
     class_names
         Names of the classes of (array, labels) pairs in `test` and `data`, by label.
     logs

@@ -13,12 +13,15 @@ dsa     dc with siamese augmentation: 1,000 epochs. Its operation is drawn for e
 d4m     D4M (suduo94/D4M, matching and validate), as SRe2L before it: AdamW 0.001, decay 0.01 but not on 1-d parameters,
         batches of 1,024 in 2 parts, 300 epochs, cosine to 0, RandomResizedCrop (0.08, 1), flip, CutMix, KL at
         temperature 20 without its square; test images cropped from 8/7. The teacher's logits are stored as float16
-        there (`ddoq.label`); with `teacher=` they come online. Batches are cut to the images there are.
+        there (`ddoq.label`); with `teacher=` they come online. Batches are cut to the images there are. The loss of an
+        epoch's last, smaller batch is the mean over its images, there the sum of its parts' means over 2.
 rded    RDED (LINs-lab/RDED) for 1, 10 or 50 images per class: as d4m, but batches of 10, 50, 100 (twice that for 100
-        and 1,000 classes, 100 for 200, never more than the images), a cosine that ends at half the rate, patch shuffle
-        and crops (1/factor, 1) with factor 2 from 128 pixels on and 1 below, as its scripts have it, rates by student
-        (25 images and 0.002 for CIFAR-100's ConvNet-3), labels online. It reports the best of the looks at the test set
-        after 80 % of the epochs: that is `best` here.
+        and 1,000 classes, 100 for 200, never more than the images), undivided, a cosine that ends at half the rate,
+        patch shuffle and crops (1/factor, 1) with factor 2 from 128 pixels on and 1 below, as its scripts have it,
+        rates by student (25 images and 0.002 for CIFAR-100's ConvNet-3), labels online. It reports the best of the
+        looks at the test set after 80 % of the epochs: that is `best` here. Not here: it passes every batch through the
+        student before it is mixed too, which moves batch statistics and nothing else, and it tests on 50 images of each
+        class of ImageNet and its parts.
 rd3     FROM SECONDARY SOURCES: RD3's unified protocol, 400 epochs, batches of 50, Adam 0.001, smoothed cosine, RDED's
         augmentation, one ResNet-18 teacher. That the cosine is RDED's, the temperature 20, no weight decay and the test
         crop is what we suppose.
@@ -26,9 +29,9 @@ hard    Hard labels, as Minimax Diffusion evaluates (vimar-gu/MinimaxDiffusion, 
         IDC): SGD 0.01 (0.1 above 100 classes), momentum 0.9, decay 5e-4 (1e-4), batches of 64 (128), a fifth of the
         rate from 2/3 and again from 5/6; 3,000 epochs for 1 image per class, 2,000 to 10, 1,500 to 50, 1,000 to 200,
         500 to 500, else 300, two thirds of it in whole hundreds for 100 classes; crops (0.5, 1), flip, colour jitter
-        0.4, lighting 0.1, CutMix. Up to 32 pixels instead 1,000 epochs, DSA without cutout, CutMix for half the images.
-        Its students have instance normalisation (ResNetAP-10, ConvNet-6), and it prints the best of 100 looks at the
-        test set first: not here.
+        0.4, lighting 0.1, CutMix. Up to 32 pixels instead 1,000 epochs, DSA without cutout, CutMix for half the images
+        (there without flip for digits: dsa="color_crop_scale_rotate"). Its students have instance normalisation
+        (ResNetAP-10, ConvNet-6), and it prints the best of 100 looks at the test set first: not here.
 teacher Ours, for `ddoq teacher`: SGD 0.05, momentum 0.9, decay 5e-4 but not on 1-d parameters, batches of 128, 60
         epochs, cosine to 0, crops (0.35, 1), flip.
 """

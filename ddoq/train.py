@@ -139,7 +139,8 @@ def train(
         Any other field of `ddoq.recipe.Recipe` that is to differ from the protocol's, such as {"temperature": 4,
         "mix_weights": "base", "precision": "bfloat16", "channels_last": True, "accumulate": 4}.
     workers
-        Processes that make the views ahead; the result does not depend on them. 0: they are made on the device.
+        Processes that make the views ahead, on the CPU; the result does not depend on their number. 0: the views are
+        made on the device; those of a GPU may differ in last bits.
     class_names
         Names of the classes of an (array, labels) pair in `test`, by label.
     device

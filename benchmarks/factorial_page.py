@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from common import load_result
@@ -22,7 +23,7 @@ ABOUT = {
     " 8 and of 1, 3, 5, 7, 9. Accuracy is that in the population of these masses, from the accuracy of each digit among"
     " the first 3,000 test images; beside it that where all digits are equally frequent.",
     "cifar10": "JPEG, quality 75; TAEF2 at 64 px, decoded and halved; 10,000 test images. Soft labels are of ResNet-20,"
-    " accuracies by the true labels.",
+    " accuracies by the true labels; chance is 10 %.",
     "imagenette-64": "TAEF2; resnet18 with its standard stem; 3,925 validation images; soft labels of networks trained"
     " on all images.",
     "imagenette-112": "As at 64 px, on a GPU: minibatch points alone.",
@@ -124,14 +125,20 @@ def differences(found: list[Table]) -> list[tuple[str, str, dict[str, Difference
             own = {row.weighting: evaluated.difference(row) for row in evaluated.rows if row.set == points}
             rows.append(("digits, IPC 10", points, {w: one for w, one in own.items() if one is not None}))
     for table in found:
-        row = table.row
-        what = f"{NAMES[row.data]}, IPC {row.ipc}" + ("" if row.labels == "hard" else f", labels of {row.labels}")
-        what += "" if row.student == "convnet3" else f", {row.student}"
         for points in [*METHODS, NEAREST]:
             made = {w: table.difference(points, w) for w in WEIGHTS}
             if any(made.values()):
-                rows.append((what, points, {w: one for w, one in made.items() if one is not None}))
+                rows.append((_trained_on(table.row), points, {w: one for w, one in made.items() if one is not None}))
     return rows
+
+
+def _of(row: Row) -> str:
+    return f"{NAMES[row.data]}, IPC {row.ipc}"
+
+
+def _trained_on(row: Row) -> str:
+    what = _of(row) + ("" if row.labels == "hard" else f", labels of {row.labels}")
+    return what + ("" if row.student == "convnet3" else f", {row.student}")
 
 
 def _summary(found: list[Table]) -> list[str]:
@@ -152,7 +159,7 @@ def _summary(found: list[Table]) -> list[str]:
 
 
 def _said(found: list[Table]) -> list[str]:
-    """Which intervals leave out zero, in words; what weights do to the distance."""
+    """Which intervals leave out zero, in words; where points stand; what weights do to distance and gradient."""
     rows = differences(found)
     lines = ["What was found:", ""]
     intervals = [one.interval for *_, made in rows for one in made.values() if one.interval is not None]
@@ -182,16 +189,26 @@ def _said(found: list[Table]) -> list[str]:
             where = [f"{what} ({_difference(one)})" for what, (one, ends) in judged.items() if holds(*ends)]
             if where:
                 lines.append(f"- density weights, {points}: {verb} on {'; '.join(where)}")
-    for points in METHODS:
-        distances = {}
-        for table in (table for table in found if table.row.ipc > 1):
-            weighted, uniform = (table.measure(points, _w2("points", w)) for w in ("density", "uniform"))
-            if weighted is not None and uniform is not None:
-                distances[f"{NAMES[table.row.data]}, IPC {table.row.ipc}"] = 100 * (weighted / uniform - 1)
-        if distances:
-            told = "; ".join(f"{share:+.1f} % on {what}" for what, share in distances.items())
-            lines.append(f"- density weights, {points}: W2 of the points to the data against uniform ones {told}")
+    for points in [*METHODS, NEAREST]:
+        above = {}
+        for table in found:
+            own, random = (table.values(name, "uniform").values() for name in (points, RANDOM))
+            if own and random:
+                above[_trained_on(table.row)] = f"{statistics.fmean(own) - statistics.fmean(random):+.1f}"
+        lines += _listed(f"uniform weights, {points}: accuracy minus that of as many random real images", above)
+    for what, value in (("W2 of the points to the data", partial(_w2, "points")), ("error of the gradient", _gradient)):
+        for points in METHODS:
+            changes = {}
+            for table in (table for table in found if table.row.ipc > 1):
+                weighted, uniform = (table.measure(points, value(w)) for w in ("density", "uniform"))
+                if weighted is not None and uniform is not None:
+                    changes[_of(table.row)] = f"{100 * (weighted / uniform - 1):+.1f} %"
+            lines += _listed(f"density weights, {points}: {what} against uniform ones", changes)
     return [*lines, ""]
+
+
+def _listed(what: str, found: dict[str, str]) -> list[str]:
+    return [f"- {what} " + "; ".join(f"{value} on {where}" for where, value in found.items())] if found else []
 
 
 def _not_measured() -> list[str]:
@@ -238,7 +255,7 @@ def _cells(table: Table) -> list[str]:
             texts.append(_difference(table.difference(points, weights, "equal")))
         texts.append(_number(table.measure(points, lambda one, w=weights: one["variation"].get(w))))  # type: ignore[misc]
         texts += [_number(table.measure(points, _w2(of, weights)), ".3f") for of in images]
-        texts.append(_number(table.measure(points, lambda one, w=weights: _gradient(one, w)), ".3f"))  # type: ignore[misc]
+        texts.append(_number(table.measure(points, _gradient(weights)), ".3f"))
         lines.append("| " + " | ".join(texts) + " |")
     one = [one for one in tables() if (one.row.data, one.row.ipc) == (row.data, 1)]
     distance = one[0].measure("lloyd", _w2("points", "density")) if one and row.ipc != 1 else None
@@ -287,9 +304,12 @@ def _w2(of: str, weights: str) -> Callable[[dict[str, Any]], float | None]:
     return lambda one: one["w2"].get(of, {}).get(weights)
 
 
-def _gradient(one: dict[str, Any], weights: str) -> float | None:
-    errors = one["gradients"]["errors"].get(weights)
-    return None if errors is None else statistics.fmean(errors)
+def _gradient(weights: str) -> Callable[[dict[str, Any]], float | None]:
+    def mean(one: dict[str, Any]) -> float | None:
+        errors = one["gradients"]["errors"].get(weights)
+        return None if errors is None else statistics.fmean(errors)
+
+    return mean
 
 
 def _order(points: str, weights: str) -> tuple[int, int]:

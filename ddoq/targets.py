@@ -40,15 +40,15 @@ class Online:
 
     kind: Literal["logits", "topk"] = "logits"
 
-    def __init__(self, teacher: Teacher, recipe: Recipe, images: Tensor) -> None:
+    def __init__(self, teacher: Teacher, recipe: Recipe, images: Tensor, place: torch.device) -> None:
         self.teacher = teacher
         self.facts: dict[str, Any] = {"made": "online", "teacher": teacher.name}
-        self.still, self.images = recipe.still, images
+        self.still, self.images, self.place = recipe.still, images, place
 
     @cached_property
     def whole(self) -> Tensor:
         """Logits (n, C) of the images as they are."""
-        return self.teacher(self.images)
+        return self.teacher(self.images.to(self.place))
 
     def __call__(self, view: View) -> SoftTarget:
         """Logits (b, C)."""
@@ -95,7 +95,7 @@ def open_targets(
         raise ValueError(f"protocol {recipe.name!r} trains on hard labels: leave out teacher and labels")
     recipe = replace(recipe, labels="soft" if soft else "hard")
     if labels is None:
-        online = Online(open_teacher(teacher, data, place), recipe, data.images.to(place)) if soft else None
+        online = Online(open_teacher(teacher, data, place), recipe, data.images, place) if soft else None
         return online, recipe
     stored = Stored(Path(labels), place)
     count = stored.about["epochs"]

@@ -223,7 +223,7 @@ def test_dc_with_soft_labels_has_temperature_1_and_asks_the_teacher_once(tmp_pat
         wanted = model(images)
     training = TrainingSet.of(data())
     opened = open_teacher(model, training, CPU)
-    torch.testing.assert_close(Online(opened, online.recipe, training.images).whole, wanted)
+    torch.testing.assert_close(Online(opened, online.recipe, training.images, CPU).whole, wanted)
     ddoq.label(data(), model, tmp_path, protocol="dc", **QUIET)
     assert [path.name for path in tmp_path.glob("epoch*")] == ["epoch-00000.safetensors"]  # images never change
     stored = ddoq.train(data(), labels=tmp_path, epochs=4, **QUIET)

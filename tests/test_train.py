@@ -356,7 +356,7 @@ def test_soft_labels_are_weighted_alike() -> None:
     data = replace(stripes(), weights=torch.linspace(0.1, 2, 12))
     recipe = Recipe(epochs=1, lr=0.0, temperature=4.0)
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-    targets = Online(open_teacher(teacher, data, CPU), recipe, data.images)
+    targets = Online(open_teacher(teacher, data, CPU), recipe, data.images, CPU)
     training = descent(recipe, data)
     training = Descent(training.model, recipe, data, 0, CPU, targets)
     images = data.images.float() / 255

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ddoq import _backend
 from ddoq._check import (
+    SKETCH,
     STREAMING,
     as_classes,
     check_finite,
@@ -40,8 +41,9 @@ Method = Literal["lloyd", "clvq", "minibatch"]
 Progress = Callable[[int], None]
 
 # In Gram form starts are cheap beside the matrix, the cheaper the fewer points, and the best of several is lower where
-# the data have clusters.
+# the data have clusters. In a sketch seeds are exchanged, which lowers it more than further starts.
 STARTS, STARTS_OF_FEW, FEW_POINTS = 4, 8, 16
+STARTS_IN_SKETCH, STARTS_IN_SKETCH_OF_FEW = 1, 4
 
 
 @dataclass(frozen=True)
@@ -180,13 +182,15 @@ def quantize(
         "k-means++": greedy, as in scikit-learn; "random": k distinct samples; or the (k, d) starting points themselves.
     n_init
         Starts, of which the one of lowest distortion is kept, before single-point moves. "auto": in Gram form,
-        which makes them nearly free, 8 for k <= 16 and 4 for more; 1 in streaming form.
+        which makes them nearly free, 8 for k <= 16 and 4 for more, but 4 and 1 of "k-means++" in a sketch (see refine);
+        1 in streaming form.
     refine
         "hartigan": after Lloyd, move single samples so long as the distortion falls; "none": Lloyd alone, as
         scikit-learn; "auto": "hartigan" where there are at least 15 samples a point, since it overfits on fewer, and,
         where d >= 1,024, n >= 512 and k <= 64, from a start found faster: in a random sketch of 640 (k <= 16) or 512
-        features of 600 samples and 4 a point more. Samples are then moved in all features, and points, labels and
-        weights taken there. In streaming form there are no moves: "auto" is "none".
+        features of 600 samples and 4 a point more, where "k-means++" then tries as many samples again as seeds, each in
+        place of the seed that is missed least. Samples are then moved in all features, and points, labels and weights
+        taken there. In streaming form there are no moves: "auto" is "none".
     form
         "gram": the products of all pairs of samples once, memory n^2, and then iterations that do not depend on d;
         "streaming": iterations over a packed copy of the samples with all threads, memory n d; "auto": streaming above
@@ -433,10 +437,7 @@ def _quantize(
         rows = np.concatenate([part for part, repeat in zip(own, repeats, strict=True) for _ in range(repeat)])
         sizes = np.repeat(sizes, repeats)
     row_offsets, point_offsets = _offsets(sizes), _offsets(k)
-    n_starts = np.full(len(k), 1 if n_init == "auto" else n_init)
-    if n_init == "auto" and isinstance(init, str):
-        n_starts[forms != STREAMING] = STARTS
-        n_starts[(forms != STREAMING) & (k <= FEW_POINTS)] = STARTS_OF_FEW
+    n_starts = np.full(len(k), n_init) if n_init != "auto" else _automatic_starts(init, forms, k, place is not None)
     n_init = int(n_starts.max())
 
     result = _empty_result(X, class_index, classes, point_offsets)
@@ -490,6 +491,17 @@ def _quantize(
         result.labels[rows] = labels
         label_left_out(result, X, w, threads, isa)
     return result
+
+
+def _automatic_starts(init: Init, forms: NDArray[np.uint8], k: NDArray[np.int64], on_gpu: bool) -> NDArray[np.int64]:
+    if not isinstance(init, str):
+        return np.ones(len(k), dtype=np.int64)
+    few = k <= FEW_POINTS
+    n_starts = np.where(few, STARTS_OF_FEW, STARTS)
+    if init == "k-means++" and not on_gpu:
+        exchanged = np.where(few, STARTS_IN_SKETCH_OF_FEW, STARTS_IN_SKETCH)
+        n_starts = np.where(forms == SKETCH, exchanged, n_starts)
+    return np.where(forms == STREAMING, 1, n_starts)
 
 
 def quantize_curves(

@@ -7,7 +7,7 @@ the squared distance of sample i to the mean of cell j is
     |x_i - c_j|^2 = G[i, i] - 2 S[j, i] / W[j] + Q[j] / W[j]^2
 Everything is float64. Ties go to the lowest index everywhere.
 Sources: greedy k-means++ and the relocation of empty cells as in scikit-learn's KMeans; single-point moves as in
-Hartigan 1975.
+Hartigan 1975; exchanges of seeds as in Lattanzi and Sohler 2019.
 """
 
 from __future__ import annotations
@@ -80,6 +80,29 @@ def seed_greedy(G: Floats, w: Floats, k: int, uniforms: Floats) -> Ints:
         chosen.append(candidates[best])
         nearest = after[best]
     return np.array(chosen, dtype=np.int64)
+
+
+def exchange_seeds(G: Floats, w: Floats, seeds: Ints, uniforms: Floats) -> Ints:
+    """Indices (k,) of the samples after exchanges of seeds, with one drawn candidate for each of the numbers.
+
+    It takes the place of the seed that is missed least, the first on ties, if the potential falls.
+    """
+    chosen = seeds.copy()
+    for u in uniforms:
+        distances = start_distances(G, chosen)
+        masses = np.cumsum(w * distances.min(axis=0))
+        potential = masses[-1]
+        if potential == 0.0:
+            break
+        candidate = _first_above(masses, u)
+        reached, place, least = _sample_distances(G, candidate), 0, np.inf
+        for j in range(len(chosen)):
+            after = float(w @ np.minimum(np.delete(distances, j, axis=0).min(axis=0), reached))
+            if after < least - TIE * potential:
+                place, least = j, after
+        if least < potential - TIE * potential:
+            chosen[place] = candidate
+    return chosen
 
 
 def _first_lowest(sums: list[float]) -> int:
@@ -249,19 +272,24 @@ def quantize_class(
     start_rows: ArrayLike | None = None,
     start_points: ArrayLike | None = None,
     max_iter: int = 300,
+    use_exchanges: bool = False,
     use_hartigan: bool = False,
     tol: float | None = None,
 ) -> Fit:
     """One whole class: X (n, d), positive weights w (n,), from exactly one kind of start; a row of it is one restart.
 
     uniforms (n_init, 1 + (k - 1) * n_trials(k)) | start_rows (n_init, k) sample indices | start_points (k, d).
-    With tol it is the streaming form, otherwise the Gram form.
+    With tol it is the streaming form, otherwise the Gram form. Exchanges of seeds draw with the numbers of seeding, all
+    but the first.
     """
     rows, w = np.asarray(X, dtype=np.float64), np.asarray(w, dtype=np.float64)
     mean = w @ rows / w.sum()
     G = gram(rows - mean)
     if uniforms is not None:
         seeds = [seed_greedy(G, w, k, draws) for draws in np.atleast_2d(uniforms)]
+        if use_exchanges:
+            draws_of = zip(seeds, np.atleast_2d(uniforms), strict=True)
+            seeds = [exchange_seeds(G, w, chosen, draws[1:]) for chosen, draws in draws_of]
     else:
         seeds = list(np.atleast_2d(start_rows)) if start_rows is not None else []
     if tol is not None:

@@ -462,6 +462,27 @@ def test_sketch_is_near_the_fit_in_all_features(isa: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("k", [1, 2, 9, 16, 17, 30])
+def test_fit_of_a_sketch_that_loses_nothing(k: int, dtype: str, isa: str) -> None:
+    # one feature to a bucket and all samples in it: G is the same, and moves in all features find none to make
+    X = np.zeros((520, 1200), dtype=dtype)
+    X[:, 100:600] = normal(520, 500, dtype)
+    w = np.random.default_rng(k).uniform(0.5, 2.0, size=520)
+    fit = reference.quantize_class(X, w, k, uniforms=draws(1, k, 2), use_exchanges=True, use_hartigan=True)
+    assert_same_fit(quantize(X, k, sample_weight=w, n_init=2, random_state=1), fit, X)
+
+
+def test_seeds_are_exchanged_in_a_sketch(isa: str) -> None:
+    # every start finds all of 40 clusters: greedy k-means++ and all that follows it, without exchanges, in one of ten
+    rng = np.random.default_rng(0)
+    cluster = rng.permutation(np.arange(800) % 40)
+    X = (1.5 * rng.normal(size=(40, 1024))[cluster] + rng.normal(size=(800, 1024))).astype(np.float32)
+    for seed in range(5):
+        labels = quantize(X, 40, n_init=1, random_state=seed).labels
+        assert len(np.unique(np.stack([cluster, labels]), axis=1).T) == 40
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", ["blobs", "noise", "far", "repeated", "uneven"])
 def test_labels_of_a_sketch_are_the_nearest(kind: str, dtype: str, isa: str) -> None:
     # most samples are not compared with all points in the end: bounds must leave none with the wrong one

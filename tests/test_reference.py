@@ -68,6 +68,19 @@ def test_seeding_never_takes_a_chosen_sample_or_its_duplicate() -> None:
         assert_array_equal(reference.seed_greedy(G, np.ones(4), 2, np.array([0.0, u, u])), [0, 3])
 
 
+def test_exchanges_by_hand() -> None:
+    # seeds 0 and 1 leave 10 and 11 the distances 81 and 100: u = 0.2 draws 10. In place of 0 or of 1 it leaves 1 + 1:
+    # a tie, 0 goes. Then 0 and 11 have mass 1 each: u = 0.9 draws 11, which is no better than 10, and 1 is missed more
+    G = reference.gram(np.array([[0.0], [1.0], [10.0], [11.0]]))
+    for numbers, seeds in (([0.2], [2, 1]), ([0.2, 0.9], [2, 1]), ([0.9], [3, 1])):
+        assert_array_equal(reference.exchange_seeds(G, np.ones(4), np.array([0, 1]), np.array(numbers)), seeds)
+    # with the weight 3 of sample 0 it is 1 that is missed less
+    w = np.array([3.0, 1.0, 1.0, 1.0])
+    assert_array_equal(reference.exchange_seeds(G, w, np.array([0, 1]), np.array([0.2])), [0, 2])
+    # all samples are seeds or equal to one
+    assert_array_equal(reference.exchange_seeds(G[:2, :2], w[:2], np.array([0, 1]), np.array([0.5])), [0, 1])
+
+
 @pytest.mark.parametrize(("k", "trials"), [(1, 2), (2, 2), (3, 3), (7, 3), (8, 4), (20, 4), (21, 5), (200, 7)])
 def test_trials_follow_scikit_learn(k: int, trials: int) -> None:
     assert reference.n_trials(k) == trials

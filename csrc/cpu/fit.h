@@ -50,6 +50,10 @@ static inline const char *ddoq_gram_row(const struct ddoq_fit *fit, size_t i)
 /* seeds (k) by greedy k-means++, from 1 + (k - 1) * trials uniform numbers in [0, 1). */
 enum ddoq_status ddoq_seed_greedy(struct ddoq_fit *fit, const double *uniforms);
 
+/* Exchanges seeds for samples that are drawn with the n_candidates uniform numbers, so long as the weighted sum of
+ * squared distances to the nearest seed falls. Overwrites sums, squares and mass. */
+enum ddoq_status ddoq_exchange_seeds(struct ddoq_fit *fit, const double *uniforms, size_t n_candidates);
+
 /* label and dist2 = assignment to the samples in seeds. */
 void ddoq_assign_to_seeds(struct ddoq_fit *fit);
 

@@ -6,8 +6,9 @@
  * or not (the numbers of points of a rate-distortion curve), share one Gram matrix.
  *
  * In a sketch G is that of a random projection (a count-sketch with as many features in each bucket) of some samples,
- * which keeps distances to a few percent; moves of all samples in all features follow (polish.c), the points are the
- * means of their cells, and the labels those nearest to them. */
+ * which keeps distances to a few percent. There greedy k-means++ is followed by exchanges of seeds (exchange.c), not in
+ * Gram form, which starts as scikit-learn does. Moves of all samples in all features follow (polish.c), the points are
+ * the means of their cells, and the labels those nearest to them. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -219,8 +220,11 @@ static enum ddoq_status start(struct ddoq_task *task, size_t restart)
             return assign_to_rows(task, rows);
         memcpy(fit->seeds, rows, fit->k * sizeof *fit->seeds);
     } else {
-        enum ddoq_status status =
-            ddoq_seed_greedy(fit, task->uniforms + restart * (1 + (fit->k - 1) * ddoq_seed_trials(fit->k)));
+        size_t n_candidates = (fit->k - 1) * ddoq_seed_trials(fit->k);
+        const double *uniforms = task->uniforms + restart * (1 + n_candidates);
+        enum ddoq_status status = ddoq_seed_greedy(fit, uniforms);
+        if (status == DDOQ_OK && task->sketched) /* the numbers serve again, for other candidates */
+            status = ddoq_exchange_seeds(fit, uniforms + 1, n_candidates);
         if (status != DDOQ_OK)
             return status;
     }

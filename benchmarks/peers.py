@@ -1,10 +1,10 @@
 """What the benchmarks of whole classes share: the data, ddoq and the other libraries with the same two threads.
 
 Data: ImageNette's latents through TAEF2 at 112 px (10 classes, d 6,272; a run made by benchmarks/imagenette.py) and 20
-synthetic classes of 1,300 x 4,096 (64 blobs each, float32), and the first 1,024 features of both. One start per class:
-greedy k-means++ for ddoq and both scikit-learns, random rows for faiss (its default; its k-means++ is slower). faiss
-runs niter 25, the others to their own convergence; ddoq returns weights and labels too. Needs
-`pip install faiss-cpu scikit-learn-intelex`.
+synthetic classes of 1,300 x 4,096 (64 blobs each, float32), and the first 1,024 features of both. Starts of a class:
+ddoq's default number of greedy k-means++, one of it for both scikit-learns, one of random rows for faiss (its default;
+its k-means++ is slower). faiss runs niter 25, the others to their own convergence; ddoq returns weights and labels too.
+Needs `pip install faiss-cpu scikit-learn-intelex`.
 """
 
 from __future__ import annotations

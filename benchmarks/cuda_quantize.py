@@ -5,7 +5,7 @@
 
 Data: for each class 64 blobs and noise of their size, made on the device and left there, in float16 and float32. Each
 method has the whole job, from samples on the device to points on the device, and its own start: greedy k-means++ for
-ddoq ("ddoq": the default, the best of 3 starts and single-point moves; "ddoq, Lloyd": one start, Lloyd alone, what the
+ddoq ("ddoq": the default, the best of 4 starts and single-point moves; "ddoq, Lloyd": one start, Lloyd alone, what the
 others do) and for plain torch, which has the same algorithm batched over 50 classes at a time; the default of each
 other library, which goes through the classes one by one and is left out where it is not installed. "ddoq, CPU": the C
 core on `--cpu-classes` of the classes, from host memory, scaled up to all. "ddoq, from the host": samples and points

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from common import load_result
 from factorial_plan import METHODS, NEAREST, RANDOM, STUDENTS, Row, missing, parts
+from factorial_tables import (
+    NAMES,
+    WEIGHTS,
+    Comparison,
+    Table,
+    comparisons,
+    groups,
+    near_chance,
+    of,
+    tables,
+    trained_on,
+)
 
-from ddoq.evaluation import Evaluation
-from ddoq.variation import Difference, components, paired_difference
+from ddoq.variation import Difference, components
 
-NAMES = {"digits": "digits", "mnist": "MNIST", "parity": "MNIST parity", "cifar10": "CIFAR-10 (JPEG)"}
-NAMES |= {f"imagenette-{side}": f"ImageNette {side} px" for side in (64, 112, 224)}
 ABOUT = {
     "digits": "8 x 8, quantised in pixels; 360 test images. The cells are below, under the digits' own heading.",
     "mnist": "28 x 28, quantised in pixels; the first 3,000 test images.",
@@ -29,76 +37,15 @@ ABOUT = {
     "imagenette-112": "As at 64 px, on a GPU: minibatch points alone.",
     "imagenette-224": "As at 64 px, on a GPU: minibatch points alone.",
 }
-WEIGHTS = ("density", "sqrt", "reencoded")
-Found = dict[tuple[int, int], float]  # by distillation and student
-
-
-@dataclass(frozen=True)
-class Table:
-    """The cells of one data set, IPC, kind of labels and student, and what their points measure."""
-
-    row: Row
-    cells: dict[tuple[str, str], list[dict[str, Any]]]  # by points and weights
-    measured: dict[str, list[dict[str, Any]]]  # by points
-
-    def values(self, points: str, weights: str, name: str = "accuracy") -> Found:
-        found = self.cells.get((points, weights), [])
-        return {(one["distillation"], one["seed"]): one[name] for one in found if name in one}
-
-    def difference(self, points: str, weights: str, name: str = "accuracy") -> Difference | None:
-        on, off = self.values(points, weights, name), self.values(points, "uniform", name)
-        shared = on.keys() & off.keys()
-        if weights == "uniform" or not shared:
-            return None
-        pairs = ({key: values[key] for key in shared} for values in (on, off))
-        return paired_difference(*(groups(values) for values in pairs))
-
-    def measure(self, points: str, value: Callable[[dict[str, Any]], float | None]) -> float | None:
-        found = [value(one) for one in self.measured.get(points, [])]
-        there = [one for one in found if one is not None]
-        return statistics.fmean(there) if there else None
-
-
-def groups(found: Found) -> list[list[float]]:
-    """Of each distillation the students that all distillations have.
-
-    >>> groups({(0, 0): 1.0, (0, 1): 2.0, (1, 0): 3.0})
-    [[1.0], [3.0]]
-    """
-    distillations = sorted({d for d, _ in found})
-    students = [s for s in sorted({s for _, s in found}) if all((d, s) in found for d in distillations)]
-    return [[found[d, s] for s in students] for d in distillations]
-
-
-def tables() -> list[Table]:
-    """A table for every (data, IPC, labels, student) that has a row."""
-    result, found = load_result("factorial"), dict[Row, Table]()
-    for part, rows in parts().items():
-        for row in rows:
-            kept = result.get(row.data, {}).get("rows", {}).get(row.label)
-            if (
-                kept is None
-                or row.points == "teacher"
-                or (part == "teachers" and row.labels == row.student == "resnet18")
-            ):
-                continue
-            key = Row(row.data, "", row.ipc, labels=row.labels, student=row.student)
-            table = found.setdefault(key, Table(key, {}, {}))
-            if row.student:
-                one = {**kept, "distillation": row.distillation, "seed": row.seed}
-                table.cells.setdefault((row.points, row.weights), []).append(one)
-            else:
-                table.measured.setdefault(row.points, []).append(kept)
-    points = {(key.data, key.ipc): table.measured for key, table in found.items() if not key.student}
-    used = [table for key, table in found.items() if key.student]
-    return [replace(table, measured=points.get((table.row.data, table.row.ipc), {})) for table in used]
+UNMEASURED = "the variation of their weights, W2 and errors of gradients were not measured"
 
 
 def factorial_section() -> list[str]:
     found = tables()
     if not found:
         return []
-    lines = ["## Where do weights help?", "", *_summary(found), *_said(found), *_not_measured()]
+    compared = comparisons(found)
+    lines = ["## Where do weights help?", "", *_summary(compared), *_said(found, compared), *_not_measured(found)]
     for data in dict.fromkeys(table.row.data for table in found):
         own = [table for table in found if table.row.data == data]
         lines += [f"### {NAMES[data]}", "", ABOUT[data], ""]
@@ -115,86 +62,101 @@ def factorial_section() -> list[str]:
     return lines
 
 
-def differences(found: list[Table]) -> list[tuple[str, str, dict[str, Difference]]]:
-    """What was trained on, which points, and the differences to uniform weights, the digits' from ablation.json."""
-    rows = []
-    ablation = load_result("ablation")
-    if ablation:
-        evaluated = Evaluation.from_json(ablation)
-        for points in METHODS:
-            own = {row.weighting: evaluated.difference(row) for row in evaluated.rows if row.set == points}
-            rows.append(("digits, IPC 10", points, {w: one for w, one in own.items() if one is not None}))
-    for table in found:
-        for points in [*METHODS, NEAREST]:
-            made = {w: table.difference(points, w) for w in WEIGHTS}
-            if any(made.values()):
-                rows.append((_trained_on(table.row), points, {w: one for w, one in made.items() if one is not None}))
-    return rows
-
-
-def _of(row: Row) -> str:
-    return f"{NAMES[row.data]}, IPC {row.ipc}"
-
-
-def _trained_on(row: Row) -> str:
-    what = _of(row) + ("" if row.labels == "hard" else f", labels of {row.labels}")
-    return what + ("" if row.student == "convnet3" else f", {row.student}")
-
-
-def _summary(found: list[Table]) -> list[str]:
+def _summary(compared: list[Comparison]) -> list[str]:
     lines = [
         "Accuracy with weights minus that of the same images without, in percentage points, paired by distillation and",
         "student; in brackets the 95 % interval, Student's t over n distillations. minibatch + density is DDOQ as",
-        "published, minibatch + uniform is D4M, both without diffusion: points are decoded as they are.",
-        "`benchmarks/factorial.py`.",
+        "published, minibatch + uniform is D4M, both without diffusion: points are decoded as they are. ~: near",
+        "chance with and without weights. `benchmarks/factorial.py`.",
         "",
-        "| trained on | points | density | sqrt | re-encoded | n |",
-        "|---|---|---|---|---|---|",
+        "| trained on | points | uniform % | density | sqrt | re-encoded | n |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for what, points, made in differences(found):
-        cells = [_difference(made.get(weights)) for weights in WEIGHTS]
-        n = max(one.n for one in made.values())
-        lines.append(f"| {what} | {points} | {' | '.join(cells)} | {n} |")
+    rows: dict[tuple[str, str], dict[str, Comparison]] = {}
+    for one in compared:
+        rows.setdefault((one.where, one.points), {})[one.weights] = one
+    for (where, points), made in rows.items():
+        cells = [
+            _difference(made[weights].difference) + " ~" * made[weights].near_chance if weights in made else ""
+            for weights in WEIGHTS
+        ]
+        uniform = f"{next(iter(made.values())).uniform:.1f}"
+        n = " / ".join(dict.fromkeys(str(one.difference.n) for one in made.values()))
+        lines.append(f"| {where} | {points} | {uniform} | {' | '.join(cells)} | {n} |")
     return [*lines, ""]
 
 
-def _said(found: list[Table]) -> list[str]:
-    """Which intervals leave out zero, in words; where points stand; what weights do to distance and gradient."""
-    rows = differences(found)
-    lines = ["What was found:", ""]
-    intervals = [one.interval for *_, made in rows for one in made.values() if one.interval is not None]
-    apart = [low for low, high in intervals if low * high > 0]
-    if intervals:
-        above = sum(low > 0 for low in apart)
+def said_of_weights(compared: list[Comparison]) -> list[str]:
+    """Which intervals leave out zero, in words. Comparisons near chance and those of one distillation are apart."""
+    near = [one for one in compared if one.near_chance]
+    judged = [one for one in compared if one.verdict and not one.near_chance]
+    lines = []
+    if judged:
         lines.append(
-            f"- {len(apart)} of {len(intervals)} intervals leave out zero, {above} above and {len(apart) - above} below"
-            " it; by chance alone one in twenty would"
+            f"- weights of any kind: of {_counted(judged, 'intervals')} {_verdict(judged, 'help')} are above zero and"
+            f" {_verdict(judged, 'harm')} below; by luck alone one in twenty would leave it out"
         )
-    density = [one.interval for *_, made in rows if (one := made.get("density")) and one.interval is not None]
+    density = [one for one in judged if one.weights == "density"]
     if density:
-        helped = sum(low > 0 for low, _ in density)
-        harmed = sum(high < 0 for _, high in density)
         lines.append(
-            f"- density weights, which are what the talk proposes, help in {helped or 'none'} of {len(density)}"
-            f" comparisons and harm in {harmed or 'none'}"
+            f"- density weights, which are what the talk proposes: of {_counted(density, 'comparisons')} they help"
+            f" in {_verdict(density, 'help')} and harm in {_verdict(density, 'harm')}"
         )
-    for points in [*METHODS, NEAREST]:
-        own = {what: made["density"] for what, name, made in rows if name == points and "density" in made}
-        judged = {what: (one, one.interval) for what, one in own.items() if one.interval is not None}
-        for verb, holds in (
-            ("help", lambda low, high: low > 0),
-            ("harm", lambda low, high: high < 0),
-            ("cannot be told from none", lambda low, high: low <= 0 <= high),
-        ):
-            where = [f"{what} ({_difference(one)})" for what, (one, ends) in judged.items() if holds(*ends)]
-            if where:
-                lines.append(f"- density weights, {points}: {verb} on {'; '.join(where)}")
+    if near:
+        limits = " and ".join(f"{near_chance(c):.0f} % of {c} classes" for c in sorted({one.classes for one in near}))
+        lines.append(
+            f"- not counted: {_counted(near, 'comparisons')} near chance, where both accuracies are less than a tenth"
+            f" of the way from chance to 100 % ({limits}): such students can show next to nothing of weights"
+            f" ({_verdict(near, 'help')} of their intervals are above zero, {_verdict(near, 'harm')} below)"
+        )
+    alone = [one for one in compared if not one.verdict and not one.near_chance]
+    if alone:
+        lines.append(f"- not counted: {len(alone)} of one distillation, which has no interval")
+    for points in dict.fromkeys(one.points for one in compared):
+        for verdict in ("help", "harm", "cannot be told from none"):
+            where = [
+                f"{one.where} ({_difference(one.difference)}{_few(one)})"
+                for one in density
+                if (one.points, one.verdict) == (points, verdict)
+            ]
+            lines += [f"- density weights, {points}: {verdict} on {'; '.join(where)}"] * bool(where)
+    apart: dict[str, list[str]] = {}
+    for one in near:
+        text = f"{one.weights} {one.uniform:.1f} to {one.weighted:.1f} %{_few(one)}"
+        apart.setdefault(f"{one.points}, on {one.where}", []).append(text)
+    lines += [f"- near chance, {where}: {'; '.join(texts)}" for where, texts in apart.items()]
+    return lines
+
+
+def _verdict(found: list[Comparison], verdict: str) -> str:
+    return _counted([one for one in found if one.verdict == verdict])
+
+
+def _counted(found: list[Comparison], what: str = "") -> str:
+    """How many, and how many of these are of fewer than 3 distillations.
+
+    >>> made = [Comparison("", "", "", 50.0, 51.0, Difference(1.0, (0.5, 1.5), (1.0,) * n)) for n in (3, 2)]
+    >>> _counted(made, "intervals"), _counted(made[:1]), _counted([])
+    ('2 intervals (1 with n < 3)', '1', 'none')
+    """
+    few = sum(one.difference.n < 3 for one in found)
+    return f"{len(found) or 'none'} {what}".rstrip() + f" ({few} with n < 3)" * bool(few)
+
+
+def _few(one: Comparison) -> str:
+    """A mark for fewer than 3 distillations, whose interval is wide or missing."""
+    return f", n = {one.difference.n}" if one.difference.n < 3 else ""
+
+
+def _said(found: list[Table], compared: list[Comparison]) -> list[str]:
+    """What weights do to accuracies, where points stand, and what weights do to distance and gradient, in words."""
+    lines = ["What was found:", "", *said_of_weights(compared)]
     for points in [*METHODS, NEAREST]:
         above = {}
         for table in found:
             own, random = (table.values(name, "uniform").values() for name in (points, RANDOM))
             if own and random:
-                above[_trained_on(table.row)] = f"{statistics.fmean(own) - statistics.fmean(random):+.1f}"
+                above[trained_on(table.row)] = f"{statistics.fmean(own) - statistics.fmean(random):+.1f}"
         lines += _listed(f"uniform weights, {points}: accuracy minus that of as many random real images", above)
     for what, value in (("W2 of the points to the data", partial(_w2, "points")), ("error of the gradient", _gradient)):
         for points in METHODS:
@@ -202,7 +164,7 @@ def _said(found: list[Table]) -> list[str]:
             for table in (table for table in found if table.row.ipc > 1):
                 weighted, uniform = (table.measure(points, value(w)) for w in ("density", "uniform"))
                 if weighted is not None and uniform is not None:
-                    changes[_of(table.row)] = f"{100 * (weighted / uniform - 1):+.1f} %"
+                    changes[of(table.row)] = f"{100 * (weighted / uniform - 1):+.1f} %"
             lines += _listed(f"density weights, {points}: {what} against uniform ones", changes)
     return [*lines, ""]
 
@@ -211,13 +173,16 @@ def _listed(what: str, found: dict[str, str]) -> list[str]:
     return [f"- {what} " + "; ".join(f"{value} on {where}" for where, value in found.items())] if found else []
 
 
-def _not_measured() -> list[str]:
+def _not_measured(found: list[Table]) -> list[str]:
     lacking = {part: (len(missing(rows)), len(rows)) for part, rows in parts().items()}
     told = [f"{part} {count} of {total}{_whole(parts()[part])}" for part, (count, total) in lacking.items() if count]
+    # the digits' points are measured in ablation.json
+    bare = dict.fromkeys(of(table.row) for table in found if not table.measured and table.row.data != "digits")
     return [
         *([f"Rows not yet measured: {', '.join(told)}.", ""] if told else []),
         "Not measured: the same cells with diffusion (see the models of one's own above), ImageNet-1K, random images",
         "at IPC 50. Gradient errors are those with hard labels throughout.",
+        *([f"The points of {'; '.join(bare)} have accuracies alone: {UNMEASURED}."] if bare else []),
         "",
     ]
 
@@ -275,7 +240,7 @@ def _teachers(found: list[Table]) -> list[str]:
     told = ", ".join(f"{name} {rows[f'teacher {name}']['accuracy']:.1f} %" for name in names)
     lines = [
         f"Table 4 of the talk in small: minibatch points, IPC {row.ipc}, protocol `{_protocol(found)}`. Teachers' own"
-        f" accuracies: {told}.",
+        f" accuracies: {told}." + ("" if found[0].measured else f" These points have accuracies alone: {UNMEASURED}."),
         "",
         "| teacher | weights | " + " | ".join(f"student {name}" for name in students) + " |",
         "|---" * (2 + len(students)) + "|",

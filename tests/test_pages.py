@@ -18,7 +18,7 @@ def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
-@pytest.mark.parametrize("name", ["factorial_tables", "factorial_page"])
+@pytest.mark.parametrize("name", ["factorial_tables", "factorial_page", "quantiser_page"])
 def test_examples_in_docstrings(name: str) -> None:
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     found = doctest.testmod(importlib.import_module(name), optionflags=flags)

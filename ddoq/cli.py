@@ -17,7 +17,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import numpy as np
 
@@ -146,13 +146,22 @@ class Option:
     metavar: str | None = None  # a positional argument, shown under this name
     help: str | None = None
     hint: str | None = None  # what stands for the default
+    value: str | None = None  # what stands for the value of an option
 
 
 FOLDER_OR_NPZ = "A folder with one folder of images per class, or an .npz file (see ddoq --help)."
 RUN = Option(Path, "RUN", "The run folder that ddoq distill made.")
 RUNS = "Run folders that ddoq distill made, or folders of class folders."
 TEST = Option(str | None, help=f"{FOLDER_OR_NPZ} Its classes are matched by name.")
-SETTINGS = Option(tuple[str, ...] | None, help="Other settings of the protocol, as NAME=VALUE: see ddoq.protocols.")
+SETTINGS = Option(
+    tuple[str, ...] | None,
+    value="NAME=VALUE [NAME=VALUE ...]",
+    help="Other settings of the protocol: augment=crop leaves out flips, which digits and letters need; "
+    "augment=crop+flip is both, augment=none neither. Names: epochs, batch_size, lr, momentum, weight_decay, decay_1d, "
+    "optimizer, schedule, accumulate, augment, crop_scale, patches, dsa, mix, mix_alpha, mix_probability, mix_weights, "
+    "temperature, label_epochs, test_crop, check_from, precision, channels_last; for what each means, "
+    "python -m pydoc ddoq.recipe.Recipe.",
+)
 TEACHERS = "A checkpoint of ddoq teacher, a folder with timm's config.json and weights, or the name of a pretrained \
 timm model; several are averaged."
 
@@ -170,6 +179,7 @@ def _parse(
     """
     tyro: Any = importlib.import_module("tyro")
     fields: dict[str, tuple[str, Any, Any]] = {}
+    several: list[str] = []
     for function in functions:
         described = parameter_help(function)
         for name, parameter in inspect.signature(function).parameters.items():
@@ -178,11 +188,15 @@ def _parse(
                 continue
             option = option or Option(_annotation(function, parameter))
             text = option.help or described[name]
-            config = tyro.conf.arg(help=text, metavar=option.metavar, help_behavior_hint=option.hint)
+            shown = option.metavar or option.value or _value_shown(option.type)
+            config = tyro.conf.arg(help=text, metavar=shown, help_behavior_hint=option.hint)
             kind = tyro.conf.Positional[option.type] if option.metavar else option.type
             required = parameter.default is parameter.empty
             default = dataclasses.field() if required else dataclasses.field(default=parameter.default)
             fields[name] = (name, Annotated[kind, config], default)
+            if any(get_origin(one) is tuple for one in (option.type, *get_args(option.type))):
+                several.append(name)
+    _refuse_repeated(arguments, several)
     places = [*options, *fields]
     optional = {name for name, entry in fields.items() if entry[2].default is not dataclasses.MISSING}
     ordered = sorted(fields.values(), key=lambda entry: len(places) if entry[0] in optional else places.index(entry[0]))
@@ -194,6 +208,33 @@ def _parse(
         args=arguments,
     )
     return {name: getattr(parsed, name) for name in fields}
+
+
+def _value_shown(kind: Any) -> str | None:
+    """How the help shows the value of an option that may be None, without the None; others are shown by tyro.
+
+    >>> [_value_shown(kind) for kind in (int | None, tuple[str, ...] | None, Literal["a", "b"] | None, int)]
+    ['INT', 'STR [STR ...]', '{a,b}', None]
+    """
+    kinds = [one for one in get_args(kind) if one is not type(None)]
+    if len(kinds) != 1 or len(get_args(kind)) != 2 or get_origin(kind) is tuple:
+        return None
+    (kind,) = kinds
+    if get_origin(kind) is Literal:
+        return f"{{{','.join(map(str, get_args(kind)))}}}"
+    if get_origin(kind) is tuple:
+        name = get_args(kind)[0].__name__.upper()
+        return f"{name} [{name} ...]"
+    return str(kind.__name__).upper()
+
+
+def _refuse_repeated(arguments: Sequence[str], several: Sequence[str]) -> None:
+    """ValueError for an option of several values that is given twice: the first would be lost without a word."""
+    given = [text.partition("=")[0].replace("-", "_") for text in arguments if text.startswith("--")]
+    for name in several:
+        if given.count(f"__{name}") > 1:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} is given twice: give it once, with all its values: {option} ONE ANOTHER")
 
 
 def _annotation(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:

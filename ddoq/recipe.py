@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -188,8 +189,10 @@ def read_settings(texts: Sequence[str]) -> dict[str, Any]:
     kinds = {f.name: str(f.type) for f in fields(Recipe) if f.name not in GIVEN}
     for text in texts:
         name, equals, value = text.partition("=")
-        if name not in kinds or not equals:
-            raise ValueError(f"setting {text!r} is not NAME=VALUE with one of the names {', '.join(kinds)}")
+        if not equals:
+            raise ValueError(f"setting {text!r} is not NAME=VALUE, such as temperature=4")
+        if name not in kinds:
+            raise ValueError(unknown_setting(name))
         kind = kinds[name]
         try:
             if kind.startswith("tuple"):
@@ -201,6 +204,18 @@ def read_settings(texts: Sequence[str]) -> dict[str, Any]:
         except (KeyError, ValueError):
             raise ValueError(f"setting {name} must be {kind}, got {value!r}") from None
     return values
+
+
+def unknown_setting(name: str) -> str:
+    """What to say of a name that no setting has.
+
+    >>> unknown_setting("temprature").partition("?")[0]
+    "'temprature' is no setting of a protocol; did you mean 'temperature'"
+    """
+    names = [f.name for f in fields(Recipe) if f.name not in GIVEN]
+    near = difflib.get_close_matches(name, names, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{name!r} is no setting of a protocol; {hint}There are {', '.join(names)}"
 
 
 def _text(value: Any) -> str:

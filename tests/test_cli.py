@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from PIL import Image
 import ddoq
 from ddoq import cli
 from ddoq.demo import demo, digits
+from ddoq.recipe import GIVEN, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
@@ -90,6 +92,35 @@ def test_help_explains_every_option_and_its_default(capsys: pytest.CaptureFixtur
             entry = shown[name.replace("_", "-")]
             assert "(default: " in entry or "(required)" in entry, f"{command} --{name}: {entry}"
             assert len(entry.split()) > 5, f"{command} --{name}: {entry}"
+
+
+def test_help_of_settings_has_every_name(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("teacher", "label", "train", "evaluate"):
+        shown = entries(call(capsys, command, "--help")[1])["settings"]
+        names = re.split(r"[,;] ", shown.partition("Names: ")[2].partition("; for what")[0])
+        assert sorted(names) == sorted(f.name for f in fields(Recipe) if f.name not in GIVEN)
+        assert "augment=crop leaves out flips" in shown
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_no_none_for_a_value(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert "{None" not in call(capsys, command, "--help")[1]
+
+
+def test_mistyped_names_are_corrected(capsys: pytest.CaptureFixture[str], data: Path, run: Path) -> None:
+    line = ("train", run, "--test", data, "--epochs", 1)
+    error = one_line_error(call(capsys, *line, "--settings", "temprature=4"))
+    assert "'temprature' is no setting of a protocol; did you mean 'temperature'?" in error
+    assert "'temperature 4' is not NAME=VALUE" in one_line_error(call(capsys, *line, "--settings", "temperature 4"))
+    status, out, err = call(capsys, *line, "--epoch", 3)
+    assert status == 2
+    assert "--epochs" in out + err
+
+
+def test_an_option_of_several_values_is_not_lost(capsys: pytest.CaptureFixture[str], data: Path, run: Path) -> None:
+    twice = ("--settings", "augment=crop", "--settings", "mix=none")
+    error = one_line_error(call(capsys, "train", run, "--test", data, *twice))
+    assert "--settings is given twice: give it once, with all its values" in error
 
 
 def test_every_option_of_distill_has_a_text_of_its_own() -> None:

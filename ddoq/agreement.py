@@ -236,9 +236,8 @@ def _along(
 
 def _full(opened: ImageData, like: TrainingSet, count: int, seed: int) -> TrainingSet:
     """Images drawn from each class of the full data, weighted so that a class counts as much as in the set."""
-    labels = matched_labels(
-        torch.as_tensor(opened.labels), opened.class_names, like.class_names, "full data set"
-    ).numpy()
+    own, renaming = torch.as_tensor(opened.labels), opened.source.renaming
+    labels = matched_labels(own, opened.class_names, like.class_names, "full data set", renaming).numpy()
     chosen, weights = [], []
     for c in range(len(like.class_names)):
         there = np.flatnonzero(labels == c)

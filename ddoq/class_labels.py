@@ -56,7 +56,10 @@ def own_names(own: Sequence[str], given: Sequence[str] | None) -> tuple[str, ...
     """The names that the data has; ValueError if others were given."""
     names = check_names([str(name) for name in own])
     if given is not None and tuple(given) != names:
-        raise ValueError(f"the data has its own class names, {list(names)!r:.200}: do not give others")
+        raise ValueError(
+            f"the data has its own class names, {list(names)!r:.200}: leave class_names out; where arrays beside need "
+            "names, their labels may be the names themselves"
+        )
     return names
 
 

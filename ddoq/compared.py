@@ -123,7 +123,8 @@ def full_entries(
     """
     like = sets[0].first
     opened = open_data(data, image_size=like.size, channels=like.channels, class_names=class_names)
-    labels = matched_labels(torch.as_tensor(opened.labels), opened.class_names, like.class_names, "full data set")
+    own, renaming = torch.as_tensor(opened.labels), opened.source.renaming
+    labels = matched_labels(own, opened.class_names, like.class_names, "full data set", renaming)
     indices = [torch.nonzero(labels == c)[:, 0].numpy() for c in range(len(like.class_names))]
 
     def draw(like: TrainingSet, seed: int) -> TrainingSet:

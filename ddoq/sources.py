@@ -24,11 +24,15 @@ from ddoq.images import Array, as_array, check_range, is_grey, naming, to_pixels
 
 
 class Source:
-    """Images with labels. Subclasses give `image`, `where` and `sizes`, and set the three attributes."""
+    """Images with labels. Subclasses give `image`, `where` and `sizes`, and set the first three attributes.
+
+    `renaming` is what a user can do to give the classes other names.
+    """
 
     labels: Labels
     class_names: tuple[str, ...]
     fingerprint: str
+    renaming = "name the classes of arrays with class_names (--class-names)"
 
     def image(self, index: int) -> Image.Image | Array:
         """One image, not yet converted; errors are named by the caller."""
@@ -71,8 +75,10 @@ class FolderSource(Source):
             self.paths = [path for path, _ in rows]
             self.class_names = class_names_of(root / METADATA, [row for _, row in rows])
             self.labels = np.array([row["label"] for _, row in rows], dtype=np.int64)
+            self.renaming = f"change class_name in {METADATA} of a copy of {root}"
         else:
             self.class_names, self.paths, self.labels = class_folders(root)
+            self.renaming = f"rename the class folders of {root}"
         with ThreadPoolExecutor(8) as pool:  # reads that wait for the disk side by side
             hashes = list(pool.map(_size_and_hash, self.paths))
         names = [path.relative_to(root).as_posix() for path in self.paths]
@@ -152,6 +158,8 @@ class DatasetSource(Source):
         self.dataset = dataset
         own = getattr(dataset, "classes", getattr(dataset, "class_names", None))  # torchvision's name for it, ours
         names = own_names(own, class_names) if own is not None else class_names
+        if own is not None:
+            self.renaming = "change the data set's own classes or class_names"
         labels: list[Any] = []
         self._sizes: list[tuple[int, int]] = []
         digests = []
@@ -202,6 +210,7 @@ class HuggingFaceSource(Source):
             raise ValueError("the data set has a set_transform, which may be random: remove it, or use map instead")
         names = dataset.features[label_column].names
         self.column = image_column
+        self.renaming = f"rename them by dataset.cast_column({label_column!r}, datasets.ClassLabel(names=[...]))"
         rows = dataset.with_format(None)
         self.labels, self.class_names = resolve_labels(list(rows[label_column]), names, _only_the_present(label_column))
         self.rows = rows.select_columns(image_column).cast_column(image_column, datasets.Image(decode=False))

@@ -113,11 +113,16 @@ def open_test(
     images, labels = _all(opened)
     border = (images.shape[-1] - like.size) // 2
     images = images[..., border : border + like.size, border : border + like.size].contiguous()
-    return HeldOut(images, matched_labels(labels, opened.class_names, like.class_names, "test data"))
+    renaming = opened.source.renaming
+    return HeldOut(images, matched_labels(labels, opened.class_names, like.class_names, "test data", renaming))
 
 
-def matched_labels(labels: Tensor, names: Sequence[str], class_names: Sequence[str], what: str) -> Tensor:
+def matched_labels(
+    labels: Tensor, names: Sequence[str], class_names: Sequence[str], what: str, renaming: str = ""
+) -> Tensor:
     """Labels by `names` as labels by `class_names`; ValueError naming the classes that only one of the two has.
+
+    `renaming` is how a user gives the classes that are called `names` other names (see `ddoq.sources.Source`).
 
     Examples
     --------
@@ -130,7 +135,9 @@ def matched_labels(labels: Tensor, names: Sequence[str], class_names: Sequence[s
         parts = [f"lacks {_listed(missing)}"] * bool(missing) + [f"has {_listed(extra)} beside"] * bool(extra)
         raise ValueError(
             f"classes are matched by name, and the {what} {' and '.join(parts)} "
-            f"(the distilled set has {_listed(class_names)}); name the classes of arrays with class_names"
+            f"(the distilled set has {_listed(class_names)})"
+            + f"; where they only have other names, {renaming}"
+            * bool(renaming)
         )
     return torch.tensor([class_names.index(name) for name in names])[labels]
 

@@ -150,7 +150,10 @@ def _match(own: ImageData, full: ImageData, by_index: bool) -> None:
             )
         own.labels, own.class_names = np.array(numbers)[own.labels], full.class_names
     try:
-        labels = matched_labels(torch.as_tensor(full.labels), full.class_names, own.class_names, "data")
+        there, renaming = torch.as_tensor(full.labels), full.source.renaming
+        labels = matched_labels(
+            there, full.class_names, own.class_names, "data", f"{renaming}, or {own.source.renaming}"
+        )
     except ValueError as error:
         raise ValueError(f"{error}; by_index=True (--by-index) takes folders named by class index") from None
     full.labels, full.class_names = labels.numpy(), own.class_names

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,8 @@ import pytest
 from PIL import Image
 
 from ddoq.data import open_data
+from ddoq.imagefolder import write_images
+from ddoq.training_set import TrainingSet, open_test
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -262,8 +266,53 @@ def test_random_transforms_are_refused() -> None:
 
 
 def test_given_names_must_not_contradict_the_data() -> None:
-    with pytest.raises(ValueError, match="its own class names"):
+    with pytest.raises(ValueError, match=r"its own class names, \['a', 'b'\]: leave class_names out"):
         open_data(Named([(noise(8, 8), 0), (noise(8, 8), 1)], ["a", "b"]), class_names=["b", "a"])
+
+
+def test_classes_of_other_names_and_the_remedy_that_is_named(tmp_path: Path) -> None:
+    """Each kind of source names what renames its classes; done as it says, they match."""
+    datasets = pytest.importorskip("datasets")
+    images, labels = noise(4, 1, 8, 8), np.array([0, 1, 0, 1])
+    like = TrainingSet.of(open_data((images[:, 0], labels), class_names=["cat", "dog"]))
+
+    def refused(test: Any) -> str:
+        with pytest.raises(ValueError, match=r"lacks 'dog' and has 'hund' beside.* only have other names, ") as caught:
+            open_test(test, like)
+        return str(caught.value).partition("other names, ")[2]
+
+    for own in ({"class_names": ["cat", "hund"]}, {}):
+        arrays = (images[:, 0], labels if own else np.array(["cat", "hund"])[labels])
+        opened = open_data(arrays, **own)
+        assert refused(opened) == "name the classes of arrays with class_names (--class-names)"
+    assert open_test((images[:, 0], labels), like, ["cat", "dog"]).labels.tolist() == [0, 1, 0, 1]
+
+    plain, ours, copy = tmp_path / "plain", tmp_path / "ours", tmp_path / "copy"
+    write_images(ours, images, labels, np.ones(4), np.ones(4, int), ["cat", "hund"], [{}] * 4)
+    shutil.copytree(ours, plain)
+    for file in ("metadata.jsonl", "README.md"):
+        (plain / file).unlink()
+    for folder, name in (("0000_cat", "cat"), ("0001_hund", "hund")):
+        (plain / folder).rename(plain / name)
+    assert refused(plain) == f"rename the class folders of {plain}"
+    (plain / "hund").rename(plain / "dog")
+    assert len(open_test(plain, like).images) == 4
+    assert refused(ours) == f"change class_name in metadata.jsonl of a copy of {ours}"
+    shutil.copytree(ours, copy)
+    text = (copy / "metadata.jsonl").read_text()
+    (copy / "metadata.jsonl").write_text(text.replace('"class_name": "hund"', '"class_name": "dog"'))
+    assert len(open_test(copy, like).images) == 4
+
+    named = Named([(image[0], label) for image, label in zip(images, labels.tolist(), strict=True)], ["cat", "hund"])
+    assert refused(named) == "change the data set's own classes or class_names"
+    named.classes = ["cat", "dog"]
+    assert len(open_test(named, like).images) == 4
+
+    dataset = hugging_face([0, 1], ["cat", "hund"])
+    remedy = refused(dataset)
+    assert remedy == "rename them by dataset.cast_column('kind', datasets.ClassLabel(names=[...]))"
+    call = remedy.removeprefix("rename them by ").replace("[...]", "['cat', 'dog']")
+    assert len(open_test(eval(call, {"dataset": dataset, "datasets": datasets}), like).images) == 2
 
 
 def hugging_face(labels: list[Any], names: list[str], images: list[Any] | None = None) -> Any:

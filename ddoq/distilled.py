@@ -25,7 +25,7 @@ from ddoq.files import RunError
 from ddoq.imagefolder import METADATA, class_names_of, read_rows
 from ddoq.imagefolder import write_images as write_images
 from ddoq.images import reason, to_pixels
-from ddoq.run import Run
+from ddoq.run import MANIFEST, NoRunError, Run
 
 Weighting = Literal["density", "sqrt", "uniform", "reencoded"]
 ClassPrior = Literal["balanced", "data"]
@@ -165,7 +165,8 @@ def load(
     Parameters
     ----------
     path
-        A run folder made by `ddoq.distill`, or an image folder to which `ddoq.weigh` gave weights.
+        A run folder made by `ddoq.distill`, or a folder of class folders of images, of any origin, to which
+        `ddoq.weigh(folder, data)` gave weights; until then it has none, and only `ddoq.evaluate` takes it.
     synthesis
         None: the run's main images. A name such as "decode" or "nearest": those of that control.
     weighting, class_prior
@@ -186,7 +187,7 @@ def load(
     >>> ddoq.load(out, weighting="uniform")
     DistilledDataset(4 images 1x8x8, 2 classes, uniform weights 1 to 1)
     """
-    run = Run.open(path)
+    run = _open_run(path)
     config = run.manifest["config"]
     stage = "synthesize" if synthesis in (None, config.get("synthesis")) else f"synthesize:{synthesis}"
     made = [
@@ -220,6 +221,25 @@ def load(
     if weighting is None and class_prior is None:
         return dataset
     return dataset.reweighted(weighting or dataset.weighting, class_prior)  # type: ignore[arg-type]
+
+
+def _open_run(path: str | PathLike[str]) -> Run:
+    """The run; NoRunError that says, of a folder with images, what to do with it."""
+    try:
+        return Run.open(path)
+    except NoRunError as error:
+        folder = Path(path).absolute()
+        control = folder.parent.name == "controls"
+        run = folder.parents[1] if control else folder.parent
+        if (control or folder.name == "images") and (run / MANIFEST).exists():
+            named = f" with synthesis={folder.name!r} (--synthesis)" if control else ""
+            raise NoRunError(f"{folder} is a part of the run {run}: give {run}{named}") from error
+        if folder.is_dir() and any(one.is_dir() and not one.name.startswith(".") for one in folder.iterdir()):
+            raise NoRunError(
+                f"{folder} is not a run folder; if it is one of class folders, its images have no weights yet: "
+                f"ddoq weigh {folder} --data DATA gives them weights by the full data, and then it can be loaded"
+            ) from error
+        raise
 
 
 def class_weights(

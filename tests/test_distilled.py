@@ -324,6 +324,19 @@ def test_controls(tmp_path: Path) -> None:
         load(path, synthesis="diffuse")
 
 
+def test_folders_that_are_no_run_and_what_to_do_with_them(tmp_path: Path) -> None:
+    path = made(tmp_path / "run", ["a", "b"], control="nearest")
+    with pytest.raises(RunError, match=f"images is a part of the run {path}: give {path}$"):
+        load(path / "images")
+    with pytest.raises(RunError, match=f"give {path} with synthesis='nearest'"):
+        load(path / "controls" / "nearest")
+    (tmp_path / "theirs" / "cat").mkdir(parents=True)
+    with pytest.raises(RunError, match=f"no weights yet: ddoq weigh {tmp_path / 'theirs'} --data DATA"):
+        load(tmp_path / "theirs")
+    with pytest.raises(RunError, match=r"absent is not a run folder: .*; make one with ddoq distill$"):
+        load(tmp_path / "absent")
+
+
 @pytest.mark.parametrize("name", ["images/metadata.jsonl", "images/README.md", "images/0001_b/00002.png", "run.json"])
 def test_damage_is_named(tmp_path: Path, name: str) -> None:
     path = made(tmp_path / "run", ["a", "b"])

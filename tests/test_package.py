@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
 import re
@@ -88,6 +89,22 @@ def test_every_extra_named_in_an_error_installs_its_module() -> None:
     for module, extra in EXTRAS.items():
         names = {re.match(r"[\w-]+", requirement)[0] for requirement in extras[extra]}  # type: ignore[index]
         assert distribution.get(module, module) in names, f"{module} does not come with ddoq[{extra}]"
+
+
+def test_extra_for_notebooks_brings_what_they_import() -> None:
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    (own,) = (line for line in extras["notebooks"] if line.startswith("ddoq["))
+    there = set(re.findall(r"\w+", own)) | {"torch"}
+    modules = set()
+    for path in (ROOT / "notebooks").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            modules |= {name.partition(".")[0] for name in names}
+    assert {"ot", "matplotlib"} <= modules
+    core = {"numpy", "scipy", "sklearn", "ddoq"}
+    assert {EXTRAS[name] for name in modules - core - sys.stdlib_module_names} <= there
+    assert any(line.startswith("jupyterlab") for line in extras["notebooks"])
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@
 #include "cpu/assign.h"
 #include "cpu/bounds.h"
 
-/* Of squared distances, relative to the squared norms, and of the points: chains of 64 roundings for every
- * DDOQ_DOT_DEPTH features, which grow as a random walk; with a margin. */
+/* Of squared distances, relative to the squared norms, and of the points: chains of DDOQ_DEPTH, which grow as a random
+ * walk; with a margin. */
 #define ROUNDINGS 128
 #define ANCHOR_BLOCKS 8
 #define LEAST_POINTS 32 /* with fewer the products of the final assignment are cheap */

@@ -173,8 +173,7 @@ static enum ddoq_status clvq_task(void *context, size_t task, struct ddoq_crew *
 
 enum ddoq_status ddoq_clvq(const struct ddoq_run *run, const struct ddoq_clvq_args *args)
 {
-    struct ddoq_clvq m = {
-        .args = args, .kernels = &run->isa->real[args->type], .doubles = &run->isa->real[DDOQ_FLOAT64]};
+    struct ddoq_clvq m = {.args = args, .kernels = &run->isa->real[args->type]};
     double products = (double)args->k * (double)args->d;
     bool pays = products >= LEAST_PRODUCTS && products * (double)args->n >= LEAST_ALL_PRODUCTS;
     size_t failed;

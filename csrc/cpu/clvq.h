@@ -19,7 +19,7 @@ struct ddoq_clvq_block {
 
 struct ddoq_clvq {
     const struct ddoq_clvq_args *args;
-    const struct ddoq_kernels *kernels, *doubles;
+    const struct ddoq_kernels *kernels;
     size_t n_blocks, n_groups;
     atomic_size_t next, multiplied, finished; /* items begun, groups multiplied, other items finished */
     struct ddoq_memory memory;

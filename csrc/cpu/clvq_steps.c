@@ -25,7 +25,7 @@ static void run_steps(struct ddoq_clvq *m, const struct ddoq_clvq_block *block, 
     for (size_t i = 0; i < n; i++) {
         double two[2], *products = m->products + i * k;
         const double *gram = block->grams + i * DDOQ_CLVQ_BLOCK;
-        size_t j = m->doubles->two_least(k, products, m->squares, two);
+        size_t j = m->kernels->two_least(k, products, m->squares, two);
         double clock = args->weights ? (double)m->steps + (double)i : (double)args->wins[j];
         double g = pow(1 + clock / args->b, -args->power), h = 1 - g;
         m->squares[j] = h * h * m->squares[j] + 2 * g * h * products[j] + g * g * gram[i];

@@ -9,8 +9,7 @@
 
 #include "ddoq.h"
 
-#define DDOQ_DEPTH 256      /* a panel of 16 floats and this depth is half of an L1 cache */
-#define DDOQ_DOT_DEPTH 1024 /* four rows of floats and a few points' are half of an L1 cache */
+#define DDOQ_DEPTH 256 /* a panel of 16 floats and this depth is half of an L1 cache */
 #define DDOQ_MAX_PANEL_WIDTH 48
 #define DDOQ_CACHE_LINE 64
 
@@ -32,10 +31,6 @@ struct ddoq_kernels {
     void (*tile)(size_t depth, const void *a, const void *b, void *c, size_t stride, size_t rows, size_t cols, int add);
     /* out (m) = sum over the features p = q (mod m) of sign[p] (x[p] - shift[p]): a count-sketch of x (d). */
     void (*fold)(size_t d, size_t m, const void *x, const void *shift, const void *sign, void *out);
-    /* out (n_rows, k) = or += (rows[r] - shift) . points[j] and squares (n_rows) = or += |rows[r] - shift|^2 over
-     * depth <= DDOQ_DOT_DEPTH features, points (k, depth) of stride. */
-    void (*products)(size_t depth, size_t n_rows, const void *const *rows, const void *shift, size_t k,
-                     const void *points, size_t stride, void *out, double *squares, int add);
     /* Upper triangle of rows begin..end of the square matrix c = its lower triangle. */
     void (*mirror)(size_t n, size_t begin, size_t end, void *c);
     /* y += w x */
@@ -54,7 +49,10 @@ struct ddoq_kernels {
     double (*trial)(size_t n, const void *gram_row, double norm, const double *diagonal, const double *closest,
                     const double *w, double *out);
     /* two = least and second least of norm[j] - 2 product[j]; returns the first index of the least. */
-    size_t (*two_least)(size_t k, const void *product, const double *norm, double two[2]);
+    size_t (*two_least)(size_t k, const double *product, const double *norm, double two[2]);
+    /* The same of every column i < n of product (k, n of stride): least, second and the label, (n) each. */
+    void (*two_nearest)(size_t n, size_t k, const void *product, size_t stride, const double *norm, int64_t *label,
+                        double *least, double *second);
     /* best[i] = min over j of offset[j] + scale[j] * sums[j][i], label[i] = the first j that reaches it. */
     void (*nearest)(size_t n, size_t k, const double *sums, const double *scale, const double *offset, int64_t *label,
                     double *best);

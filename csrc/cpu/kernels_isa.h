@@ -14,14 +14,6 @@
 #define VIRTUAL_LANES 16
 #define TILE_VECTORS 3 /* beside TILE_ROWS * 3 accumulators there are registers for a row of B and a broadcast */
 #define ACCUMULATORS (VIRTUAL_LANES / LANES_F64)
-/* Rows and points of a tile of products: accumulators of 64 bytes for each pair, and a register for each row. */
-#define DOT_ROWS (VECTOR_BYTES / 16)
-#define DOT_POINTS (VECTOR_BYTES == 64 ? 5 : 3)
-/* Rows of products are centred into L1, a few at a time; a stride that is no power of two spreads them over its sets.
- */
-#define CENTRED_ROWS 4
-#define CENTRED_STRIDE (DDOQ_DOT_DEPTH + 16)
-
 /* Rounded once where the instruction set can, as vectors are: of the last elements of a sum of products GCC rounds the
  * products, too, on some instruction sets and not on others. */
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
@@ -96,6 +88,40 @@ static void nearest(size_t n, size_t k, const double *sums, const double *scale,
             }
         }
     }
+}
+
+/* Least and second least of norm[j] - 2 product[j]; returns the first index of the least. */
+static size_t two_least(size_t k, const double *product, const double *norm, double two[2])
+{
+    vf64 least = (vf64){0} + INFINITY, second = least;
+    vi64 index = {0}, at;
+    for (size_t v = 0; v < LANES_F64; v++)
+        at[v] = (int64_t)v;
+    size_t j = 0;
+    for (; j + LANES_F64 <= k; j += LANES_F64, at += LANES_F64) {
+        vf64 value = load_f64(norm + j) - load_f64(product + j) * 2.0;
+        vi64 less = (vi64)(value < least);
+        vf64 other = select_f64(less, least, value);
+        second = select_f64((vi64)(other < second), other, second);
+        least = select_f64(less, value, least);
+        index = (less & at) | (~less & index);
+    }
+    size_t found = 0;
+    two[0] = two[1] = INFINITY;
+    for (size_t v = 0; v < LANES_F64; v++) {
+        bool less = least[v] < two[0] || (least[v] == two[0] && (size_t)index[v] < found);
+        two[1] = fmin(fmin(two[1], second[v]), less ? two[0] : least[v]);
+        found = less ? (size_t)index[v] : found;
+        two[0] = less ? least[v] : two[0];
+    }
+    for (; j < k; j++) {
+        double value = norm[j] - product[j] * 2.0;
+        bool less = value < two[0];
+        two[1] = fmin(two[1], less ? two[0] : value);
+        found = less ? j : found;
+        two[0] = less ? value : two[0];
+    }
+    return found;
 }
 
 static uint64_t half_magnitude(size_t n, const void *x_)
@@ -189,7 +215,6 @@ static inline void transpose_f64(quad_f64 x[2])
         .pack = pack_##suffix,                                                                                         \
         .tile = tile_##suffix,                                                                                         \
         .fold = fold_##suffix,                                                                                         \
-        .products = products_##suffix,                                                                                 \
         .mirror = mirror_##suffix,                                                                                     \
         .axpy = axpy_##suffix,                                                                                         \
         .add_rows = add_rows_##suffix,                                                                                 \
@@ -198,7 +223,8 @@ static inline void transpose_f64(quad_f64 x[2])
         .centre = centre_##suffix,                                                                                     \
         .dist2 = dist2_##suffix,                                                                                       \
         .trial = trial_##suffix,                                                                                       \
-        .two_least = two_least_##suffix,                                                                               \
+        .two_least = two_least,                                                                                        \
+        .two_nearest = two_nearest_##suffix,                                                                           \
         .nearest = nearest,                                                                                            \
         .lower = lower_##suffix,                                                                                       \
         .copy_labels = copy_labels_##suffix,                                                                           \

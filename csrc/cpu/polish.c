@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "cpu/assign.h"
 #include "cpu/bounds.h"
 
 #define BLOCK_ROWS DDOQ_POLISH_ROWS
@@ -87,25 +88,24 @@ static int64_t cheapest(const struct ddoq_task *task, size_t i, const double *pr
     return found;
 }
 
-/* Moves of the rows begin..begin+n; returns how many left their cells. */
-static size_t polish_block(struct ddoq_task *task, size_t begin, size_t n)
+/* Moves of the rows begin..begin+n; *moved = how many left their cells. */
+static enum ddoq_status polish_block(struct ddoq_task *task, size_t begin, size_t n, size_t *moved)
 {
     const struct ddoq_kernels *kernels = task->x.kernels;
     struct ddoq_fit *fit = &task->fit;
-    size_t d = task->x.d, k = fit->k, item = kernels->item, moved = 0;
-    const void *rows[BLOCK_ROWS], *features[BLOCK_ROWS];
+    const struct ddoq_rows rows = ddoq_part(&task->x, begin, n);
+    size_t k = fit->k, item = kernels->item;
+    char squares[BLOCK_ROWS * sizeof(double)] __attribute__((aligned(DDOQ_CACHE_LINE)));
     int64_t target[BLOCK_ROWS];
     double norm[BLOCK_ROWS];
-    for (size_t r = 0; r < n; r++)
-        rows[r] = ddoq_features(&task->x, begin + r, 0, d, task->widened ? task->widened + r * d * item : NULL);
-    for (size_t first = 0; first < d; first += DDOQ_DOT_DEPTH) {
-        for (size_t r = 0; r < n; r++)
-            features[r] = (const char *)rows[r] + first * item;
-        kernels->products(ddoq_smaller(DDOQ_DOT_DEPTH, d - first), n, features, task->shift + first * item, k,
-                          task->centred + first * item, d, task->product, norm, first > 0);
-    }
+    *moved = 0;
+    enum ddoq_status status =
+        ddoq_multiply_points(&rows, task->shift, task->centred, k, task->product, squares, fit->crew);
+    if (status != DDOQ_OK)
+        return status;
+    kernels->widen(n, squares, 1, norm);
     for (size_t r = 0; r < n; r++) {
-        kernels->widen(k, task->product + r * k * item, 1, fit->scale);
+        kernels->widen(k, task->product + r * item, BLOCK_ROWS, fit->scale);
         target[r] = cheapest(task, begin + r, fit->scale, norm[r]);
         ddoq_keep_bounds(task, begin + r, fit->scale, norm[r]);
     }
@@ -115,18 +115,19 @@ static size_t polish_block(struct ddoq_task *task, size_t begin, size_t n)
         int64_t *cell = &task->kept_cell[begin + r];
         if (target[r] == *cell || (*cell >= 0 && fit->count[*cell] < 2))
             continue;
+        const char *row = ddoq_features(&rows, r, 0, rows.d, task->widened);
         if (*cell >= 0) {
-            move(task, begin + r, rows[r], (size_t)*cell, -task->w[begin + r], norm[r]);
-            moved++;
+            move(task, begin + r, row, (size_t)*cell, -task->w[begin + r], norm[r]);
+            ++*moved;
         }
-        move(task, begin + r, rows[r], (size_t)target[r], task->w[begin + r], norm[r]);
+        move(task, begin + r, row, (size_t)target[r], task->w[begin + r], norm[r]);
         *cell = target[r];
     }
     for (size_t j = 0; j < k; j++)
         if (ddoq_point_moves(task, j))
             set_point(task, j);
     ddoq_end_block(task, begin / BLOCK_ROWS);
-    return moved;
+    return DDOQ_OK;
 }
 
 enum ddoq_status ddoq_polish(struct ddoq_task *task)
@@ -137,9 +138,9 @@ enum ddoq_status ddoq_polish(struct ddoq_task *task)
         moved = 0;
         ddoq_begin_bounds(task);
         for (size_t begin = 0; begin < n && status == DDOQ_OK; begin += BLOCK_ROWS) {
-            moved += polish_block(task, begin, ddoq_smaller(BLOCK_ROWS, n - begin));
-            if (ddoq_stopped(task->fit.crew))
-                status = DDOQ_INTERRUPTED;
+            size_t left;
+            status = polish_block(task, begin, ddoq_smaller(BLOCK_ROWS, n - begin), &left);
+            moved += left;
         }
     }
     return status;

@@ -81,7 +81,7 @@ static bool allocate(struct ddoq_task *task)
     task->shift = ddoq_take(memory, d, 1, item);
     task->gram = ddoq_take(memory, n_gram, n_gram, item);
     if (task->x.widen)
-        task->widened = ddoq_take(memory, task->sketched ? DDOQ_POLISH_ROWS : DDOQ_SUM_ROWS, d, item);
+        task->widened = ddoq_take(memory, DDOQ_SUM_ROWS, d, item);
     if (task->sketched) {
         task->sample_w = ddoq_take(memory, n_gram, 1, sizeof(double));
         task->place = ddoq_take(memory, n_gram, 1, sizeof(int64_t));
@@ -90,7 +90,7 @@ static bool allocate(struct ddoq_task *task)
         task->sketch = ddoq_take(memory, n_gram, task->n_sketch, item);
         task->sums = ddoq_take(memory, k, d, sizeof(double));
         task->centred = ddoq_take(memory, k, d, item);
-        task->product = ddoq_take(memory, DDOQ_POLISH_ROWS, k, item);
+        task->product = ddoq_take(memory, k, DDOQ_POLISH_ROWS, item);
         task->bound = ddoq_take(memory, n, k, sizeof(double));
         task->reach = ddoq_take(memory, ddoq_polish_blocks(n) + 1, k, sizeof(double));
         task->away = ddoq_take(memory, ddoq_polish_blocks(n) + 1, k, sizeof(double));

@@ -2,12 +2,13 @@
 #ifndef DDOQ_CPU_RESULT_H
 #define DDOQ_CPU_RESULT_H
 
+#include "cpu/assign.h"
 #include "cpu/fit.h"
 #include "cpu/gram.h"
 #include "cpu/memory.h"
 #include "cpu/sums.h"
 
-#define DDOQ_POLISH_ROWS 48 /* samples whose moves are decided together */
+#define DDOQ_POLISH_ROWS DDOQ_PRODUCT_ROWS /* samples whose moves are decided together */
 
 static inline size_t ddoq_polish_blocks(size_t n)
 {
@@ -21,10 +22,10 @@ struct ddoq_task {
     const double *uniforms;
     const int64_t *start_rows;
     struct ddoq_fit fit;
-    struct ddoq_memory memory;  /* owns every array below and of the fit */
-    double *w, *diagonal, *sum; /* (n), (sample.n), (d) */
-    char *shift, *gram;         /* (d), (sample.n, sample.n) real */
-    char *widened; /* (DDOQ_SUM_ROWS, d) real, (DDOQ_POLISH_ROWS, d) in a sketch: rows of halves; NULL without */
+    struct ddoq_memory memory;       /* owns every array below and of the fit */
+    double *w, *diagonal, *sum;      /* (n), (sample.n), (d) */
+    char *shift, *gram;              /* (d), (sample.n, sample.n) real */
+    char *widened;                   /* (DDOQ_SUM_ROWS, d) real: rows of halves; NULL without */
     int64_t *kept_cell, *kept_label; /* (n) of the best restart so far */
     /* With a sketch alone. */
     size_t n_sketch;         /* its features; 0 without one */
@@ -33,7 +34,7 @@ struct ddoq_task {
     int64_t *place, *index;  /* (sample.n) the sample's place in the class and in X */
     char *sketch, *sign;     /* (sample.n, n_sketch), (d) real */
     char *centred;           /* (k, d) real: points less the shift */
-    char *product;           /* (DDOQ_POLISH_ROWS, k) real */
+    char *product;           /* (k, DDOQ_POLISH_ROWS) real */
     /* Bounds (bounds.c), as of the visit of each block of samples, and at last as of now. */
     double *bound;        /* (n, k) squared distance of the sample to the point, at least; -infinity: no point yet */
     double *reach, *away; /* (blocks + 1, k) way of the point in this pass, and distance from its anchor, at most */

@@ -17,17 +17,6 @@
 
 /* ---- assignment ---- */
 
-/* Fetches part of parts of the chunk after this one while this one is in use. */
-static void prefetch(const struct ddoq_stream *stream, const char *next, size_t bytes, size_t part, size_t parts)
-{
-    const char *end = stream->panels + stream->n_blocks * DDOQ_STREAM_ROWS * stream->x.d * stream->x.kernels->item;
-    size_t lines = bytes / DDOQ_CACHE_LINE, last = (part + 1) * lines / parts;
-    if (next + bytes > end)
-        return;
-    for (size_t line = part * lines / parts; line < last; line++)
-        __builtin_prefetch(next + line * DDOQ_CACHE_LINE, 0, 2);
-}
-
 /* label of the rows of a block; product: scratch of the tiles. */
 static void assign_block(struct ddoq_stream *stream, size_t block, char *product)
 {
@@ -40,14 +29,12 @@ static void assign_block(struct ddoq_stream *stream, size_t block, char *product
     for (size_t first = 0; first < d; first += DDOQ_DEPTH) {
         size_t depth = ddoq_smaller(DDOQ_DEPTH, d - first), bytes = width * depth * item;
         const char *points = stream->packed + first * stride * item, *chunk = ddoq_stream_chunk(stream, block, first);
-        const char *next = chunk + DDOQ_STREAM_ROWS * depth * item;
         for (size_t tile = 0; tile < tiles; tile++) {
             size_t j = tile * height;
             const char *a = ddoq_tile_rows(kernels, points, j, depth);
             for (size_t q = 0; q < panels; q++) {
                 size_t slot = d > DDOQ_DEPTH ? tile * panels + q : 0;
                 char *out = product + slot * height * width * item;
-                prefetch(stream, next, panels * bytes, tile * panels + q, tiles * panels);
                 kernels->tile(depth, a, chunk + q * bytes, out, width, height, width, first > 0);
                 if (first + depth == d)
                     kernels->lower(ddoq_smaller(height, stream->k - j), out, stream->half + j * item, j,
@@ -141,8 +128,7 @@ static void update_segment(struct ddoq_stream *stream, size_t begin, size_t rows
         if (m + ahead < rows) {
             size_t next = stream->rebuild ? i + ahead : (size_t)stream->moved[begin + m + ahead];
             const char *row = ddoq_row(x, next) + first * ddoq_item(x);
-            for (size_t byte = 0; byte < bytes; byte += DDOQ_CACHE_LINE)
-                __builtin_prefetch(row + byte, 0, 2);
+            ddoq_fetch(row, bytes);
         }
         const char *row = ddoq_features(x, i, first, depth, widened);
         if (!stream->rebuild && (from & (parts - 1)) == part)

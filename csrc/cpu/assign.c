@@ -1,8 +1,7 @@
 /* Assignment of samples to given points: products of blocks of rows with all points give |c|^2 - 2 <x, c>, both less
- * the points' mean, and from it the nearest point. Where the second nearest is so near that rounding might have
- * exchanged them, and where the product does not pay, distances are taken directly in double: labels and distances are
- * those of direct distances, so that exact ties are ties. */
-#include <float.h>
+ * the points' mean, and from it the nearest point. Among points so near that rounding might have exchanged them, and
+ * where the product does not pay, distances are taken directly in double: labels and distances are those of direct
+ * distances, so that exact ties are ties. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,8 +13,6 @@
 #define LEAST_FEATURES 32
 #define LEAST_POINTS 4
 #define LEAST_ROWS 8 /* or else preparing the points takes longer */
-/* Roundings of a product, relative to |x| |c|: chains of DDOQ_DEPTH grow as a random walk; with a margin of 4. */
-#define ROUNDINGS 64
 
 struct assignment {
     struct ddoq_rows x;
@@ -26,18 +23,29 @@ struct assignment {
     char *shift;   /* (d) real: mean of the points */
     char *centred; /* (k, d) real: the points less the shift; NULL: all distances direct */
     double *norms; /* (k) |c - shift|^2 */
-    double slack;  /* of the least over the second, relative to |x - shift| */
+    /* How much greater |c|^2 - 2 <x, c> is, at most, of a point that is not farther than the one of the least: tiny +
+     * slack r + direct r^2, where r >= |x - shift| and r >= the distance to either point. */
+    double slack, direct, tiny;
 };
 
-/* Squared distance of x (d) to the nearest of points (k, d); *label is the lowest index that reaches it. */
-static double nearest_point(const struct ddoq_kernels *kernels, size_t d, const void *x, const void *points, size_t k,
+/* Squared distance of x (d) to the nearest point; *label is the lowest index that reaches it. product: of x, one in
+ * DDOQ_PRODUCT_ROWS, which rule points out where they are above the limit; or NULL. */
+static double nearest_point(const struct assignment *m, const void *x, const char *product, double limit,
                             int64_t *label)
 {
-    double least = INFINITY;
-    *label = 0;
-    for (size_t j = 0; j < k; j++) {
-        double value = kernels->dist2(d, x, (const char *)points + j * d * kernels->item);
-        if (value < least || j == 0) {
+    const struct ddoq_kernels *kernels = m->x.kernels;
+    double least = NAN;
+    *label = -1;
+    for (size_t j = 0; j < m->k; j++) {
+        double value = -INFINITY;
+        if (product) {
+            kernels->widen(1, product + j * DDOQ_PRODUCT_ROWS * kernels->item, 1, &value);
+            value = m->norms[j] - 2 * value;
+        }
+        if (value > limit)
+            continue;
+        value = kernels->dist2(m->x.d, x, m->points + j * m->x.d * kernels->item);
+        if (value < least || *label < 0) {
             least = value;
             *label = (int64_t)j;
         }
@@ -94,11 +102,11 @@ static enum ddoq_status assign_by_product(const struct assignment *m, const stru
         size_t j = (size_t)labels[i];
         const char *row = ddoq_features(x, i, 0, d, widened);
         double dist2 = kernels->dist2(d, row, m->points + j * d * kernels->item);
-        double radius = sqrt(dist2) + sqrt(m->norms[j]); /* at least |x - shift| */
-        if (!(second[i] - least[i] > m->slack * radius)) {
+        double radius = sqrt(dist2) + sqrt(m->norms[j]), near = m->tiny + radius * (m->slack + radius * m->direct);
+        if (!(second[i] - least[i] > near)) {
             if (ddoq_stopped(crew))
                 return DDOQ_INTERRUPTED;
-            dist2 = nearest_point(kernels, d, row, m->points, m->k, &labels[i]);
+            dist2 = nearest_point(m, row, product + i * kernels->item, least[i] + near, &labels[i]);
         }
         m->dist2[begin + i] = dist2;
     }
@@ -119,7 +127,7 @@ static enum ddoq_status assign_block(void *context, size_t block, struct ddoq_cr
     }
     for (size_t i = 0; i < x.n && status == DDOQ_OK && !product; i++) {
         const char *row = ddoq_features(&x, i, 0, x.d, widened);
-        m->dist2[begin + i] = nearest_point(x.kernels, x.d, row, m->points, m->k, &m->labels[begin + i]);
+        m->dist2[begin + i] = nearest_point(m, row, NULL, 0, &m->labels[begin + i]);
         if (ddoq_stopped(crew))
             status = DDOQ_INTERRUPTED;
     }
@@ -150,7 +158,10 @@ static enum ddoq_status prepare(struct assignment *m)
             kernels->subtract(d, m->points + j * bytes, m->shift, m->centred + j * bytes);
             farthest = fmax(farthest, m->norms[j]);
         }
-        m->slack = ROUNDINGS * (kernels->item == sizeof(float) ? FLT_EPSILON : DBL_EPSILON) * sqrt(farthest);
+        /* Twice the products of two points, and their norms, at most r and 2 r, with their distances. */
+        m->slack = 4 * ddoq_product_roundings(kernels, d) * sqrt(farthest);
+        m->direct = 8 * ddoq_distance_roundings(d);
+        m->tiny = 8 * (double)d * (kernels->item == sizeof(float) ? (double)FLT_TRUE_MIN : DBL_TRUE_MIN);
     }
     free(sum);
     return enough ? DDOQ_OK : DDOQ_NO_MEMORY;

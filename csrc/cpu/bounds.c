@@ -5,16 +5,12 @@
  * was, that is measured, too, now and then: from an anchor. A sample that is nearer than those bounds to its own point,
  * by its distance in double, needs no other distance, or a few; the rest is assigned as usual. Labels and distances are
  * the same. */
-#include <float.h>
 #include <math.h>
 #include <string.h>
 
 #include "cpu/assign.h"
 #include "cpu/bounds.h"
 
-/* Of squared distances, relative to the squared norms, and of the points: chains of DDOQ_DEPTH, which grow as a random
- * walk; with a margin. */
-#define ROUNDINGS 128
 #define ANCHOR_BLOCKS 8
 #define LEAST_POINTS 32 /* with fewer the products of the final assignment are cheap */
 /* Before its row is read, a sample's own point is taken to have come nearer by so much. */
@@ -29,9 +25,12 @@ static bool pays(const struct ddoq_task *task)
     return task->fit.k >= LEAST_POINTS;
 }
 
+/* Of squared distances, relative to the squared norms of sample and point, at most: twice a product of both is no more
+ * than the sum of these, and the sample's is a product as well; with the direct distances that they are compared with.
+ * More than enough for the roundings of the points, relative to the norms of the mean and of the farthest sample. */
 static double roundings(const struct ddoq_task *task)
 {
-    return ROUNDINGS * (task->x.kernels->item == sizeof(float) ? FLT_EPSILON : DBL_EPSILON);
+    return 2 * ddoq_product_roundings(task->x.kernels, task->x.d) + 8 * ddoq_distance_roundings(task->x.d);
 }
 
 /* The row of now: the last one. */

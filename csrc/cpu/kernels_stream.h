@@ -143,8 +143,10 @@ static void FN(tile_in_place)(size_t depth, const void *a, size_t a_stride, cons
 {
     if (rows > TILE_ROWS / 2)
         FN(tile_in_place_of)(TILE_ROWS, depth, a, a_stride, b, c, c_stride, rows, add);
-    else
+    else if (rows > TILE_ROWS / 4)
         FN(tile_in_place_of)(TILE_ROWS / 2, depth, a, a_stride, b, c, c_stride, rows, add);
+    else
+        FN(tile_in_place_of)(TILE_ROWS / 4, depth, a, a_stride, b, c, c_stride, rows, add);
 }
 
 static void FN(subtract)(size_t n, const void *x_, const void *y_, void *out_)

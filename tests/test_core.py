@@ -181,6 +181,26 @@ def test_assign_by_products_equals_direct_distances(d: int, dtype: str, isa: str
 
 
 @dtypes
+@pytest.mark.parametrize("scale", [1.0, 1e-21])
+@pytest.mark.parametrize("d", [257, 784, 6272])
+def test_assign_of_flat_samples_between_two_points_equals_direct_distances(
+    d: int, scale: float, dtype: str, isa: str
+) -> None:
+    # all roundings of a product of flat samples are alike: they add up, and what underflows does
+    rng = np.random.default_rng(d)
+    n, level, apart = 400, rng.uniform(1, 2, 6) * np.repeat([1, -1], 3), 10 ** rng.uniform(-4, -2, 6)
+    levels = scale * np.stack([level * (1 + apart), level * (1 - apart)], axis=1).reshape(12, 1)
+    points = np.broadcast_to(levels, (12, d)).astype(dtype)
+    near = np.finfo(dtype).eps * 10 ** rng.uniform(0, 4, n) * rng.choice([-1, 1], n)
+    X = np.broadcast_to((scale * level[rng.integers(6, size=n)] * (1 + near))[:, None], (n, d)).astype(dtype)
+    labels, dist2 = np.empty(n, dtype=np.int64), np.empty(n)
+    core.assign(X, points, labels, dist2, 2, isa)
+    squares = ((X[:, None].astype(float) - points.astype(float)) ** 2).sum(axis=2)
+    assert_allclose(dist2, squares.min(axis=1), rtol=1e-13)
+    assert_allclose(np.take_along_axis(squares, labels[:, None], axis=1)[:, 0], squares.min(axis=1), rtol=1e-13)
+
+
+@dtypes
 def test_assign_of_samples_that_are_not_finite_ends(dtype: str, isa: str) -> None:
     X, points = normal(50, 40, dtype), normal(6, 40, dtype, seed=1)
     X[3, 5], X[4, 6], X[5] = np.nan, np.inf, np.finfo(dtype).max

@@ -18,7 +18,8 @@ enum ddoq_status ddoq_assign_run(const struct ddoq_run *run, const struct ddoq_r
 
 /* Error of an element of ddoq_multiply_points, at most, relative to |x - shift| |c - shift|: a rounding at each step of
  * a chain of DDOQ_DEPTH multiply-adds, at each sum of two chains, and of each factor less the shift. They do not
- * average out: in a flat image all steps are alike, and so are their roundings, up to a sixth of the bound together. */
+ * average out: in a flat image all steps are alike, and so are their roundings, up to a quarter of the bound together.
+ */
 static inline double ddoq_product_roundings(const struct ddoq_kernels *kernels, size_t d)
 {
     size_t depth = d < DDOQ_DEPTH ? d : DDOQ_DEPTH, chains = d / DDOQ_DEPTH + 1, of_factors = 4;

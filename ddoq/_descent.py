@@ -1,14 +1,16 @@
 """The loop that trains a student: views, their labels, the weighted loss, a step; what it needs to go on when killed.
 
 The order of the images is a function of the seed, the views one of (seed, epoch, image): of the random streams only
-torch's own, which dropout draws from, is part of the state.
+torch's own, which dropout draws from, is part of the state. A state is that between two steps: one is written every
+minute, and one at Ctrl-C.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
+from ddoq._interrupts import uninterrupted
 from ddoq._tensors import below, read_tensors, write_tensors
 from ddoq.loss import WeightedLoss
 from ddoq.recipe import Recipe
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 # Pixels that go through a student at once on a CPU. The ConvNet's activations then stay below 32 MiB, where glibc keeps
 # memory instead of giving it back: at 28 x 28 the page faults of larger blocks took a quarter of the time.
 BLOCK_PIXELS = 1 << 15
-STATE_SECONDS = 60.0  # between two states on disk; what is lost at most, to the end of an epoch
+STATE_SECONDS = 60.0  # between two states on disk; what is lost at most
 
 
 class Descent:
@@ -41,6 +44,8 @@ class Descent:
         Mean weighted loss of each epoch done.
     checks
         Epochs, counted from 1, after which the student was tested, and the accuracy in percent.
+    steps
+        Steps of the optimiser done.
     """
 
     def __init__(
@@ -57,8 +62,14 @@ class Descent:
         self.optimizer = _optimizer(model, recipe)
         self.losses: list[float] = []
         self.checks: list[tuple[int, float]] = []
+        self.steps = 0
+        self.total = torch.zeros((), device=place)  # sum of the images' losses in this epoch
+        self.whole = True  # not where an error came while weights changed
+        self.buffers = list(model.buffers())  # statistics, which a pass changes before the weights change
+        self.kept = [buffer.clone() for buffer in self.buffers]
         # a student without batch statistics may see a batch in blocks: the gradients add up to the same
         self.statistics = any(isinstance(module, _BatchNorm) for module in model.modules())
+        self.counts = _batch_counts(len(data.images), recipe.batch_size, self.statistics)
         self.labels, self.weights = data.labels.to(place), data.weights.to(place)
         self.normalise = Normalise(data.mean, data.std, place)
         self.hard = WeightedLoss()
@@ -73,17 +84,30 @@ class Descent:
         made_from: str = "",
         progress: bool = True,
     ) -> None:
-        """Train to the last epoch, testing where the recipe says so, from a state on disk if there is one."""
-        recipe = self.recipe
+        """Train to the last epoch, testing where the recipe says so, from a state on disk if there is one.
+
+        Ctrl-C leaves a state of the last whole step, and KeyboardInterrupt says so.
+        """
         if state is not None:
             self._resume(state, made_from)
-        saved = time.monotonic()
-        first = len(self.losses)
-        plan = self._plan(first)
+        try:
+            self._epochs(workers, test, state, made_from, progress)
+        except KeyboardInterrupt as interrupt:
+            if state is not None and self.steps and self.whole:
+                self._save(state, made_from)
+                interrupt.args = (f"{self.steps} of {self.recipe.epochs * len(self.counts)} steps are kept",)
+            raise
+        self.optimizer.zero_grad()  # the caller's model comes without the last gradients
+        self.model.eval()
+
+    def _epochs(
+        self, workers: int, test: Callable[[], float] | None, state: Path | None, made_from: str, progress: bool
+    ) -> None:
+        """The steps and tests that are left."""
+        recipe, first, saved = self.recipe, len(self.losses), time.monotonic()
         # with workers the views are made ahead, on the CPU
         views = Views(self.data, recipe, self.place if workers == 0 else torch.device("cpu"))
-        batches = view_batches(views, (key for epoch in plan for key in epoch), workers)
-        counts = _batch_counts(len(self.data.images), recipe.batch_size, self.statistics)
+        batches = view_batches(views, islice(self._plan(), self.steps, None), workers)
         bar = tqdm(
             range(first, recipe.epochs),
             initial=first,
@@ -96,45 +120,64 @@ class Descent:
         for epoch in bar:
             for group in self.optimizer.param_groups:
                 group["lr"] = recipe.lr_at(epoch)
-            total = torch.zeros((), device=self.place)
-            for _ in counts:
-                total += self._step(next(batches).to(self.place))
-            self.losses.append(total.item() / len(self.data.images))
-            if not math.isfinite(self.losses[-1]):
+            while self.steps < (epoch + 1) * len(self.counts):
+                self._step(next(batches).to(self.place))
+                if state is not None and time.monotonic() - saved >= STATE_SECONDS:
+                    self._save(state, made_from)
+                    saved = time.monotonic()
+            loss = self.total.item() / len(self.data.images)
+            if not math.isfinite(loss):
                 raise ValueError(
-                    f"training {recipe.student} stopped: the loss is {self.losses[-1]} in epoch {epoch + 1} of "
+                    f"training {recipe.student} stopped: the loss is {loss} in epoch {epoch + 1} of "
                     f"{recipe.epochs} (lr {recipe.lr}, seed {recipe.seed}); lower lr"
                 )
-            bar.set_postfix(loss=f"{self.losses[-1]:.3f}", refresh=False)
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            look = []
             if test is not None and recipe.tests_after(epoch):
                 self.model.eval()
-                self.checks.append((epoch + 1, test()))
+                look = [(epoch + 1, test())]
                 self.model.train()
-            if state is not None and epoch + 1 < recipe.epochs and time.monotonic() - saved >= STATE_SECONDS:
-                self._save(state, made_from)
-                saved = time.monotonic()
-        self.optimizer.zero_grad()  # the caller's model comes without the last gradients
-        self.model.eval()
+            with uninterrupted():
+                self.losses.append(loss)
+                self.checks += look
+                self.total.zero_()
 
-    def _plan(self, first: int) -> Iterator[list[tuple[int, Tensor]]]:
-        """For each epoch from `first` on, the epoch of its views and the images of every batch."""
-        n, recipe = len(self.data.images), self.recipe
+    def _plan(self) -> Iterator[tuple[int, Tensor]]:
+        """For each step the epoch of its views, and its images."""
         generator = torch.Generator().manual_seed(self.order)
-        for epoch in range(recipe.epochs):
-            order = torch.randperm(n, generator=generator)
-            if epoch >= first:
-                counts = _batch_counts(n, recipe.batch_size, self.statistics)
-                yield [(recipe.view_epoch(epoch), batch) for batch in torch.split(order, counts)]
+        for epoch in range(self.recipe.epochs):
+            order = torch.randperm(len(self.data.images), generator=generator)
+            seen = self.recipe.view_epoch(epoch)
+            yield from ((seen, batch) for batch in torch.split(order, self.counts))
 
-    def _step(self, view: View) -> Tensor:
-        """One step of the optimiser; the sum of the images' weighted losses."""
+    def _step(self, view: View) -> None:
+        """One step of the optimiser; an error before the weights change leaves all that a state holds as it was."""
+        done, random = self.steps, self._random()
+        if self.buffers:
+            torch._foreach_copy_(self.kept, self.buffers)
+        try:
+            total = self._gradients(view)
+            with uninterrupted():
+                self.whole = False
+                self.optimizer.step()
+                self.total += total
+                self.steps += 1
+                self.whole = True
+        except BaseException:
+            if self.steps == done:
+                for buffer, value in zip(self.buffers, self.kept, strict=True):
+                    buffer.copy_(value)
+                self._set_random(random)
+            raise
+
+    def _gradients(self, view: View) -> Tensor:
+        """The gradients of a batch's mean weighted loss are the model's; the sum of its images' losses."""
         total = torch.zeros((), device=self.place)
         self.optimizer.zero_grad()
         for part in self._parts(view):
             loss = self._loss(part) * (len(part) / len(view))
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach() * len(view)
-        self.optimizer.step()
         return total
 
     def _parts(self, view: View) -> Iterator[View]:
@@ -169,15 +212,25 @@ class Descent:
             loss = loss + self.hard(logits, self.labels[partner], weights * (1 - share))
         return loss
 
+    def _random(self) -> dict[str, Tensor]:
+        """The states of torch's random streams."""
+        states = {"random": torch.random.get_rng_state()}
+        if self.place.type == "cuda":
+            states["random.cuda"] = torch.cuda.get_rng_state(self.place)
+        return states
+
+    def _set_random(self, states: Mapping[str, Tensor]) -> None:
+        torch.random.set_rng_state(states["random"])
+        if self.place.type == "cuda":
+            torch.cuda.set_rng_state(states["random.cuda"], self.place)
+
     def _save(self, path: Path, made_from: str) -> None:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for number, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{name}": value for name, value in values.items() if value is not None}
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
         tensors["checks"] = torch.tensor(self.checks, dtype=torch.float64).reshape(-1, 2)
-        tensors["random"] = torch.random.get_rng_state()
-        if self.place.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.place)
+        tensors |= {"total": self.total, "steps": torch.tensor(self.steps), **self._random()}
         write_tensors(path, tensors, made_from, {})
 
     def _resume(self, path: Path, made_from: str) -> None:
@@ -194,9 +247,9 @@ class Descent:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": values})
         self.losses = tensors["losses"].tolist()
         self.checks = [(int(epoch), accuracy) for epoch, accuracy in tensors["checks"].tolist()]
-        torch.random.set_rng_state(tensors["random"])
-        if self.place.type == "cuda":
-            torch.cuda.set_rng_state(tensors["random.cuda"], self.place)
+        self.total.copy_(tensors["total"])
+        self.steps = int(tensors["steps"])
+        self._set_random(tensors)
 
 
 def block(images: Tensor) -> int:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ddoq._fit import Order, cycle, torch_seed
+from ddoq._interrupts import uninterrupted
 from ddoq._memory import ran_out_of_memory
 from ddoq._tensors import below, read_tensors, write_tensors
 
@@ -64,7 +65,7 @@ class Training:
         self.order = Order(n, recipe.batch_size, streams[0])
         self.noise = torch.Generator().manual_seed(torch_seed(streams[1]))
         self.losses: list[float] = []
-        self.whole = True  # not where an error or Ctrl-C came while weights or streams changed
+        self.whole = True  # not where an error came while weights changed
 
     def step(self, draw: Draw, loss_of: Callable[..., Tensor]) -> None:
         """One step of AdamW; an error before the weights change leaves all that a checkpoint holds as it was."""
@@ -72,19 +73,20 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate * cycle(done, recipe.steps)
         before = self.order.left, self.order.state, self.noise.get_state()
-        self.whole = False
         try:
             loss = self._gradients(draw, loss_of)
+            with uninterrupted():
+                self.whole = False
+                self.optimizer.step()
+                if recipe.ema is not None:
+                    _average(self.averaged, self.model, min(recipe.ema, (done + 1) / (done + 10)))
+                self.losses.append(loss.item())
+                self.whole = True
         except BaseException:
-            self.order.left, self.order.state = before[:2]
-            self.noise.set_state(before[2])
-            self.whole = True
+            if len(self.losses) == done:
+                self.order.left, self.order.state = before[:2]
+                self.noise.set_state(before[2])
             raise
-        self.optimizer.step()
-        if recipe.ema is not None:
-            _average(self.averaged, self.model, min(recipe.ema, (done + 1) / (done + 10)))
-        self.losses.append(loss.item())
-        self.whole = True
 
     def _gradients(self, draw: Draw, loss_of: Callable[..., Tensor]) -> Tensor:
         """Draw a batch and give its loss; its gradients, clipped, are those of the model."""

@@ -67,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--traceback"]
     try:
         return _dispatch(arguments)
-    except KeyboardInterrupt:
-        print(f"ddoq: interrupted{_how_to_resume(arguments)}", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"ddoq: interrupted{_how_to_resume(arguments, interrupt)}", file=sys.stderr)
         return 130
     except Exception as error:
         line = _explain(error)
@@ -78,11 +78,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _how_to_resume(arguments: list[str]) -> str:
+def _how_to_resume(arguments: list[str], interrupt: KeyboardInterrupt) -> str:
     if not arguments or arguments[0] in ("report", "info"):
         return ""
     if arguments[0] == "train" and not {"--log", "--checkpoint"} & {text.partition("=")[0] for text in arguments}:
         return "; only with --log or --checkpoint would the same command go on from here"
+    if arguments[0] in ("train", "teacher"):
+        return f"; {interrupt}: the same command goes on from here" if interrupt.args else ""
     return "; the same command goes on from here"
 
 

@@ -99,8 +99,8 @@ def train(
 ) -> TrainResult:
     """Train one student, each image's loss multiplied by its weight; accuracy is the last epoch's.
 
-    With a log or a checkpoint, a training that was killed goes on from its last minute when called again, and ends with
-    the same weights.
+    With a log or a checkpoint, a training that Ctrl-C broke off goes on from its last step when called again, one that
+    was killed from its last minute, and ends with the same weights.
 
     Parameters
     ----------

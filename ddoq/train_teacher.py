@@ -31,7 +31,7 @@ def train_teacher(
 ) -> TrainResult:
     """Train a network on all images, to give soft labels: protocol "teacher" of `ddoq.train`, on hard labels.
 
-    Killed, it goes on from its last minute when called again. Flips are among its views: for digits leave them out.
+    Broken off by Ctrl-C it goes on from its last step when called again, killed from its last minute. Flips are among its views: for digits leave them out.
 
     Parameters
     ----------

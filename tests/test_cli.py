@@ -382,19 +382,25 @@ def test_interrupt_is_status_130(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "kept", "told"),
     [
-        (["train", "run"], "; only with --log or --checkpoint would the same command go on from here"),
-        (["train", "run", "--log=a.jsonl"], "; the same command goes on from here"),
-        (["report", "run"], ""),
+        (["train", "run"], (), "; only with --log or --checkpoint would the same command go on from here"),
+        (["train", "run", "--log=a.jsonl"], ("3 of 9 steps are kept",), "; 3 of 9 steps are kept: the same command "),
+        (["train", "run", "--log=a.jsonl"], (), ""),
+        (["teacher", "data", "out"], (), ""),
+        (["report", "run"], (), ""),
     ],
 )
 def test_what_goes_on_after_ctrl_c(
-    line: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    line: list[str],
+    kept: tuple[str, ...],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def interrupted(arguments: list[str]) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(*kept)
 
     monkeypatch.setitem(cli.COMMANDS, line[0], interrupted)
     assert cli.main(line) == 130
-    assert capsys.readouterr().err == f"ddoq: interrupted{told}\n"
+    assert capsys.readouterr().err == f"ddoq: interrupted{told}{'goes on from here' if kept else ''}\n"

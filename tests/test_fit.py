@@ -235,6 +235,27 @@ def test_ctrl_c_keeps_the_steps_done(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(calls) == 5 + 5  # the four steps before it were not done again
 
 
+def test_ctrl_c_waits_for_the_step_that_changes_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, place, calls = Recipe(9, 6, 0.1, 1e-2, ema=0.9), tmp_path / "checkpoint", []
+    whole, step = fit_line(recipe), torch.optim.AdamW.step
+
+    def interrupted(*arguments: Any) -> None:
+        step(*arguments)
+        calls.append(1)
+        if len(calls) == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit_line(recipe, Journal(place, "same"))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert fit_line(recipe, Journal(place, "same"))[2] == whole[2]
+    assert len(calls) == 9  # none was done again
+
+
 def test_a_step_that_memory_broke_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "checkpoint"
     optimizer_step, calls = torch.optim.AdamW.step, []

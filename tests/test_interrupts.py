@@ -1,0 +1,201 @@
+"""Ctrl-C: a block that it waits for, and trainings that it breaks off anywhere go on to the same bytes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_train import Dropping, held_out, run, state, stripes
+
+from ddoq._descent import Descent
+from ddoq._interrupts import uninterrupted
+
+
+@pytest.fixture(autouse=True)
+def _handled() -> Iterator[None]:
+    """Python's own handler of Ctrl-C, which a background job does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def strike() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_waits_for_the_block() -> None:
+    done: list[int] = []
+
+    def block(divisor: int) -> None:
+        with uninterrupted():
+            strike()
+            done.append(1 // divisor)
+
+    with pytest.raises(KeyboardInterrupt):
+        block(1)
+    assert done == [1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(ZeroDivisionError):
+        block(0)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ignored_signals_and_other_threads_are_left_alone() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with uninterrupted():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    strike()
+    seen = []
+
+    def block() -> None:
+        with uninterrupted():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=block)
+    thread.start()
+    thread.join()
+    assert seen == [signal.default_int_handler]
+
+
+def after(count: int, work: Callable[..., Any], then: Callable[[], Any]) -> Callable[..., Any]:
+    """`work`, with `then` called in the middle of the call of that number."""
+    calls = []
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        found = work(*arguments, **options)
+        calls.append(1)
+        if len(calls) == count:
+            then()
+        return found
+
+    return watched
+
+
+OPTIONS: dict[str, Any] = {"epochs": 12, "batch_size": 5, "optimizer": "adamw", "mix": "cutmix", "check_from": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "count", "steps"),
+    [
+        (Dropping, "forward", 1, 0),  # the statistics and the random stream have moved, the weights have not
+        (Dropping, "forward", 17, 16),
+        (Descent, "_gradients", 17, 16),
+        (torch.optim.AdamW, "step", 17, 17),  # waits until the step is whole
+        (Descent, "_step", 18, 18),  # the last of its epoch
+        (Descent, "_step", 36, 36),
+        (sys.modules["ddoq.train"], "_accuracy", 1, 30),  # after the tenth epoch
+    ],
+)
+def test_a_training_goes_on_from_the_last_whole_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, count: int, steps: int
+) -> None:
+    monkeypatch.setattr(sys.modules["ddoq.train"], "create_student", lambda *names, **options: Dropping())
+    data, test, log = stripes(), held_out(stripes(seed=1)), tmp_path / "log.jsonl"
+    whole = run(data, test, **OPTIONS)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, after(count, getattr(owner, name), strike))
+        with pytest.raises(KeyboardInterrupt) as caught:
+            run(data, test, log, **OPTIONS)
+    left = tmp_path / "log.jsonl.state"
+    assert str(caught.value) == (f"{steps} of 36 steps are kept" if steps else "")
+    assert left.exists() is (steps > 0)
+    monkeypatch.setattr(Descent, "_gradients", after(-1, Descent._gradients, strike))
+    again = run(data, test, log, **OPTIONS)
+    assert again.losses == whole.losses
+    assert again.checks == whole.checks
+    assert torch.equal(state(again), state(whole))
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+def test_a_step_that_broke_while_weights_changed_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An alarm's KeyboardInterrupt, say, which nothing holds back."""
+
+    def alarm() -> None:
+        raise KeyboardInterrupt
+
+    data, log = stripes(), tmp_path / "log.jsonl"
+    whole = run(data, **OPTIONS)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", after(7, torch.optim.AdamW.step, alarm))
+        with pytest.raises(KeyboardInterrupt) as caught:
+            run(data, log=log, **OPTIONS)
+    assert not caught.value.args
+    assert list(tmp_path.iterdir()) == []
+    assert run(data, log=log, **OPTIONS).losses == whole.losses
+
+
+def test_a_second_ctrl_c_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, log, left = stripes(), tmp_path / "log.jsonl", tmp_path / "log.jsonl.state"
+    whole = run(data, **OPTIONS)
+    with monkeypatch.context() as patch:
+        patch.setattr(Descent, "_step", after(4, Descent._step, strike))
+        with pytest.raises(KeyboardInterrupt, match="4 of 36"):
+            run(data, log=log, **OPTIONS)
+    before = left.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Descent, "_step", after(5, Descent._step, strike))
+        patch.setattr(os, "fsync", after(1, os.fsync, strike))  # the new state is written, and not yet in place
+        with pytest.raises(KeyboardInterrupt):
+            run(data, log=log, **OPTIONS)
+    assert left.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [left]
+    assert run(data, log=log, **OPTIONS).losses == whole.losses
+
+
+COMMAND = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the children of a background job ignore it
+import torch
+from ddoq import cli
+from ddoq._descent import Descent
+torch.set_num_threads(1)
+step, out = Descent._step, sys.argv[2]
+def watched(self, view):
+    step(self, view)
+    if self.steps == 5:
+        open(out + ".begun", "w").close()
+Descent._step = watched
+quick = ["--student", "convnet3", "--epochs", "30", "--batch-size", "4", "--device", "cpu", "--no-progress"]
+sys.exit(cli.main(["teacher", sys.argv[1], out, *quick]))
+"""
+
+
+def test_ctrl_c_in_the_first_minute_of_a_teacher(tmp_path: Path) -> None:
+    data = tmp_path / "data.npz"
+    images = np.random.default_rng(0).integers(0, 255, (40, 8, 8), np.uint8)
+    np.savez(data, images=images, labels=["x", "y"] * 20)
+
+    def start(out: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", COMMAND, str(data), str(out)]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+    whole, broken = tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
+    process = start(whole)
+    assert process.communicate(timeout=120)[1] == ""
+    process = start(broken)
+    begun = Path(f"{broken}.begun")
+    while not begun.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT)
+    assert err.startswith("ddoq: interrupted; ")
+    assert err.endswith(" of 300 steps are kept: the same command goes on from here\n")
+    assert Path(f"{broken}.state").exists()
+    assert not broken.exists()
+    process = start(broken)
+    assert process.communicate(timeout=120)[1] == ""
+    assert broken.read_bytes() == whole.read_bytes()
+    assert not Path(f"{broken}.state").exists()

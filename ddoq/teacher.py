@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddoq._checkpoint import read_checkpoint
 from ddoq._torchvision import ensure_importable
 from ddoq.diffusion.classes import label_names, match_labels
 from ddoq.students import create_student
@@ -88,6 +86,8 @@ def open_teacher(teacher: Any, data: TrainingSet, place: torch.device) -> Teache
     ------
     ValueError
         A file or model that is no teacher of these classes or images.
+    ddoq.run.RunError
+        A damaged checkpoint.
     """
     if isinstance(teacher, Teacher):
         return teacher
@@ -109,17 +109,8 @@ def _open(teacher: Any, data: TrainingSet, place: torch.device) -> _Member:
 
 def _checkpoint(path: Path, data: TrainingSet, place: torch.device) -> _Member:
     """A student's checkpoint of ddoq's."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get("ddoq", "{}"))
-        weights = safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    if not isinstance(facts, dict) or "student" not in facts:
-        raise ValueError(
-            f"{path} does not say which network it is: give what ddoq teacher or ddoq train wrote, "
-            "or a folder with timm's config.json and weights"
-        )
+    advice = "give what ddoq teacher or ddoq train wrote, or a folder with timm's config.json and weights"
+    weights, facts = read_checkpoint(path, advice)
     try:
         names, channels, side = list(facts["class_names"]), facts["channels"], facts["image_size"]
         missing = [name for name in data.class_names if name not in names]

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import errno
-import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ddoq._checkpoint import find_checkpoint, write_checkpoint
 from ddoq._descent import Descent, block
 from ddoq._device import deterministic, seeded, torch_device
 from ddoq.data import ImageData
 from ddoq.distilled import DistilledDataset
-from ddoq.files import digest, write_atomic
+from ddoq.files import digest
 from ddoq.protocols import ProtocolName, recipe_for
 from ddoq.recipe import Recipe as Recipe
 from ddoq.run import seed_sequence
@@ -32,32 +31,39 @@ from ddoq.training_set import HeldOut, Normalise, TrainingSet, open_test
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A trained student.
+    """A trained student, its `model`, and what came of it.
 
     Attributes
     ----------
+    model
+        The student itself: the torch module, in evaluation mode, on the device that it was trained on. It takes images
+        on the scale of [0, 1] less `mean`, divided by `std` (c,), and gives logits in the order of the set's classes.
     accuracy
         Percent of the test images that are right after the last epoch; None without a test set.
     checks
         Epochs, counted from 1, after which the protocol looks at the test set, and the accuracies; the last among them.
     losses
         Mean weighted loss of each epoch.
+    steps
+        Steps of the optimiser.
     seconds
-        Time of training and testing.
+        Time of training and testing, by this call.
     recipe
         What it was trained with.
-    model
-        The student, in evaluation mode, for images normalised by `mean` and `std` (c,).
+    found
+        The checkpoint that it was found in, where nothing was trained.
     """
 
     accuracy: float | None
     losses: tuple[float, ...]
+    steps: int
     seconds: float
     recipe: Recipe
     model: nn.Module
     mean: Tensor
     std: Tensor
     checks: tuple[tuple[int, float], ...] = ()
+    found: Path | None = None
 
     @property
     def best(self) -> float | None:
@@ -69,9 +75,10 @@ class TrainResult:
         if len(self.checks) > 1:
             right += f" (best of {len(self.checks)} looks {self.best:.2f} %)"
         recipe = self.recipe
+        took = f"{self.seconds:.0f} s" if self.found is None else f"found in {self.found}: nothing was trained"
         return (
             f"{recipe.student}, protocol {recipe.protocol}, seed {recipe.seed}: {right} after the last of "
-            f"{recipe.epochs} epochs, loss {self.losses[-1]:.4f}, {self.seconds:.0f} s"
+            f"{recipe.epochs} epochs ({self.steps} steps), loss {self.losses[-1]:.4f}, {took}"
         )
 
 
@@ -146,16 +153,18 @@ def train(
     device
         "auto" (a CUDA GPU if there is one), "cpu", "cuda", or a GPU by number such as "cuda:1".
     log
-        A file for settings, some epochs and the result, one JSON object a line; written when training has ended.
+        A file for settings, some epochs and the result, one JSON object a line; written when training has ended, and
+        not where the student was found in `checkpoint`.
     checkpoint
-        A file for the student's weights, in safetensors format.
+        A file for the student's weights, in safetensors format. One that is there with the same settings is read
+        instead of training again, and tested; one with others, or any other file, is an error and left alone.
     progress
         Show a progress bar on stderr.
 
     Returns
     -------
     TrainResult
-        Accuracy in percent, losses, the student.
+        The student as `model`, its accuracy in percent, losses.
 
     Raises
     ------
@@ -164,6 +173,8 @@ def train(
         finite.
     OSError
         A log or checkpoint that could not be written, found before training.
+    ddoq.run.RunError
+        A checkpoint that is there and is of other settings (which are named), damaged or no student's.
 
     Examples
     --------
@@ -174,32 +185,24 @@ def train(
     100.0
     """
     place = torch_device(device)
-    for path in (checkpoint, log):
-        if path is not None:
-            _check_writable(Path(path))
+    checkpoint, log = (None if path is None else Path(path) for path in (checkpoint, log))
+    _check_writable(checkpoint, log)
     data = TrainingSet.of(dataset)
     common = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "momentum": momentum, "weight_decay": weight_decay}
     recipe = recipe_for(protocol, student, data, seed, {**(settings or {}), **common})
     targets, recipe = open_targets(teacher, labels, data, recipe, place)
     tested = None if test is None else open_test(test, data, class_names, side=recipe.test_side(data.size))
-    left = checkpoint or log
-    state = None if left is None else _state(Path(left))
-    result = fit(
+    return fit(
         recipe,
         data,
         tested,
         place=place,
-        log=None if log is None else Path(log),
+        log=log,
+        checkpoint=checkpoint,
         targets=targets,
         workers=workers,
-        state=state,
         progress=progress,
     )
-    if checkpoint is not None:
-        write_atomic(Path(checkpoint), _checkpoint(result, data))
-    if state is not None:
-        state.unlink(missing_ok=True)
-    return result
 
 
 def fit(
@@ -210,60 +213,76 @@ def fit(
     place: torch.device,
     log: Path | None,
     progress: bool,
+    checkpoint: Path | None = None,
     targets: Targets | None = None,
     workers: int = 0,
-    state: Path | None = None,
 ) -> TrainResult:
-    """`train` on tensors: seed, build, fit, test, log.
+    """`train` on tensors: seed, build, fit or find, test, write.
 
-    `state` is a file to go on from, which the caller removes; by default it lies beside the log while training lasts.
+    While a training lasts, its state lies beside the file that it is to leave.
     """
-    if log is not None:
-        _check_writable(log)
-    own = None if log is None or state is not None else _state(log)
+    _check_writable(checkpoint, log)
+    left = checkpoint or log
+    state = None if left is None else left.with_name(f"{left.name}.state")
     start = time.monotonic()
     init, order = (int(number) for number in seed_sequence(recipe.seed, "train").generate_state(2))
     settings = recipe.settings(data, test, place, None if targets is None else targets.facts)
+    found = None if checkpoint is None else find_checkpoint(checkpoint, settings)
     with deterministic(place), seeded(init, place):
         model = create_student(
             recipe.student, n_classes=len(data.class_names), channels=data.channels, image_size=data.size
         ).to(place)
         if recipe.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        descent = Descent(model, recipe, data, order, place, targets)
-        descent.run(
-            workers=workers,
-            test=None if test is None else lambda: _accuracy(model, data, test, place),
-            state=state or own,
-            made_from=digest(settings),
-            progress=progress,
-        )
-    checks = tuple(descent.checks)
+        tested = None if test is None else lambda: _accuracy(model, data, test, place)
+        if found is None:
+            descent = Descent(model, recipe, data, order, place, targets)
+            descent.run(workers=workers, test=tested, state=state, made_from=digest(settings), progress=progress)
+            losses, checks, steps = descent.losses, descent.checks, descent.steps
+        else:
+            losses, checks, steps = _reopened(found, model, settings, tested)
     accuracy = checks[-1][1] if checks else None
-    seconds = time.monotonic() - start
-    result = TrainResult(accuracy, tuple(descent.losses), seconds, recipe, model, data.mean, data.std, checks)
-    if log is not None:
-        write_log(log, settings, result.losses, accuracy, seconds, checks)
-    if own is not None:
-        own.unlink(missing_ok=True)
+    seconds, where = time.monotonic() - start, None if found is None else checkpoint
+    rest: dict[str, Any] = {"mean": data.mean, "std": data.std, "checks": tuple(checks), "found": where}
+    result = TrainResult(accuracy, tuple(losses), steps, seconds, recipe, model, **rest)
+    if log is not None and found is None:
+        write_log(log, settings, result.losses, accuracy, steps, seconds, checks)
+    if checkpoint is not None and found is None:
+        write_checkpoint(checkpoint, model, {**_facts(result, data), "settings": settings})
+    if state is not None:
+        state.unlink(missing_ok=True)
     return result
 
 
-def _state(path: Path) -> Path:
-    """Where a training's state lies while it is not finished."""
-    return path.with_name(f"{path.name}.state")
+def _reopened(
+    found: tuple[Mapping[str, Tensor], Mapping[str, Any]],
+    model: nn.Module,
+    settings: Mapping[str, Any],
+    test: Callable[[], float] | None,
+) -> tuple[list[float], list[tuple[int, float]], int]:
+    """Losses, looks at the test set and steps of a student that was found, whose weights the model takes over."""
+    tensors, facts = found
+    model.load_state_dict(tensors)
+    model.eval()
+    losses, checks = facts["losses"], [(epoch, accuracy) for epoch, accuracy in facts["checks"]]
+    if any(facts["settings"][name] != settings[name] for name in ("test_set", "check_from")):
+        checks = [] if test is None else [(len(losses), test())]
+    return losses, checks, facts["steps"]
 
 
-def _check_writable(path: Path) -> None:
-    """Make the folder of a file that training is to leave; OSError if the file could not be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder")
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from error
+def _check_writable(*paths: Path | None) -> None:
+    """Make the folders of files that training is to leave; OSError if one could not be written."""
+    for path in paths:
+        if path is None:
+            continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        except OSError as error:
+            raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from error
 
 
 @torch.inference_mode()
@@ -277,15 +296,16 @@ def _accuracy(model: nn.Module, data: TrainingSet, test: HeldOut, place: torch.d
     return 100 * right.item() / len(test.images)
 
 
-def _checkpoint(result: TrainResult, data: TrainingSet) -> bytes:
-    state = result.model.state_dict()
-    tensors = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
-    facts = {
+def _facts(result: TrainResult, data: TrainingSet) -> dict[str, Any]:
+    """What a checkpoint says of its student."""
+    return {
         "student": result.recipe.student,
         "class_names": list(data.class_names),
         "channels": data.channels,
         "image_size": data.size,
         "mean": data.mean.tolist(),
         "std": data.std.tolist(),
+        "losses": result.losses,
+        "checks": result.checks,
+        "steps": result.steps,
     }
-    return safetensors.torch.save(tensors, metadata={"ddoq": json.dumps(facts, ensure_ascii=False)})

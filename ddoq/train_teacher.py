@@ -31,14 +31,17 @@ def train_teacher(
 ) -> TrainResult:
     """Train a network on all images, to give soft labels: protocol "teacher" of `ddoq.train`, on hard labels.
 
-    Broken off by Ctrl-C it goes on from its last step when called again, killed from its last minute. Flips are among its views: for digits leave them out.
+    Broken off by Ctrl-C, it goes on from its last step when called again; killed, from its last minute. Flips are among
+    its views: for digits leave them out.
 
     Parameters
     ----------
     data
         All images: anything `ddoq.open_data` takes.
     out
-        The checkpoint, in safetensors format: what `teacher` takes in `ddoq.train` and `ddoq.label`.
+        The checkpoint, in safetensors format: what `teacher` takes in `ddoq.train` and `ddoq.label`. One that is there
+        with the same settings is read instead of training again, and tested; one with others, or any other file, is an
+        error and left alone.
     student
         "convnet3", "convnet4" or the name of a timm model.
     test
@@ -53,11 +56,11 @@ def train_teacher(
     Returns
     -------
     TrainResult
-        Accuracy in percent, losses, the network.
+        The network as `model`, its accuracy in percent, losses.
 
     Raises
     ------
-    ValueError, OSError
+    ValueError, OSError, ddoq.run.RunError
         As `ddoq.train`.
 
     Examples

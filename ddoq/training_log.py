@@ -32,6 +32,7 @@ def write_log(
     settings: Mapping[str, Any],
     losses: Sequence[float],
     accuracy: float | None,
+    steps: int,
     seconds: float,
     checks: Sequence[tuple[int, float]] = (),
 ) -> None:
@@ -42,7 +43,8 @@ def write_log(
     lines: list[dict[str, Any]] = [{"settings": plain(settings), "machine": environment()["machine"]}]
     lines += [{"epoch": epoch, "loss": losses[epoch - 1], **tested.get(epoch, {})} for epoch in shown]
     best = max((right for _, right in checks), default=accuracy)
-    lines += [{"result": {"accuracy": accuracy, "best": best, "loss": losses[-1], "seconds": round(seconds, 3)}}]
+    result = {"accuracy": accuracy, "best": best, "loss": losses[-1], "steps": steps, "seconds": round(seconds, 3)}
+    lines += [{"result": result}]
     write_atomic(path, _sealed("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()))
 
 

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 import ddoq
+from ddoq._checkpoint import write_checkpoint
 from ddoq._torchvision import ensure_importable
+from ddoq.files import RunError
 from ddoq.teacher import open_teacher
 from ddoq.training_set import TrainingSet
 
@@ -132,11 +134,15 @@ def test_what_is_no_teacher(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not say which network it is"):
         open_teacher(foreign, training(["a", "b"]), CPU)
     says = {"student": "convnet3", "class_names": ["a", "b"], "channels": 1, "image_size": 8, "mean": [0.5], "std": [1]}
+    model = nn.Linear(1, 1)
     for wrong in ({}, {"student": 3}, {"class_names": 3}, {"image_size": "8"}, {"image_size": 10**6}, {"mean": "dark"}):
-        metadata = {"ddoq": json.dumps({**says, **wrong})}
-        safetensors.torch.save_file({"w": torch.zeros(1)}, foreign, metadata)
+        write_checkpoint(foreign, model, {**says, **wrong})
         with pytest.raises(ValueError, match="does not hold what it says, a "):
             open_teacher(foreign, training(["a", "b"]), CPU)
+    content = checkpoint.read_bytes()
+    foreign.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(RunError, match="is damaged"):
+        open_teacher(foreign, training(["a", "b"]), CPU)
     foreign.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         open_teacher(foreign, training(["a", "b"]), CPU)

@@ -190,6 +190,7 @@ def test_log(tmp_path: Path) -> None:
     assert [line["epoch"] for line in epochs] == list(range(2, 41, 2))
     assert epochs[-1]["loss"] == result.losses[-1]
     assert last["result"]["accuracy"] == result.accuracy
+    assert last["result"]["steps"] == result.steps == 40
     assert not list(log.parent.glob(".*"))
 
 
@@ -405,6 +406,7 @@ def test_looks_on_the_way_are_told_apart_from_the_last() -> None:
     assert result.accuracy == result.checks[-1][1]
     assert result.best == max(accuracy for _, accuracy in result.checks)
     assert "best of 2 looks" in str(result)
+    assert "after the last of 30 epochs (30 steps), loss" in str(result)
 
 
 def test_a_look_changes_nothing() -> None:

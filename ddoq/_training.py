@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ddoq._device import deterministic
 from ddoq._fit import check_loss, cycle
 from ddoq._memory import first_line, ran_out_of_memory
-from ddoq._training_state import Draw, Recipe, Training
+from ddoq._training_state import Draw, FitRecipe, Training
 from ddoq.files import digest, write_atomic
 
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints; what is lost at most
@@ -55,7 +55,7 @@ class Journal:
 def train(
     what: str,
     model: nn.Module,
-    recipe: Recipe,
+    recipe: FitRecipe,
     n: int,
     streams: Sequence[np.random.SeedSequence],
     draw: Draw,

@@ -29,8 +29,8 @@ Draw = Callable[[np.ndarray[Any, Any], torch.Generator], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a model is trained.
+class FitRecipe:
+    """How a codec or a diffusion model is trained.
 
     `rate` is the highest learning rate; `ema` the decay of the averaged weights, shorter at the start, None for none.
     The images of a step go through the model in `accumulate` parts, which changes nothing but memory and rounding.
@@ -55,7 +55,7 @@ class Recipe:
 class Training:
     """The state of a training: all that its next step depends on."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, n: int, streams: Sequence[np.random.SeedSequence]) -> None:
+    def __init__(self, model: nn.Module, recipe: FitRecipe, n: int, streams: Sequence[np.random.SeedSequence]) -> None:
         self.model = model
         self.recipe = recipe
         self.averaged = model if recipe.ema is None else copy.deepcopy(model).eval()

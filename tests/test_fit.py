@@ -22,7 +22,7 @@ from ddoq import _training, cli
 from ddoq._fit import cycle
 from ddoq._torchvision import ensure_importable
 from ddoq._training import Journal, train
-from ddoq._training_state import Recipe
+from ddoq._training_state import FitRecipe
 from ddoq.codecs import open_codec
 from ddoq.diffusion import open_diffusion
 from ddoq.fit import SIZES, Fitted, Size, _smaller
@@ -94,7 +94,7 @@ def test_the_learning_rate_is_that_of_torch(steps: int) -> None:
         schedule.step()
 
 
-def fit_line(recipe: Recipe, journal: Journal | None = None) -> tuple[nn.Linear, nn.Linear, list[float]]:
+def fit_line(recipe: FitRecipe, journal: Journal | None = None) -> tuple[nn.Linear, nn.Linear, list[float]]:
     """Train a linear map on noisy pairs: the model, the averaged one, the losses."""
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
@@ -113,15 +113,15 @@ def fit_line(recipe: Recipe, journal: Journal | None = None) -> tuple[nn.Linear,
 
 
 def test_parts_of_a_step_add_up_to_the_step() -> None:
-    whole, _, losses = fit_line(Recipe(30, 7, 0.1, 1e-2))
-    parts, _, parted = fit_line(Recipe(30, 7, 0.1, 1e-2, accumulate=3))
+    whole, _, losses = fit_line(FitRecipe(30, 7, 0.1, 1e-2))
+    parts, _, parted = fit_line(FitRecipe(30, 7, 0.1, 1e-2, accumulate=3))
     assert losses[-1] < 0.1 * losses[0]
     torch.testing.assert_close(parts.weight, whole.weight)
     assert parted == pytest.approx(losses, rel=1e-4, abs=1e-5)
 
 
 def test_averaged_weights_are_the_recursion_by_hand() -> None:
-    finals = [fit_line(Recipe(5, 7, 0.1, 1e-2, ema=0.5))[:2]]
+    finals = [fit_line(FitRecipe(5, 7, 0.1, 1e-2, ema=0.5))[:2]]
     torch.manual_seed(0)
     average = nn.Linear(3, 1).weight.detach().clone()
     seen: list[Tensor] = []
@@ -134,13 +134,13 @@ def test_averaged_weights_are_the_recursion_by_hand() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.AdamW, "step", watched)
-        fit_line(Recipe(5, 7, 0.1, 1e-2, ema=0.5))
+        fit_line(FitRecipe(5, 7, 0.1, 1e-2, ema=0.5))
     for k, weight in enumerate(seen):
         decay = min(0.5, (k + 1) / (k + 10))
         average = decay * average + (1 - decay) * weight
     torch.testing.assert_close(finals[0][1].weight, average)
     assert not torch.equal(finals[0][0].weight, finals[0][1].weight)
-    model, averaged, _ = fit_line(Recipe(5, 7, 0.1, 1e-2, ema=0.0))
+    model, averaged, _ = fit_line(FitRecipe(5, 7, 0.1, 1e-2, ema=0.0))
     assert torch.equal(model.weight, averaged.weight)
 
 
@@ -151,7 +151,7 @@ def test_a_training_resumes_from_every_step(
 ) -> None:
     monkeypatch.setattr(_training, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(_training, "PICTURES", 9)
-    recipe = Recipe(9, 7, 0.1, 1e-2, ema=ema, precision=precision, accumulate=2)
+    recipe = FitRecipe(9, 7, 0.1, 1e-2, ema=ema, precision=precision, accumulate=2)
     whole = fit_line(recipe)
     for stop in range(1, 9):
 
@@ -173,18 +173,18 @@ def test_a_checkpoint_of_another_training_is_passed_over_and_a_damaged_one_named
 ) -> None:
     monkeypatch.setattr(_training, "CHECKPOINT_SECONDS", 0.0)
     place = tmp_path / "checkpoint"
-    whole = fit_line(Recipe(5, 7, 0.1, 1e-2), Journal(place, "one"))
+    whole = fit_line(FitRecipe(5, 7, 0.1, 1e-2), Journal(place, "one"))
     for other in (Journal(place, "another"), None):
-        assert fit_line(Recipe(5, 7, 0.1, 1e-2), other)[2] == whole[2]
-    fit_line(Recipe(5, 7, 0.1, 1e-2), Journal(place, "one"))
+        assert fit_line(FitRecipe(5, 7, 0.1, 1e-2), other)[2] == whole[2]
+    fit_line(FitRecipe(5, 7, 0.1, 1e-2), Journal(place, "one"))
     content = bytearray(place.read_bytes())
     for at in (3, len(content) // 2, len(content) - 1):
         place.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
         with pytest.raises(RunError, match="checkpoint is damaged: delete it"):
-            fit_line(Recipe(5, 7, 0.1, 1e-2), Journal(place, "one"))
+            fit_line(FitRecipe(5, 7, 0.1, 1e-2), Journal(place, "one"))
     place.write_bytes(content[:50])
     with pytest.raises(RunError, match="checkpoint is damaged"):
-        fit_line(Recipe(5, 7, 0.1, 1e-2), Journal(place, "one"))
+        fit_line(FitRecipe(5, 7, 0.1, 1e-2), Journal(place, "one"))
 
 
 def poor(most: int, after: int) -> Any:
@@ -201,7 +201,7 @@ def poor(most: int, after: int) -> Any:
 
 
 def test_out_of_memory_keeps_the_steps_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe, place = Recipe(9, 6, 0.1, 1e-2, ema=0.9), tmp_path / "checkpoint"
+    recipe, place = FitRecipe(9, 6, 0.1, 1e-2, ema=0.9), tmp_path / "checkpoint"
     whole = fit_line(recipe)
     with monkeypatch.context() as patch:
         patch.setattr(nn.functional, "mse_loss", poor(3, after=4))
@@ -210,7 +210,7 @@ def test_out_of_memory_keeps_the_steps_done(tmp_path: Path, monkeypatch: pytest.
     assert fit_line(recipe, Journal(place, "same"))[2] == whole[2]
     with monkeypatch.context() as patch:  # from the same checkpoint, which nothing has removed
         patch.setattr(nn.functional, "mse_loss", poor(3, after=0))
-        parts = fit_line(Recipe(9, 6, 0.1, 1e-2, ema=0.9, accumulate=2), Journal(place, "same"))
+        parts = fit_line(FitRecipe(9, 6, 0.1, 1e-2, ema=0.9, accumulate=2), Journal(place, "same"))
         assert parts[2][:4] == whole[2][:4]
         assert parts[2] == pytest.approx(whole[2], rel=1e-4, abs=1e-5)
         with pytest.raises(MemoryError, match=r"in step 1 of 9 of the line \(CUDA out .* GiB\)$"):
@@ -219,7 +219,7 @@ def test_out_of_memory_keeps_the_steps_done(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_ctrl_c_keeps_the_steps_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe, place, calls = Recipe(9, 6, 0.1, 1e-2, ema=0.9), tmp_path / "checkpoint", []
+    recipe, place, calls = FitRecipe(9, 6, 0.1, 1e-2, ema=0.9), tmp_path / "checkpoint", []
     whole, loss = fit_line(recipe), nn.functional.mse_loss
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
@@ -236,7 +236,7 @@ def test_ctrl_c_keeps_the_steps_done(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_ctrl_c_waits_for_the_step_that_changes_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe, place, calls = Recipe(9, 6, 0.1, 1e-2, ema=0.9), tmp_path / "checkpoint", []
+    recipe, place, calls = FitRecipe(9, 6, 0.1, 1e-2, ema=0.9), tmp_path / "checkpoint", []
     whole, step = fit_line(recipe), torch.optim.AdamW.step
 
     def interrupted(*arguments: Any) -> None:
@@ -265,7 +265,7 @@ def test_a_step_that_memory_broke_is_not_kept(tmp_path: Path, monkeypatch: pytes
         if len(calls) == 4:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: ...")
 
-    recipe = Recipe(9, 7, 0.1, 1e-2)
+    recipe = FitRecipe(9, 7, 0.1, 1e-2)
     whole = fit_line(recipe)
     for kept in (False, True):
         calls.clear()
@@ -427,7 +427,7 @@ def test_pictures_are_of_the_averaged_weights(tmp_path: Path) -> None:
     def show(step: int, model: Any) -> None:
         shown.append((step, model.training, model.weight.detach().clone()))
 
-    model, averaged, _ = fit_line(Recipe(20, 7, 0.1, 1e-2, ema=0.9), Journal(tmp_path / "checkpoint", "", show=show))
+    model, averaged, _ = fit_line(FitRecipe(20, 7, 0.1, 1e-2, ema=0.9), Journal(tmp_path / "checkpoint", "", show=show))
     assert [step for step, _, _ in shown] == [10, 20]
     assert not any(training for _, training, _ in shown)
     assert model.training

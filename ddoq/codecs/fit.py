@@ -20,7 +20,7 @@ from ddoq._fit import check_steps, torch_seed
 from ddoq._memory import BatchSize
 from ddoq._torchvision import ensure_importable
 from ddoq._training import Journal, train
-from ddoq._training_state import Recipe, TrainingPrecision
+from ddoq._training_state import FitRecipe, TrainingPrecision
 from ddoq.run import seed_sequence
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ def fit_codec(
     def draw(indices: np.ndarray[Any, Any], noise: torch.Generator) -> tuple[Tensor, Tensor]:
         return _images(data, indices, device), torch.randn(len(indices), *shape, generator=noise).to(device)
 
-    recipe = Recipe(steps, batch, LEARNING_RATE * 16 / base_channels, 1e-4, accumulate=accumulate, precision=precision)
+    rate = LEARNING_RATE * 16 / base_channels
+    recipe = FitRecipe(steps, batch, rate, 1e-4, accumulate=accumulate, precision=precision)
     _, losses, speed = train(
         "codec",
         model.train(),

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ddoq._fit import check_steps, torch_seed
 from ddoq._torchvision import ensure_importable
 from ddoq._training import Journal, train
-from ddoq._training_state import Recipe, TrainingPrecision
+from ddoq._training_state import FitRecipe, TrainingPrecision
 from ddoq.diffusion.dit import FACTS
 from ddoq.files import write_atomic
 from ddoq.run import seed_sequence
@@ -128,7 +128,7 @@ def fit_diffusion(
     def loss_of(noised: Tensor, t: Tensor, target: Tensor, y: Tensor) -> Tensor:
         return nn.functional.mse_loss(model(noised, timestep=t, class_labels=y).sample.float(), target)
 
-    recipe = Recipe(
+    recipe = FitRecipe(
         steps,
         batch,
         LEARNING_RATE * 128 / width,

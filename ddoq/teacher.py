@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -79,8 +80,8 @@ def open_teacher(teacher: Any, data: TrainingSet, place: torch.device) -> Teache
         A checkpoint of `ddoq teacher` or `ddoq.train` (a .safetensors file); a folder with timm's config.json and
         weights; the name or hub id of a pretrained timm model, such as "resnet18.tv_in1k", for which alone a hub is
         contacted; or a module that gives logits of images float32 (b, c, s, s) in [0, 1], in the order of the set's
-        classes. Classes of the others are matched by name; they may know more than the set has. What this function has
-        opened comes back as it is.
+        classes: it is copied, and itself left as it is. Classes of the others are matched by name; they may know more
+        than the set has. What this function has opened comes back as it is.
 
     Raises
     ------
@@ -100,7 +101,8 @@ def open_teacher(teacher: Any, data: TrainingSet, place: torch.device) -> Teache
 def _open(teacher: Any, data: TrainingSet, place: torch.device) -> _Member:
     if isinstance(teacher, nn.Module):
         named = f"{type(teacher).__name__}@{_weights_hash(teacher)}"
-        return _Member(teacher.to(place).eval(), lambda images: images, None, None, named)
+        # a copy: the caller's may go on where it is, in training mode
+        return _Member(copy.deepcopy(teacher).to(place).eval(), lambda images: images, None, None, named)
     path = Path(teacher)
     if path.suffix == ".safetensors":
         return _checkpoint(path, data, place)

@@ -81,6 +81,21 @@ def test_several_are_averaged(checkpoint: Path) -> None:
     assert both.name.count("@") == 2
 
 
+def test_the_callers_module_is_left_as_it_was() -> None:
+    """In training mode, some layers frozen, on its device: "meta" stands for another than the work's."""
+    data = training(["a", "b", "c"])
+    module = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(64, 3)).train()
+    module[0].eval()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    teacher = open_teacher(module, data, CPU)
+    assert torch.equal(teacher(data.images), teacher(data.images))  # nothing is dropped
+    assert [layer.training for layer in module.modules()] == [True, False, True, True, True]
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+    assert open_teacher(module, data, CPU).name == teacher.name
+    open_teacher(module, data, torch.device("meta"))
+    assert {tensor.device for tensor in module.state_dict().values()} == {CPU}
+
+
 def test_names_tell_weights_apart(checkpoint: Path) -> None:
     data, module = training(["a", "b", "c"]), nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     first = open_teacher(module, data, CPU).name

@@ -4,6 +4,10 @@ Everywhere ddoq differs from the published code in this: views (crop, flip, part
 each epoch, from the whole set, not for a batch; images are normalised by the full set's own mean and deviation; the
 accuracy is the last epoch's, and the best on the way stands beside it. Students that timm builds are timm's.
 
+Rates are made for a number of steps, which is that of epochs times that of batches: with a few images the epochs that
+suffice for many are too few, and a student stays near chance. No published protocol makes fewer than FEWEST_STEPS, one
+an epoch; those for ImageNet make thousands: with 10 images per class d4m 3,000, rded 30,000, rd3 80,000.
+
 dc      DC, DSA and DM's evaluation (VICO-UoE/DatasetCondensation, evaluate_synset) without augmentation: SGD 0.01,
         momentum 0.9, decay 5e-4, batches of 256, 300 epochs, a tenth of the rate from half way. Hard labels, or soft
         ones at temperature 1, since SGD feels the loss's scale. That code runs one epoch more, lowers the rate two
@@ -180,4 +184,5 @@ _VALUES: dict[str, Callable[[_Setting], dict[str, Any]]] = {
     "teacher": _teacher,
 }
 PROTOCOLS = tuple(_VALUES)
+FEWEST_STEPS = 300  # of the optimiser, in the published protocols
 ONLY_HARD = ("hard", "teacher")  # protocols that take no soft labels

@@ -20,7 +20,7 @@ from ddoq._device import deterministic, seeded, torch_device
 from ddoq.data import ImageData
 from ddoq.distilled import DistilledDataset
 from ddoq.files import digest
-from ddoq.protocols import ProtocolName, recipe_for
+from ddoq.protocols import FEWEST_STEPS, ProtocolName, recipe_for
 from ddoq.recipe import Recipe as Recipe
 from ddoq.run import seed_sequence
 from ddoq.students import create_student
@@ -75,10 +75,13 @@ class TrainResult:
         if len(self.checks) > 1:
             right += f" (best of {len(self.checks)} looks {self.best:.2f} %)"
         recipe = self.recipe
+        steps = f"{self.steps} step{'s' * (self.steps != 1)}"
+        if self.steps < FEWEST_STEPS:
+            steps += f", few: published protocols make {FEWEST_STEPS} and more"
         took = f"{self.seconds:.0f} s" if self.found is None else f"found in {self.found}: nothing was trained"
         return (
             f"{recipe.student}, protocol {recipe.protocol}, seed {recipe.seed}: {right} after the last of "
-            f"{recipe.epochs} epochs ({self.steps} steps), loss {self.losses[-1]:.4f}, {took}"
+            f"{recipe.epochs} epochs ({steps}), loss {self.losses[-1]:.4f}, {took}"
         )
 
 
@@ -132,7 +135,8 @@ def train(
         Of the student's first weights, the order of the images and their views: with one seed all data sets have the
         same start.
     epochs
-        Passes over the data. Default, here and below: the protocol's.
+        Passes over the data. Default, here and below: the protocol's. A few epochs of a few images are too few steps
+        for most protocols' rates: the result says how many were made.
     batch_size
         Images per step; the last step of an epoch may have fewer. A student with batch statistics takes a single last
         image with the batch before.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from ddoq.protocols import PROTOCOLS, recipe_for
+from ddoq.protocols import FEWEST_STEPS, PROTOCOLS, recipe_for
 from ddoq.recipe import DSA, SILENT, Recipe, read_settings
 from ddoq.training_set import TrainingSet
 
@@ -180,6 +180,18 @@ def test_every_value_is_in_the_settings() -> None:
     assert settings["soft_labels"] == {"made": "online", "teacher": "T"}
     assert {f.name for f in fields(Recipe)} - set(settings) == {"name", "published"}
     assert "another machine" in settings["elsewhere"]
+
+
+def steps(protocol: str, **shape: int) -> int:
+    recipe = of(protocol, **shape)
+    return recipe.epochs * -(-len(images(**shape).labels) // recipe.batch_size)
+
+
+def test_steps_that_rates_are_made_for() -> None:
+    published = [protocol for protocol in PROTOCOLS if protocol != "teacher"]
+    assert min(steps(protocol, ipc=1, classes=10) for protocol in published) == FEWEST_STEPS
+    of_imagenet = {protocol: steps(protocol, ipc=10, classes=1000) for protocol in ("d4m", "rded", "rd3")}
+    assert of_imagenet == {"d4m": 3000, "rded": 30_000, "rd3": 80_000}
 
 
 def test_unknown_names() -> None:

@@ -406,7 +406,8 @@ def test_looks_on_the_way_are_told_apart_from_the_last() -> None:
     assert result.accuracy == result.checks[-1][1]
     assert result.best == max(accuracy for _, accuracy in result.checks)
     assert "best of 2 looks" in str(result)
-    assert "after the last of 30 epochs (30 steps), loss" in str(result)
+    assert "after the last of 30 epochs (30 steps, few: published protocols make 300 and more), loss" in str(result)
+    assert "(300 steps), loss" in str(replace(result, steps=300))
 
 
 def test_a_look_changes_nothing() -> None:

@@ -46,9 +46,11 @@ class Recipe:
     tenth from half way; "cosine": to 0; "smoothed": the first half of that cosine; "steps": a fifth from 2/3, and again
     from 5/6. `accumulate`: parts in which the images of a step go through the student. `crop_scale`: least share of the
     area. `patches`: along a side, for "shuffle". `mix_weights` "mixed": an image's weight and its partner's, by their
-    shares of the pixels; "base": the image's. `label_epochs`: so many epochs of views, used again and again; None: all
-    are new. `test_crop`: test images are the centres of images 8/7 as large. `check_from`: share of the epochs after
-    which the student is tested every tenth epoch, beside the last. `view_seed`: of the views; None: `seed`.
+    shares of the pixels; "base": the image's. With shares s uniform in [0, 1] an image keeps 2/3 of its weight on its
+    own pixels and label under "mixed", E[s^2 + (1 - s)^2], and 1/2 under "base", E[s]; the rest falls to its partners.
+    `label_epochs`: so many epochs of views, used again and again; None: all are new. `test_crop`: test images are the
+    centres of images 8/7 as large. `check_from`: share of the epochs after which the student is tested every tenth
+    epoch, beside the last. `view_seed`: of the views; None: `seed`.
     """
 
     student: str = "convnet3"

@@ -32,7 +32,7 @@ from ddoq.targets import Online
 from ddoq.teacher import open_teacher
 from ddoq.train import TrainResult, fit
 from ddoq.training_set import HeldOut, TrainingSet, open_test
-from ddoq.views import Views
+from ddoq.views import View, Views
 
 CPU = torch.device("cpu")
 
@@ -350,6 +350,32 @@ def test_weights_of_mixed_images_by_hand(mix_weights: str, mixed: bool) -> None:
     wanted = (weights * (view.share * own + (1 - view.share) * other)).sum() / 12
     training.run(progress=False)
     assert training.losses[0] == pytest.approx(wanted.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("mix_weights", "kept"), [("mixed", 2 / 3), ("base", 1 / 2)])
+def test_what_an_image_keeps_of_its_weight_under_cutmix(mix_weights: str, kept: float) -> None:
+    """Two images, each the other's partner, the first alone with a weight, over shares uniform in [0, 1].
+
+    It is mixed with the share s of its own pixels, and the other with the share 1 - s of them: on its own label fall
+    s w + (1 - s) w', the weights of the two mixed images. Mixed, w = s and w' = 1 - s: E[s^2 + (1 - s)^2] = 2/3. Base,
+    w = 1 and w' = 0: E[s] = 1/2. The rest falls on the other's label.
+    """
+    data = replace(stripes(2, classes=2), weights=torch.tensor([1.0, 0.0]))
+    n = 1000
+    share = (torch.arange(n) + 0.5) / n
+    first, second = torch.zeros(n, dtype=torch.int64), torch.ones(n, dtype=torch.int64)
+    views = [
+        View(0, data.images[first], first, second, share),
+        View(0, data.images[second], second, first, share),
+    ]
+    for label, wanted in ((0, kept), (1, 1 - kept)):
+        student = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+        nn.init.zeros_(student[1].weight)
+        student[1].bias.data = torch.tensor([50.0, 50.0])
+        student[1].bias.data[label] = 0.0  # the loss of this label is 50, that of the other 0
+        training = descent(Recipe(mix="cutmix", mix_weights=mix_weights), data, student)  # type: ignore[arg-type]
+        found = sum(training._loss(view).item() for view in views) / 50
+        assert found == pytest.approx(wanted, abs=1e-5)
 
 
 def test_soft_labels_are_weighted_alike() -> None:

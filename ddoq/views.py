@@ -24,8 +24,9 @@ from ddoq.recipe import Recipe
 from ddoq.run import seed_sequence
 from ddoq.training_set import Normalise, TrainingSet
 
-# Columns of the table. The last is as wide as the recipe wants.
+# Columns of the table, whichever are used: the last is as wide as the recipe wants.
 WIDTHS = {"crop": augment.CROP_NUMBERS, "flip": 1, "jitter": 6, "lighting": 3, "dsa": NUMBERS, "mix": 4, "shuffle": 0}
+ROWS = 1 << 14  # of the table, drawn at once
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class Views:
         """The images `index` (b,) in an epoch; `Recipe.view_epoch` says in which."""
         if self.recipe.still:
             return View(epoch, self.images[index.to(self.place)], index.to(self.place))
-        table, partners = _epoch(self.recipe.views["seed"], epoch, len(self.images), self.recipe.patches)
+        used = (*self.recipe.augment, *["mix"] * (self.recipe.mix != "none"))
+        table, partners = _epoch(self.recipe.views["seed"], epoch, len(self.images), self.recipe.patches, used)
         own = self._augmented(table, index)
         if self.recipe.mix == "none":
             return View(epoch, own, index.to(self.place))
@@ -116,14 +118,20 @@ class Views:
         return images
 
 
-@lru_cache(maxsize=2)
-def _epoch(seed: int, epoch: int, n: int, patches: int) -> tuple[dict[str, np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-    """The numbers of an epoch by what they are for, each (n, width), and every image's partner (n,)."""
+@lru_cache(maxsize=1)  # batches come epoch by epoch, to each worker too
+def _epoch(
+    seed: int, epoch: int, n: int, patches: int, used: tuple[str, ...]
+) -> tuple[dict[str, np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    """The numbers of an epoch by what they are used for, each (n, width), and every image's partner (n,)."""
     widths = {**WIDTHS, "shuffle": 2 * patches}
-    table = np.random.default_rng(seed_sequence(seed, "views", epoch)).random((n, sum(widths.values())))
-    columns = np.split(table, np.cumsum(list(widths.values()))[:-1], axis=1)
-    partners = np.random.default_rng(seed_sequence(seed, "partners", epoch)).permutation(n)
-    return dict(zip(widths, columns, strict=True)), partners
+    ends = dict(zip(widths, np.cumsum(list(widths.values())), strict=True))
+    stream = np.random.default_rng(seed_sequence(seed, "views", epoch))
+    table = {name: np.empty((n, widths[name])) for name in used}
+    for begin in range(0, n, ROWS):  # only the columns in use are kept: the table of a large set takes much memory
+        rows = stream.random((min(ROWS, n - begin), sum(widths.values())))
+        for name, column in table.items():
+            column[begin : begin + ROWS] = rows[:, ends[name] - widths[name] : ends[name]]
+    return table, np.random.default_rng(seed_sequence(seed, "partners", epoch)).permutation(n)
 
 
 def view_batches(views: Views, plan: Iterable[tuple[int, Tensor]], workers: int) -> Iterator[View]:

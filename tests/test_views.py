@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from ddoq import views as views_module
 from ddoq.recipe import OPERATIONS, Recipe
+from ddoq.run import seed_sequence
 from ddoq.training_set import TrainingSet
 from ddoq.views import View, Views, view_batches
 
@@ -79,6 +82,19 @@ def test_seeds_and_epochs_differ(name: str) -> None:
     assert not torch.equal(first.images, Views(images(), other, CPU)(0, index).images)
     given = Recipe(**{**recipe.views, "seed": 7, "view_seed": 0})
     assert same(Views(images(), given, CPU)(0, index), first)  # the views' seed counts
+
+
+def test_numbers_are_columns_of_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever are used, and however many rows are drawn at once."""
+    widths = {"crop": 22, "flip": 1, "jitter": 6, "lighting": 3, "dsa": 4, "mix": 4, "shuffle": 6}
+    whole = np.random.default_rng(seed_sequence(5, "views", 3)).random((23, 46))
+    columns = dict(zip(widths, np.split(whole, np.cumsum(list(widths.values()))[:-1], axis=1), strict=True))
+    for rows, used in ((1 << 14, ("flip", "mix")), (4, tuple(widths)), (23, ("dsa",))):
+        monkeypatch.setattr(views_module, "ROWS", rows)
+        views_module._epoch.cache_clear()
+        table, _ = views_module._epoch(5, 3, 23, 3, used)
+        assert tuple(table) == used
+        assert all(np.array_equal(table[name], columns[name]) for name in used)
 
 
 def test_partners_are_a_permutation_of_the_whole_set() -> None:

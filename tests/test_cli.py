@@ -218,6 +218,10 @@ def test_teacher_label_train(capsys: pytest.CaptureFixture[str], data: Path, run
     assert status == 0
     assert "protocol teacher, epochs=2, augment=crop" in out
     assert str(teacher) in out
+    status, out, _ = call(capsys, *line)
+    assert status == 0
+    assert re.search(r"% of the test images right .*: nothing was trained\n", out)
+    assert "epochs: 2 there, 3 now" in one_line_error(call(capsys, *line, "--epochs", 3))
     status, out, err = call(capsys, "label", run, labels, "--teacher", teacher, "--epochs", 2, "--device", "cpu")
     assert (status, out.strip()) == (0, str(labels)), err
     assert "soft labels of 2 epochs x 6 images, 3 classes: 72 bytes" in err

@@ -195,6 +195,8 @@ def load(
         for name in run.manifest["stages"]
         if name.startswith("synthesize")
     ]
+    if synthesis is None and stage not in run.manifest["stages"]:
+        raise RunError(f"{run.path} is not finished, it has no images yet: finish it with the same ddoq.distill")
     if stage not in run.manifest["stages"]:
         raise RunError(f"{run.path} has no images of synthesis {synthesis!r}, only {made}: finish it with ddoq.distill")
     run.verify([stage])

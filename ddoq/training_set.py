@@ -137,7 +137,7 @@ def matched_labels(
             f"classes are matched by name, and the {what} {' and '.join(parts)} "
             f"(the distilled set has {_listed(class_names)})"
             + f"; where they only have other names, {renaming}"
-            * bool(renaming)
+            * bool(renaming and missing and extra)
         )
     return torch.tensor([class_names.index(name) for name in names])[labels]
 

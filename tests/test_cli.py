@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from PIL import Image
 import ddoq
 from ddoq import cli
 from ddoq.demo import demo, digits
-from ddoq.recipe import GIVEN, Recipe
+from ddoq.recipe import GIVEN, Recipe, read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
@@ -105,6 +106,20 @@ def test_help_of_settings_has_every_name(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_no_none_for_a_value(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert "{None" not in call(capsys, command, "--help")[1]
+
+
+def test_commands_of_the_readme_are_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [shlex.split(line, comments=True) for line in re.findall(r"^    ddoq (.*)$", text, re.MULTILINE)]
+    named = {words[0] for words in lines}
+    assert {"distill", "teacher", "train", "evaluate", "weigh", "report"} <= named <= set(cli.COMMANDS)
+    known = {command: entries(call(capsys, command, "--help")[1]) for command in named}
+    for command, *words in lines:
+        assert {word[2:] for word in words if word.startswith("--")} <= known[command].keys(), (command, words)
+    settings = re.findall(r"--settings((?: \w+=\w+)+)", text)
+    assert settings
+    for texts in settings:
+        read_settings(texts.split())
 
 
 def test_mistyped_names_are_corrected(capsys: pytest.CaptureFixture[str], data: Path, run: Path) -> None:

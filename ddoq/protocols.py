@@ -48,7 +48,7 @@ from typing import Any, Literal
 
 import torch
 
-from ddoq.recipe import GIVEN, Recipe
+from ddoq.recipe import GIVEN, Recipe, unknown_setting
 from ddoq.training_set import TrainingSet
 
 ProtocolName = Literal["dc", "dsa", "d4m", "rded", "rd3", "hard", "teacher"]
@@ -86,7 +86,7 @@ def recipe_for(
     given = {name: value for name, value in (changes or {}).items() if value is not None}
     unknown = set(given) - {f.name for f in fields(Recipe) if f.name not in GIVEN}
     if unknown:
-        raise ValueError(f"{sorted(unknown)[0]!r} is no setting of a protocol: see ddoq.recipe.Recipe")
+        raise ValueError(unknown_setting(min(unknown)))
     return replace(base, **given, published=base)
 
 

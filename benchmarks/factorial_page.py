@@ -87,7 +87,7 @@ def _summary(compared: list[Comparison]) -> list[str]:
 
 
 def said_of_weights(compared: list[Comparison]) -> list[str]:
-    """Which intervals leave out zero, in words. Comparisons near chance and those of one distillation are apart."""
+    """Which intervals leave out zero, in words. Comparisons near chance and those without one are apart."""
     near = [one for one in compared if one.near_chance]
     judged = [one for one in compared if one.verdict and not one.near_chance]
     lines = []
@@ -111,7 +111,9 @@ def said_of_weights(compared: list[Comparison]) -> list[str]:
         )
     alone = [one for one in compared if not one.verdict and not one.near_chance]
     if alone:
-        lines.append(f"- not counted: {len(alone)} of one distillation, which has no interval")
+        lines.append(
+            f"- not counted: {len(alone)} without an interval, of one distillation or of several that are equal"
+        )
     for points in dict.fromkeys(one.points for one in compared):
         for verdict in ("help", "harm", "cannot be told from none"):
             where = [

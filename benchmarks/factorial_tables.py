@@ -102,7 +102,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """By the interval "help", "harm" or "cannot be told from none"; "" of one distillation, which has none.
+        """By the interval "help", "harm" or "cannot be told from none"; "" where there is none.
 
         >>> [Comparison("", "", "", 50.0, 51.0, Difference(1.0, ends, ())).verdict for ends in ((0.5, 1.5), (-1, 3))]
         ['help', 'cannot be told from none']

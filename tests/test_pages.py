@@ -50,6 +50,6 @@ def test_comparisons_near_chance_and_of_few_distillations_are_told_apart() -> No
     assert "not counted: 2 comparisons near chance" in text
     assert "(55 % of 2 classes and 19 % of 10 classes)" in text
     assert "(none of their intervals are above zero, 2 below)" in text
-    assert "not counted: 1 of one distillation" in text
+    assert "not counted: 1 without an interval" in text
     assert "lloyd: harm on harmed (-2.00 [-3.00, -1.00], n = 2); harmed into chance (-3.00 [-5.00, -1.00])" in text
     assert "near chance, lloyd, on ten classes: density 18.9 to 16.9 %" in text

@@ -21,6 +21,7 @@ import torch
 from ddoq.data import open_data
 from ddoq.distilled import DistilledDataset, Weighting, load
 from ddoq.evaluation import ANY, FULL, OFF, RANDOM
+from ddoq.files import digest
 from ddoq.run import MANIFEST, Run, seed_sequence
 from ddoq.training_set import TrainingSet, matched_labels
 
@@ -46,6 +47,7 @@ class Entry:
     weighting: str
     images: int
     trainings: tuple[tuple[Training, ...], ...]
+    images_hash: str = ""  # of all distillations' images
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,13 @@ class Compared:
         pairs = [pair for other in others for pair in zip(one, other, strict=True)]
         if others and all(torch.allclose(a.weights, b.weights, rtol=1e-6) for a, b in pairs):
             made = {ANY: one}
+        images_hash = digest([data.images_fingerprint for data in one])[:16]
         for weighting, sets in made.items():
             trainings = [
                 tuple(Training(seed, partial(_same, data), logs) for seed in range(seeds))
                 for data, logs in zip(sets, self.logs, strict=True)
             ]
-            yield Entry(self.name, weighting, len(sets[0].images), tuple(trainings))
+            yield Entry(self.name, weighting, len(sets[0].images), tuple(trainings), images_hash)
 
 
 def open_compared(

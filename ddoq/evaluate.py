@@ -8,14 +8,14 @@
 
 One log per training, `<run>/train/<set>-<images>-<weighting>-<student>-<protocol>-seed<k>.jsonl`; a log that is whole
 and was made with the same settings (the data's hashes, versions, device and threads among them) is read instead of
-training again. The table stays beside the logs, as evaluation.json.
+training again. The table stays beside the logs, as evaluation.json, and gathers the rows of all calls on one test set.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from ddoq import agreement
 from ddoq._device import torch_device
 from ddoq.compared import Compared, Entry, Given, full_entries, open_compared
 from ddoq.distilled import DistilledDataset, Weighting
-from ddoq.evaluation import ANY, FULL
+from ddoq.evaluation import ANY, FULL, stored
 from ddoq.evaluation import Evaluation as Evaluation
 from ddoq.evaluation import Row as Row
 from ddoq.files import digest
@@ -67,6 +67,11 @@ def evaluate(
     """Train students on distilled sets and tabulate their accuracies on a test set: last epoch, mean, deviation, n.
 
     Every row names its protocol, with what differs from it. Called again, it reads the trainings that are done.
+
+    The rows of this call are returned. The table in the run, evaluation.json, which `ddoq report` shows, gathers those
+    of all calls on one test set: a row replaces that of the same set, number of images, weighting, student and
+    protocol. Weights on are compared with off only where both rows are of the same distillations and seeds. A call on
+    another test set begins the table anew, and a note says so.
 
     Parameters
     ----------
@@ -167,10 +172,8 @@ def evaluate(
         options = {"weightings": weightings, "every": gradients, "class_names": class_names, "device": device}
         options.update(epochs=usual.epochs, batch_size=usual.batch_size, lr=usual.lr, progress=progress)
         notes += [note for student in students for each in sets for note in _gradients(each, data, student, options)]
-    evaluation = Evaluation(tuple(rows), len(tested.images), tuple(notes))
-    for folder in dict.fromkeys(folder for each in sets for folder in each.logs if folder is not None):
-        evaluation.save(folder / TABLE)
-    return evaluation
+    folders = dict.fromkeys(folder for each in sets for folder in each.logs if folder is not None)
+    return _kept(Evaluation(tuple(rows), len(tested.images), tuple(notes), tested.source), list(folders))
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,7 @@ class _How:
             distillations=len(entry.trainings),
             labels=recipe.labels,
             bests=bests if recipe.check_from < 1 else (),
+            images_hash=entry.images_hash,
         )
 
     def _accuracies(
@@ -238,6 +242,22 @@ def log_name(name: str, images: int, weighting: str, student: str, protocol: str
     return f"{'-'.join(parts)}-seed{seed}.jsonl"
 
 
+def _kept(evaluation: Evaluation, folders: Sequence[Path]) -> Evaluation:
+    """The table, gathered in every folder; with a note where one of another test set was there."""
+    before: dict[Path, Evaluation | None] = {}
+    notes = []
+    for folder in folders:
+        old = stored(folder / TABLE)
+        if old is not None and old.test_set != evaluation.test_set:
+            notes.append(f"the table kept before was of another test set, of {old.test_images} images, and is gone")
+            old = None
+        before[folder] = old
+    evaluation = replace(evaluation, notes=tuple(dict.fromkeys((*evaluation.notes, *notes))))
+    for folder, old in before.items():
+        (evaluation if old is None else evaluation.gathered(old)).save(folder / TABLE)
+    return evaluation
+
+
 def _notes(sets: Sequence[Compared], plan: Sequence[Entry], weightings: Sequence[str]) -> list[str]:
     notes = []
     for each in sets:
@@ -256,4 +276,5 @@ def _gradients(each: Compared, data: Any, student: str, options: Mapping[str, An
             log = None if logs is None else logs / agreement.log_name(each.name, len(member), student, 0)
             found = agreement.gradient_agreement(member, data, student=student, log=log, **options)
             which = f", distillation {d + 1}" * (len(each.members) > 1)
-            yield f"{each.name}{which}, {student}, {len(member)} images: {found}"
+            how = f"batches of {options['batch_size']}, learning rate {options['lr']}"
+            yield f"{each.name}{which}, {student}, {len(member)} images, {how}: {found}"

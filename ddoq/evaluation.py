@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Row:
     distillations: int = 1  # or random draws; each with equally many trainings
     labels: str = "hard"  # or "soft"
     bests: tuple[float, ...] = ()  # of the looks at the test set, where a protocol looks on the way
+    images_hash: str = ""  # of its distillations' images; none for random ones and the full data
 
     @property
     def n(self) -> int:
@@ -93,11 +95,13 @@ class Evaluation:
     rows: tuple[Row, ...]
     test_images: int
     notes: tuple[str, ...] = ()
+    test_set: str = ""  # hash of the test images and their labels
 
     def difference(self, row: Row) -> Difference | None:
-        """A row's accuracy minus that of the same images with uniform weights."""
+        """A row's accuracy minus that of the same images with uniform weights; None without trainings to pair."""
         off = None if row.weighting == OFF else self._beside(row, row.set, row.images)
-        return None if off is None else paired_difference(row.groups, off.groups)
+        shapes = {(each.images_hash, each.n, each.distillations) for each in (row, off) if each is not None}
+        return None if off is None or len(shapes) > 1 else paired_difference(row.groups, off.groups)
 
     def improvement_over_random(self, row: Row) -> float | None:
         """IOR in percentage points; None without a row of as many random images."""
@@ -116,6 +120,26 @@ class Evaluation:
             if (other.set, other.weighting, other.student, other.protocol) == wanted and images in (None, other.images):
                 return other
         return None
+
+    def gathered(self, before: Evaluation) -> Evaluation:
+        """These rows with those of an earlier table on the same test set, by protocol.
+
+        A row made anew replaces the one of the same set, number of images, weighting, student and protocol.
+        """
+        made = {
+            (row.set, row.images, row.weighting, row.student, row.protocol): row for row in (*before.rows, *self.rows)
+        }
+        protocols = list(dict.fromkeys(row.protocol for row in made.values()))
+        students = list(dict.fromkeys(row.student for row in made.values()))
+        sets = list(dict.fromkeys([RANDOM, FULL, *(row.set for row in made.values())]))
+        least = min((row.images for row in made.values()), default=0)
+
+        def place(row: Row) -> tuple[int, ...]:
+            images = least if row.set == FULL else row.images
+            return protocols.index(row.protocol), students.index(row.student), images, sets.index(row.set)
+
+        notes = tuple(dict.fromkeys((*before.notes, *self.notes)))
+        return replace(self, rows=tuple(sorted(made.values(), key=place)), notes=notes)
 
     @property
     def columns(self) -> dict[str, list[str]]:
@@ -164,6 +188,7 @@ class Evaluation:
             "rows": [self._record(row) for row in self.rows],
             "test_images": self.test_images,
             "notes": list(self.notes),
+            "test_set": self.test_set,
         }
 
     def _remarks(self, row: Row) -> str:
@@ -199,7 +224,7 @@ class Evaluation:
             values: dict[str, Any] = {f.name: row[f.name] for f in fields(Row) if f.name in row}
             values.update({name: tuple(value) for name, value in values.items() if isinstance(value, list)})
             rows.append(Row(**values))
-        return cls(tuple(rows), found["test_images"], tuple(found["notes"]))
+        return cls(tuple(rows), found["test_images"], tuple(found["notes"]), found.get("test_set", ""))
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the table, whole or not at all: CSV if the name ends with .csv, LaTeX with .tex, JSON with .json.
@@ -214,6 +239,15 @@ class Evaluation:
         else:
             raise ValueError(f"{path} must end with .json, .csv or .tex")
         write_atomic(path, text.encode())
+
+
+def stored(path: Path) -> Evaluation | None:
+    """The table that a file of `Evaluation.save` holds; None where there is none, or a damaged one."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
+        found = Evaluation.from_json(json.loads(path.read_bytes()))
+        str(found), found.to_json()  # every cell is there
+        return found
+    return None
 
 
 def explained(columns: Mapping[str, Sequence[str]]) -> list[str]:

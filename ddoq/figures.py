@@ -102,8 +102,8 @@ def difference_strips(evaluation: Evaluation) -> list[dict[str, Any]]:
     ]
 
 
-def agreement_chart(name: str, found: Agreement) -> dict[str, Any]:
-    """The gradient's error by epoch, a line for each weighting."""
+def agreement_chart(name: str, how: str, found: Agreement) -> dict[str, Any]:
+    """The gradient's error by epoch, a line for each weighting, measured as `how` says."""
     lines = [
         Line(found.epochs, values, COLOURS.get(weighting, "s8"), weighting, marks=True)
         for weighting, values in found.errors.items()
@@ -112,24 +112,27 @@ def agreement_chart(name: str, found: Agreement) -> dict[str, Any]:
     svg = line_chart(
         lines, Axis.around(list(found.epochs)), y, "epoch", "|g − g set| / |g|", f"Gradient error of {name}"
     )
-    return {"svg": svg, "legend": [(line.style, line.name) for line in lines]}
+    return {"name": name, "how": how, "svg": svg, "legend": [(line.style, line.name) for line in lines]}
 
 
 def training_charts(run: Run, evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Charts of the loss and, where protocols look on the way, the accuracy by epoch, with their legends: a line for
-    each row whose logs are here.
+    """Charts of the loss and, where protocols look on the way, the accuracy by epoch, with their legends: of each
+    protocol, a line for each row whose logs are here.
     """
     charts = []
-    for value, title, label in (("loss", "Loss", "mean weighted loss"), ("accuracy", "Accuracy on the way", "%")):
-        lines: list[Line] = []
-        for row in evaluation.rows[:STYLES]:
-            epochs, values = findings.curve(run, row, value)  # type: ignore[arg-type]
-            if len(epochs) > 1:
-                name = f"{row.set}, {row.weighting}, {row.student}, {row.images} images"
-                lines.append(Line(epochs, values, f"s{len(lines)}", name))
-        if lines:
-            x = Axis.around([epoch for line in lines for epoch in line.x])
-            y = Axis.around([number for line in lines for number in line.y], log=value == "loss")
-            svg = line_chart(lines, x, y, "epoch", label, f"{title} by epoch")
-            charts.append({"title": title, "svg": svg, "legend": [(line.style, line.name) for line in lines]})
+    for protocol in dict.fromkeys(row.protocol for row in evaluation.rows):
+        rows = [row for row in evaluation.rows if row.protocol == protocol][:STYLES]
+        for value, title, label in (("loss", "Loss", "mean weighted loss"), ("accuracy", "Accuracy on the way", "%")):
+            lines: list[Line] = []
+            for row in rows:
+                epochs, values = findings.curve(run, row, value)  # type: ignore[arg-type]
+                if len(epochs) > 1:
+                    name = f"{row.set}, {row.weighting}, {row.student}, {row.images} images"
+                    lines.append(Line(epochs, values, f"s{len(lines)}", name))
+            if lines:
+                x = Axis.around([epoch for line in lines for epoch in line.x])
+                y = Axis.around([number for line in lines for number in line.y], log=value == "loss")
+                svg = line_chart(lines, x, y, "epoch", label, f"{title} by epoch, {protocol}")
+                legend = [(line.style, line.name) for line in lines]
+                charts.append({"title": title, "protocol": protocol, "svg": svg, "legend": legend})
     return charts

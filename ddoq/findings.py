@@ -24,7 +24,7 @@ from ddoq.compared import log_folder
 from ddoq.distilled import DistilledDataset
 from ddoq.encode import read_latents
 from ddoq.evaluate import TABLE, log_name
-from ddoq.evaluation import Evaluation, Row
+from ddoq.evaluation import Evaluation, Row, stored
 from ddoq.presets import settle
 from ddoq.rate_distortion import rate_distortion
 from ddoq.run import Run
@@ -165,12 +165,8 @@ def _principal(centred: Floats) -> tuple[Floats, float]:
 
 
 def evaluation(run: Run) -> Evaluation | None:
-    """The table of the last `ddoq.evaluate`; None where there is none, or a damaged one."""
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
-        found = Evaluation.from_json(json.loads((log_folder(run.path) / TABLE).read_bytes()))
-        str(found), found.to_json()  # every cell is there
-        return found
-    return None
+    """The table that `ddoq.evaluate` gathered in a run; None where there is none, or a damaged one."""
+    return stored(log_folder(run.path) / TABLE)
 
 
 def curve(run: Run, row: Row, value: Literal["loss", "accuracy"]) -> tuple[list[int], list[float]]:
@@ -188,14 +184,18 @@ def curve(run: Run, row: Row, value: Literal["loss", "accuracy"]) -> tuple[list[
     return shared, [statistics.fmean(one[epoch] for one in found) for epoch in shared]
 
 
-def agreements(run: Run) -> list[tuple[str, Agreement]]:
-    """The gradient errors whose logs are in a run's folder, each with what its file's name says."""
+def agreements(run: Run) -> list[tuple[str, str, Agreement]]:
+    """The gradient errors whose logs are in a run's folder, each with what its file's name says, and under which
+    settings it was measured.
+    """
     found = []
     for path in sorted(log_folder(run.path).glob("agreement-*.jsonl")):
         with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
             _, name, images, student, seed = path.stem.split("-")
-            lines = [json.loads(line) for line in path.read_bytes().splitlines()][1:]
-            found.append((f"{name}, {student}, {images} images, {seed}", agreement_of(lines)))
+            first, *lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+            own = first["settings"]
+            how = f"{own['epochs']} epochs in batches of {own['batch_size']}, learning rate {own['lr']}"
+            found.append((f"{name}, {student}, {images} images, {seed}", how, agreement_of(lines)))
     return found
 
 

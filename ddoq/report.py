@@ -117,7 +117,7 @@ def _content(run: Run, dataset: DistilledDataset) -> dict[str, Any]:
         "strips": [] if evaluation is None else figures.accuracy_strips(evaluation),
         "differences": [] if evaluation is None else figures.difference_strips(evaluation),
         "trainings": [] if evaluation is None else figures.training_charts(run, evaluation),
-        "agreements": [(name, figures.agreement_chart(name, found)) for name, found in findings.agreements(run)[:6]],
+        "agreements": [figures.agreement_chart(*found) for found in findings.agreements(run)[:6]],
         "settings": list(findings.flattened(config)),
         "stages": findings.stages(run),
         "manifest": run.manifest,

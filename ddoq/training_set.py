@@ -75,10 +75,14 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Images uint8 (n, c, h, w) and labels int64 (n,) in the order of the training set's classes."""
+    """Images uint8 (n, c, h, w) and labels int64 (n,) in the order of the training set's classes.
+
+    `source` is the hash of the data set that they were opened from, whatever its images were converted to.
+    """
 
     images: Tensor
     labels: Tensor
+    source: str = ""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -113,8 +117,8 @@ def open_test(
     images, labels = _all(opened)
     border = (images.shape[-1] - like.size) // 2
     images = images[..., border : border + like.size, border : border + like.size].contiguous()
-    renaming = opened.source.renaming
-    return HeldOut(images, matched_labels(labels, opened.class_names, like.class_names, "test data", renaming))
+    matched = matched_labels(labels, opened.class_names, like.class_names, "test data", opened.source.renaming)
+    return HeldOut(images, matched, opened.fingerprint)
 
 
 def matched_labels(

@@ -98,7 +98,10 @@ def test_option_of_evaluate(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run")
     options = {"seeds": 1, "epochs": 2, "gradients": 1, **QUICK}
     table = ddoq.evaluate(run, digits(True), data=digits(), **options)
-    assert table.notes[0].startswith("decode, convnet3, 6 images: gradient error over epochs 0 to 2: uniform 0.")
+    how = "batches of 256, learning rate 0.01"
+    assert table.notes[0].startswith(
+        f"decode, convnet3, 6 images, {how}: gradient error over epochs 0 to 2: uniform 0."
+    )
     assert (run / "train" / "agreement-decode-6-convnet3-seed0.jsonl").exists()
     with pytest.raises(ValueError, match="needs data"):
         ddoq.evaluate(run, digits(True), **options)

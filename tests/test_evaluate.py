@@ -18,7 +18,7 @@ import ddoq
 from ddoq._descent import Descent
 from ddoq.compared import full_entries, open_compared
 from ddoq.distilled import DistilledDataset
-from ddoq.evaluation import Evaluation, Row
+from ddoq.evaluation import Evaluation, Row, stored
 from ddoq.training_log import _sealed, logged_accuracies
 
 QUICK = {"epochs": 1, "progress": False, "device": "cpu"}
@@ -151,6 +151,50 @@ def test_logs_of_sets_given_by_name(tmp_path: Path) -> None:
         "evaluation.json",
         "my_set-4-density-convnet3-dc_epochs_1-seed0.jsonl",
     ]
+
+
+def test_a_folder_gathers_the_rows_of_all_calls(tmp_path: Path) -> None:
+    sets = {"set": distilled([1, 2, 3, 4])}
+    options: dict[str, Any] = {"seeds": 2, "logs": tmp_path, **QUICK}
+    images = np.random.default_rng(1).integers(0, 255, (8, 8, 8), np.uint8)
+
+    def kept() -> list[tuple[str, str, str, int]]:
+        table = stored(tmp_path / "evaluation.json")
+        assert table is not None
+        return [(row.set, row.weighting, row.protocol, row.n) for row in table.rows]
+
+    first = ddoq.evaluate(sets, TEST, **options)
+    assert stored(tmp_path / "evaluation.json") == first
+    second = ddoq.evaluate(sets, TEST, weightings=("density",), **{**options, "epochs": 2})
+    assert [row.protocol for row in second.rows] == ["dc, epochs=2"]
+    # what is there stays where it is, what is new comes to its place
+    ddoq.evaluate(sets, TEST, weightings=("sqrt",), data=(images, [0, 1] * 4), **options)
+    assert kept() == [
+        ("random subset", "uniform", "dc, epochs=1", 2),
+        ("set", "uniform", "dc, epochs=1", 2),
+        ("set", "density", "dc, epochs=1", 2),
+        ("set", "sqrt", "dc, epochs=1", 2),
+        ("set", "density", "dc, epochs=2", 2),
+    ]
+    table = stored(tmp_path / "evaluation.json")
+    assert table is not None
+    assert [table.difference(row) is None for row in table.rows] == [True, True, False, False, True]
+    # a row made anew replaces the old one, and is compared with trainings of the same seeds alone
+    ddoq.evaluate(sets, TEST, weightings=("sqrt",), **{**options, "seeds": 3})
+    table = stored(tmp_path / "evaluation.json")
+    assert table is not None
+    assert kept()[3] == ("set", "sqrt", "dc, epochs=1", 3)
+    assert table.difference(table.rows[3]) is None
+    # and of the same images
+    ddoq.evaluate({"set": distilled([1, 2, 3, 4], seed=1)}, TEST, weightings=("density",), **options)
+    table = stored(tmp_path / "evaluation.json")
+    assert table is not None
+    assert (kept()[2], table.difference(table.rows[2])) == (("set", "density", "dc, epochs=1", 2), None)
+
+    other = (TEST[0][::-1].copy(), TEST[1])
+    anew = ddoq.evaluate(sets, other, **options)
+    assert anew.notes == ("the table kept before was of another test set, of 8 images, and is gone",)
+    assert stored(tmp_path / "evaluation.json") == anew
 
 
 def test_sizes_in_one_folder_have_logs_of_their_own(tmp_path: Path) -> None:

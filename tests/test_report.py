@@ -44,6 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ddoq.distill(digits(), path, seed=seed, **distil)
     ddoq.weigh(out, progress=False)
     ddoq.evaluate(runs, digits(), data=digits(), full_data=True, seeds=2, epochs=3, gradients=1, **options)
+    ddoq.evaluate(runs, digits(), seeds=1, epochs=2, lr=0.02, **options)
     return out
 
 
@@ -95,6 +96,11 @@ def test_what_the_page_says(run: Path, page: Path) -> None:
         assert part in text
     for loss in ("random subset, uniform, convnet3, 9 images", "decode, density, convnet3, 9 images"):
         assert loss in text
+    for protocol, rows in (("dc, epochs=3", 6), ("dc, epochs=2, lr=0.02", 4)):
+        assert html.count(f'<td data-name="protocol">{protocol}</td>') == rows
+        assert html.count(f"<b><bdi>{protocol}</bdi></b>") == 2  # over its accuracies and its differences
+        assert f"Loss: {protocol}" in text
+    assert "along one student's training (3 epochs in batches of 256, learning rate 0.01, whatever" in text
     command = text.replace(" \\ ", " ")
     assert "ddoq distill DATA again --ipc 3 --codec identity --synthesis decode --controls nearest" in command
     assert ddoq.report(run).read_text(encoding="utf-8") == html
@@ -161,12 +167,12 @@ def test_curves_are_those_of_logs_of_this_size(run: Path) -> None:
     epochs, losses = findings.curve(opened, row, "loss")
     first, second = (
         [json.loads(line)["loss"] for line in path.read_text().splitlines() if '"epoch"' in line]
-        for path in sorted((run / "train").glob("decode-9-density-*"))
+        for path in sorted((run / "train").glob("decode-9-density-*epochs_3-*"))
     )
     assert (epochs, losses) == ([1, 2, 3], [(a + b) / 2 for a, b in zip(first, second, strict=True)])
     assert findings.curve(opened, replace(row, images=30), "loss") == ([], [])
     assert findings.curve(opened, row, "accuracy") == ([], [])
-    log = sorted((run / "train").glob("decode-9-density-*"))[0]
+    log = sorted((run / "train").glob("decode-9-density-*epochs_3-*"))[0]
     whole = log.read_text()
     log.write_text(whole.replace('"epoch": 1,', '"epoch": 1, "accuracy": 5.0,'))
     assert findings.curve(opened, replace(row, accuracies=row.accuracies[:1], distillations=1), "accuracy") == (

@@ -25,6 +25,7 @@ from ddoq.files import digest
 from ddoq.run import MANIFEST, Run, seed_sequence
 from ddoq.training_set import TrainingSet, matched_labels
 
+HIDDEN = ".train"  # folder for the logs of a folder of class folders, where it is no class
 ORDER = ("given", "nearest", "decode", "diffuse")  # of the rows; "given": a folder that ddoq.weigh gave weights
 Given = DistilledDataset | str | PathLike[str]
 Member = DistilledDataset | TrainingSet  # the latter where there are no weights to choose
@@ -88,6 +89,8 @@ def open_compared(
 ) -> list[Compared]:
     """What `ddoq.evaluate` was given, as sets; those of one name and size are distillations of one set.
 
+    With `logs`, those of a distillation go to a folder in it that its images name, whatever else is evaluated.
+
     Raises
     ------
     ValueError
@@ -97,32 +100,36 @@ def open_compared(
     groups: dict[tuple[Any, ...], list[tuple[Member, Path | None]]] = {}
     like: TrainingSet | None = None
     for name, one in _listed(given):
-        folder = logs if logs or isinstance(one, DistilledDataset) else log_folder(Path(one))
+        folder = None if isinstance(one, DistilledDataset) else log_folder(Path(one))
         for own, opened in _open(one, like, main=name is not None):
             member = opened if like is None else _aligned(name or own, opened, like)
             like = like or _as_set(member)
             size = tuple(member.labels.bincount().tolist())
-            groups.setdefault((name or own, size), []).append((member, folder))
+            kept = folder if logs is None else logs / f"images-{_as_set(member).images_fingerprint[:8]}"
+            groups.setdefault((name or own, size), []).append((member, kept))
     if not groups:
         raise ValueError("run names no set to evaluate: give a folder that ddoq distill made, or one of class folders")
     sets = []
     for (name, _), group in groups.items():
         members = tuple(member for member, _ in group)
         _check_distillations(name, members, named=isinstance(given, Mapping))
-        folders = [folder for _, folder in group]
-        if logs and len(group) > 1:
-            folders = [logs / f"distillation{d}" for d in range(len(group))]
-        sets.append(Compared(name, members, tuple(folders)))
+        sets.append(Compared(name, members, tuple(folder for _, folder in group)))
     places = {name: i for i, name in enumerate(dict.fromkeys([*ORDER, *(each.name for each in sets)]))}
     return sorted(sets, key=lambda each: (len(each.members[0].labels), places[each.name]))
 
 
 def full_entries(
-    sets: Sequence[Compared], data: Any, full_data: bool, class_names: Sequence[str] | None, seeds: int
+    sets: Sequence[Compared],
+    data: Any,
+    full_data: bool,
+    class_names: Sequence[str] | None,
+    seeds: int,
+    logs: Path | None,
 ) -> Iterator[Entry]:
     """The rows of the full data set: as many random images as a set has, all drawn anew; all of it.
 
-    Every training on random images has a draw of its own, since that costs nothing: one student each.
+    Every training on random images has a draw of its own, since that costs nothing: one student each. Their logs go to
+    `logs`, or to the folder of the first distillation.
     """
     like = sets[0].first
     opened = open_data(data, image_size=like.size, channels=like.channels, class_names=class_names)
@@ -148,12 +155,13 @@ def full_entries(
             if there < drawn:
                 raise ValueError(f"class {name!r} of the full data set has {there} images, too few to draw {drawn}")
         seen = range(seeds * len(each.members))
-        draws = tuple((Training(seed, partial(draw, each.first, seed), each.logs[0]),) for seed in seen)
+        draws = tuple((Training(seed, partial(draw, each.first, seed), logs or each.logs[0]),) for seed in seen)
         yield Entry(RANDOM, OFF, sum(size), draws)
     if full_data:
         images = torch.as_tensor(opened.images(range(len(opened))))
         everything = replace(like, images=images, labels=labels, weights=torch.ones(len(images)))
-        trainings = tuple(Training(seed, partial(_same, everything), sets[0].logs[0]) for seed in range(seeds))
+        kept = logs or sets[0].logs[0]
+        trainings = tuple(Training(seed, partial(_same, everything), kept) for seed in range(seeds))
         yield Entry(FULL, OFF, len(images), (trainings,))
 
 
@@ -214,7 +222,7 @@ def _as_set(member: Member, weighting: Weighting | None = None) -> TrainingSet:
 def log_folder(path: Path) -> Path:
     """`train/` in a run; hidden in a folder of class folders, none of which it is."""
     run = (path / MANIFEST).exists() and "quantize" in Run.open(path).manifest["stages"]
-    return path / ("train" if run else ".train")
+    return path / ("train" if run else HIDDEN)
 
 
 def _same(data: TrainingSet) -> TrainingSet:

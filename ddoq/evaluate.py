@@ -6,9 +6,10 @@
                 as "any"
     seeds       of the students; those of the distillations are the runs'
 
-One log per training, `<run>/train/<set>-<images>-<weighting>-<student>-<protocol>-seed<k>.jsonl`; a log that is whole
-and was made with the same settings (the data's hashes, versions, device and threads among them) is read instead of
-training again. The table stays beside the logs, as evaluation.json, and gathers the rows of all calls on one test set.
+One log per training, `<run>/train/<set>-<images>-<weighting>-<student>-<protocol>-seed<k>.jsonl` (in a folder that is
+no run in `.train/`, which is hidden); a log that is whole and was made with the same settings (the data's hashes,
+versions, device and threads among them) is read instead of training again. The table stays beside the logs, as
+evaluation.json, and gathers the rows of all calls on one test set.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 from ddoq import agreement
 from ddoq._device import torch_device
-from ddoq.compared import Compared, Entry, Given, full_entries, open_compared
+from ddoq.compared import HIDDEN, Compared, Entry, Given, full_entries, open_compared
 from ddoq.distilled import DistilledDataset, Weighting
 from ddoq.evaluation import ANY, FULL, stored
 from ddoq.evaluation import Evaluation as Evaluation
@@ -115,7 +116,8 @@ def evaluate(
     class_names
         Names of the classes of (array, labels) pairs in `test` and `data`, by label.
     logs
-        Folder for one log per training, and the table; default: `train/` in each run folder, none for sets in memory.
+        Folder for the table and one log per training, those of each distillation in a folder named by its images.
+        Default: `train/` in each run folder, `.train/`, which is hidden, in any other, and none for sets in memory.
     device
         "auto" (a CUDA GPU if there is one), "cpu", "cuda", or a GPU by number such as "cuda:1".
     progress
@@ -150,7 +152,8 @@ def evaluate(
     if gradients is not None and protocol != "dc":
         raise ValueError("gradients are measured along protocol 'dc' alone")
     place = torch_device(device)
-    sets = open_compared(run, None if logs is None else Path(logs))
+    common = None if logs is None else Path(logs)
+    sets = open_compared(run, common)
     first = sets[0].first
     for student in students:  # a wrong name is found now, not after hours
         with torch.random.fork_rng([]):
@@ -159,7 +162,7 @@ def evaluate(
     usual = recipe_for(protocol, students[0], first, 0, changes)
     tested = open_test(test, first, class_names, side=usual.test_side(first.size))
     opened = None if teacher is None else open_teacher(teacher, first, place)
-    plan = [] if data is None else list(full_entries(sets, data, full_data, class_names, seeds))
+    plan = [] if data is None else list(full_entries(sets, data, full_data, class_names, seeds, common))
     plan += [entry for each in sets for entry in each.entries(weightings, seeds)]
     least = min(entry.images for entry in plan)
     plan.sort(key=lambda entry: least if entry.name == FULL else entry.images)
@@ -172,7 +175,7 @@ def evaluate(
         options = {"weightings": weightings, "every": gradients, "class_names": class_names, "device": device}
         options.update(epochs=usual.epochs, batch_size=usual.batch_size, lr=usual.lr, progress=progress)
         notes += [note for student in students for each in sets for note in _gradients(each, data, student, options)]
-    folders = dict.fromkeys(folder for each in sets for folder in each.logs if folder is not None)
+    folders = [common] if common else dict.fromkeys(f for each in sets for f in each.logs if f is not None)
     return _kept(Evaluation(tuple(rows), len(tested.images), tuple(notes), tested.source), list(folders))
 
 
@@ -263,6 +266,8 @@ def _notes(sets: Sequence[Compared], plan: Sequence[Entry], weightings: Sequence
     for each in sets:
         made = [member for member in each.members if isinstance(member, DistilledDataset)]
         notes += [f"{each.name}: preset {member.preset}" for member in made if member.preset]
+        hidden = [folder for folder in each.logs if folder is not None and folder.name == HIDDEN]
+        notes += [f"{each.name}: its logs and this table are in {folder}" for folder in hidden]
     same = [entry.name for entry in plan if entry.weighting == ANY]
     if same:
         notes.append(f"any: {', '.join(same)} have the same weights under {', '.join(weightings)}; trained once")

@@ -119,7 +119,7 @@ def test_a_row_is_what_train_gives(run: Path) -> None:
 
 
 def test_random_subset_is_balanced_and_fresh_for_each_seed(run: Path) -> None:
-    entries = {entry.name: entry for entry in full_entries(open_compared(run, None), digits(), False, None, seeds=2)}
+    entries = {entry.name: entry for entry in full_entries(open_compared(run, None), digits(), False, None, 2, None)}
     (row,) = entries.values()
     assert [len(group) for group in row.trainings] == [1, 1]  # each training is a draw of its own
     (one,), (other,) = row.trainings
@@ -147,10 +147,25 @@ def test_equal_weights_are_trained_once() -> None:
 
 def test_logs_of_sets_given_by_name(tmp_path: Path) -> None:
     ddoq.evaluate({"my/set": distilled([1, 2, 3, 3])}, TEST, weightings=("density",), seeds=1, logs=tmp_path, **QUICK)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "evaluation.json",
-        "my_set-4-density-convnet3-dc_epochs_1-seed0.jsonl",
-    ]
+    (folder,) = tmp_path.glob("images-*")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.json", folder.name]
+    assert [path.name for path in folder.iterdir()] == ["my_set-4-density-convnet3-dc_epochs_1-seed0.jsonl"]
+
+
+def test_logs_stay_where_they_are_when_a_distillation_comes_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.random.default_rng(1).integers(0, 255, (8, 8, 8), np.uint8)
+    options: dict[str, Any] = {"data": (images, [0, 1] * 4), "seeds": 1, "logs": tmp_path, **QUICK}
+    one, two = (distilled([1, 2, 3, 4], seed=seed) for seed in range(2))
+    first = ddoq.evaluate({"set": one}, TEST, **options)
+    run, trained = Descent.run, []
+    monkeypatch.setattr(Descent, "run", lambda self, **given: trained.append(self) or run(self, **given))
+    both = ddoq.evaluate({"set": [two, one]}, TEST, **options)
+    assert len(trained) == 3  # two's with both weightings, and a further random subset
+    assert both.rows[1].accuracies[1:] == first.rows[1].accuracies
+    assert len(list(tmp_path.glob("images-*"))) == 2
+    assert [path.parent for path in tmp_path.rglob("evaluation.json")] == [tmp_path]
 
 
 def test_a_folder_gathers_the_rows_of_all_calls(tmp_path: Path) -> None:
@@ -294,6 +309,7 @@ def test_distillations_sizes_and_folders(tmp_path: Path) -> None:
         ("mine", "density", 6),
     ]
     assert (folder / ".train" / "evaluation.json").exists()
+    assert f"theirs: its logs and this table are in {folder / '.train'}" in named.notes
     (theirs,) = [each for each in open_compared({"mine": runs, "theirs": folder}, None) if each.name == "theirs"]
     for label, image in zip(theirs.first.labels, theirs.first.images, strict=True):
         assert np.array_equal(image[0], digits()[0][label])
@@ -406,7 +422,7 @@ def test_the_best_look_stands_beside_the_last(tmp_path: Path) -> None:
     assert all(best >= last for best, last in zip(row.bests, row.accuracies, strict=True))
     assert f"{row.best:.2f}" in str(table)
     assert Evaluation.from_json(table.to_json()) == table
-    for log, best in zip(sorted(tmp_path.glob("set-*")), row.bests, strict=True):
+    for log, best in zip(sorted(tmp_path.rglob("set-*")), row.bests, strict=True):
         (result,) = (json.loads(line)["result"] for line in log.read_text().splitlines() if '"result"' in line)
         assert result["best"] == best
     assert ddoq.evaluate(data, TEST, **{**options, "epochs": 40}) == table  # read

@@ -25,10 +25,10 @@ from ddoq._device import torch_device
 from ddoq._tensors import read_tensors, write_tensors
 from ddoq.data import ImageData
 from ddoq.distilled import DistilledDataset
-from ddoq.files import RunError, clean, digest, plain, write_atomic
+from ddoq.files import RunError, clean, plain, write_atomic
 from ddoq.protocols import ONLY_HARD, ProtocolName, recipe_for
 from ddoq.recipe import Recipe
-from ddoq.targets import ABOUT, epoch_file, read_about, source
+from ddoq.targets import ABOUT, differences, epoch_file, made_from, read_about, source
 from ddoq.teacher import open_teacher
 from ddoq.training_set import TrainingSet
 from ddoq.views import Views
@@ -53,7 +53,8 @@ def label(
 ) -> Path:
     """Store a teacher's soft labels of every view that a protocol's students will see, for `ddoq.train(labels=out)`.
 
-    The size is printed before it starts. Called again, it makes the epochs that are missing.
+    The size is printed before it starts. Called again, it makes the epochs that are missing or damaged; with more
+    epochs, it adds them to those that are there, and with fewer it leaves all that are whole.
 
     Parameters
     ----------
@@ -67,7 +68,8 @@ def label(
     protocol
         Whose views: its crops, flips and mixes.
     epochs
-        Of views. Default: the protocol's. Fewer than a student's are used again and again.
+        Of views. Default: the protocol's. Fewer than a student's are used again and again; of more, a student takes
+        the first (`settings={"label_epochs": 10}` of `ddoq.train`: no more than 10, again and again).
     store
         "float16": all logits. "topk": the `top_k` largest probabilities at the protocol's temperature and their
         classes; what they leave of 1 is spread evenly over the others.
@@ -92,7 +94,7 @@ def label(
     ValueError
         A teacher that does not know a class, or settings that do not fit.
     ddoq.run.RunError
-        The folder holds other labels, or a damaged file.
+        The folder holds other labels, or its labels.json is damaged.
     OSError
         Too little room on the disk.
 
@@ -128,23 +130,29 @@ def label(
         }
     )
     folder = Path(out)
-    _begin(folder, about)
-    left = [epoch for epoch in range(count) if not _there(folder, epoch, digest(about))]
+    promised = _begin(folder, about)
+    left = [epoch for epoch in range(count) if not _there(folder, epoch, about, progress)]
+    more = max(promised - count, 0) if all(_there(folder, e, about, False) for e in range(count, promised)) else 0
     size = label_bytes(len(data.images), len(data.class_names), len(left), about["top_k"])
-    kept = f"the {top_k} largest of " if store == "topk" else ""
     if progress:
+        kept = f"the {top_k} largest of " if store == "topk" else ""
+        how = f"{_readable(size)} in {folder}" if left else f"all are there, in {folder}"
+        how += f", {count - len(left)} epochs are there" if 0 < len(left) < count else ""
+        how += f", and those of {more} more epochs" if more else ""
         print(
-            f"soft labels of {len(left)} epochs x {len(data.images)} images, {kept}{len(data.class_names)} classes: "
-            f"{_readable(size)} in {folder}",
+            f"soft labels of {len(left) or count} epochs x {len(data.images)} images, "
+            f"{kept}{len(data.class_names)} classes: {how}",
             file=sys.stderr,
         )
     if size > (free := shutil.disk_usage(folder).free):
         raise OSError(f"the soft labels need {_readable(size)} and {folder} has {_readable(free)}: use store='topk'")
     views = Views(data, recipe, place)
-    for epoch in tqdm(left, desc="label", unit="epoch", leave=False, disable=not progress):
+    for epoch in tqdm(left, desc="label", unit="epoch", leave=False, disable=not (progress and left)):
         batches = torch.split(torch.arange(len(data.images)), BATCH)  # of any size: a view is the same in all
         logits = torch.cat([opened(views(epoch, batch).images) for batch in batches])
-        write_tensors(epoch_file(folder, epoch), _kept(logits, recipe, about), digest(about), {})
+        write_tensors(epoch_file(folder, epoch), _kept(logits, recipe, about), made_from(about), {})
+    if count + more != promised:
+        _write(folder, about)  # only now: until then a training goes by what was there before
     return folder
 
 
@@ -166,21 +174,32 @@ def _kept(logits: Tensor, recipe: Recipe, about: Mapping[str, Any]) -> dict[str,
     return {"probabilities": probabilities.half(), "indices": indices.to(narrow)}
 
 
-def _begin(folder: Path, about: Mapping[str, Any]) -> None:
-    """Make the folder, or find it made of the same."""
+def _begin(folder: Path, about: Mapping[str, Any]) -> int:
+    """Make the folder, or find it made of the same; the epochs that it says it holds, once they are finished."""
     folder.mkdir(parents=True, exist_ok=True)
     clean(folder)
-    if (folder / ABOUT).exists():
-        found = read_about(folder)
-        other = [name for name in about if found.get(name) != about[name]]
-        if other:
-            raise RunError(f"{folder} holds labels of other {', '.join(other)}: choose another folder")
-    else:
-        write_atomic(folder / ABOUT, json.dumps(about, indent=1, ensure_ascii=False).encode() + b"\n")
+    if not (folder / ABOUT).exists():
+        _write(folder, about)
+    found = read_about(folder)
+    other = [name for name in about if name != "epochs" and found.get(name) != about[name]]
+    if other:
+        raise RunError(f"{folder} holds labels of {differences(found, about, other)}: choose another folder")
+    promised: int = found["epochs"]
+    return promised
 
 
-def _there(folder: Path, epoch: int, made_from: str) -> bool:
-    return read_tensors(epoch_file(folder, epoch), made_from) is not None
+def _write(folder: Path, about: Mapping[str, Any]) -> None:
+    write_atomic(folder / ABOUT, json.dumps(about, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def _there(folder: Path, epoch: int, about: Mapping[str, Any], progress: bool) -> bool:
+    """Whether an epoch's labels are there and whole; a damaged file is named, and no hindrance."""
+    try:
+        return read_tensors(epoch_file(folder, epoch), made_from(about)) is not None
+    except RunError:
+        if progress:
+            print(f"{epoch_file(folder, epoch)} is damaged: its labels are made again", file=sys.stderr)
+        return False
 
 
 def _readable(size: float) -> str:

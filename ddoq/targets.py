@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from os import PathLike
@@ -62,8 +63,9 @@ class Stored:
         self.folder, self.place = folder, place
         self.about = read_about(folder)
         self.kind: Literal["logits", "topk"] = "topk" if self.about["store"] == "topk" else "logits"
-        self.made_from = digest(self.about)
-        self.facts: dict[str, Any] = {"made": "stored", **self.about}
+        self.made_from = made_from(self.about)
+        # how many epochs are there is no fact of a training: its recipe says how many it takes, if it takes them again
+        self.facts: dict[str, Any] = {"made": "stored", **_content(self.about)}
         self.loaded: tuple[int, dict[str, Tensor]] | None = None
 
     def __call__(self, view: View) -> SoftTarget:
@@ -105,10 +107,9 @@ def open_targets(
     wanted = plain(source(seen, data, stored.about["store"]))
     if stored.about["class_names"] != list(data.class_names):
         raise ValueError(f"the labels in {labels} are of other classes: {stored.about['class_names']!r:.200}")
-    for name, value in wanted.items():
-        there = stored.about.get(name)
-        if there != value:
-            raise ValueError(f"the labels in {labels} are of other {name}: {there!r:.200} there, {value!r:.200} here")
+    other = [name for name, value in wanted.items() if stored.about.get(name) != value]
+    if other:
+        raise ValueError(f"the labels in {labels} are of {differences(stored.about, wanted, other)}")
     return stored, seen
 
 
@@ -121,6 +122,41 @@ def source(recipe: Recipe, data: TrainingSet, store: str) -> dict[str, Any]:
         "mean and deviation": moments,
         "temperature": recipe.temperature if store == "topk" else None,
     }
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any], names: Sequence[str]) -> str:
+    """What labels in a folder are of, against what is wanted, in some of the names of `source`; hashes go unsaid.
+
+    >>> views = {"augment": ["flip"], "mix": "cutmix"}
+    >>> differences({"views": views}, {"views": {**views, "mix": "mixup"}}, ["views"])
+    "other views (mix 'cutmix' there, 'mixup' here)"
+    >>> differences({"images": "5f2a", "views": {}}, {"images": "03b9", "views": views}, ["images", "views"])
+    'other images, other views (images as they are there, changed ones here)'
+    """
+    said = []
+    for name in names:
+        one, other = there.get(name), here.get(name)
+        if name == "images":
+            said.append("other images")
+            continue
+        if name == "views" and one and other:
+            keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+            text = ", ".join(f"{key} {one.get(key)!r} there, {other.get(key)!r} here" for key in keys)
+        elif name == "views":
+            text = " there, ".join("changed ones" if each else "images as they are" for each in (one, other)) + " here"
+        else:
+            text = f"{one!r:.200} there, {other!r:.200} here"
+        said.append(f"other {name} ({text})")
+    return ", ".join(said)
+
+
+def made_from(about: Mapping[str, Any]) -> str:
+    """Hash of all that a stored epoch depends on: not of how many there are."""
+    return digest(_content(about))
+
+
+def _content(about: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in about.items() if name != "epochs"}
 
 
 def read_about(folder: Path) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class Evaluation:
 
     Beside the accuracies stand, where the rows for them are there,
     - "minus uniform": the difference to the same images without weights, paired by distillation and student, and its
-      95 % interval over the distillations (Student's t);
+      95 % interval over the distillations (Student's t), marked where it rests on two; none where they are equal;
     - "between", "within": deviations between distillations, and between the students of one;
     - "IOR": improvement over random of DD-Ranking (Li et al., arXiv 2505.13300): the accuracy minus that of as many
       random images under the same protocol;
@@ -258,7 +258,12 @@ def explained(columns: Mapping[str, Sequence[str]]) -> list[str]:
     if "minus uniform" in columns:
         bracket = f"; [{LEVEL:.0%} interval: Student's t over the distillations' mean differences]"
         line = "minus uniform: difference to the same images without weights, paired by distillation and student"
-        lines.append(line + bracket * any("[" in cell for cell in columns["minus uniform"]))
+        cells = columns["minus uniform"]
+        lines.append(line + bracket * any("[" in cell for cell in cells))
+        if any("(2 distillations)" in cell for cell in cells):
+            lines.append("(2 distillations): the interval rests on two numbers, with one degree of freedom")
+        if any("equal)" in cell for cell in cells):
+            lines.append("equal: the distillations' differences are the same, which gives no interval")
     if "within" in columns:
         lines.append(
             "between, within: deviations between distillations, and between students of one (one-way random effects)"
@@ -283,4 +288,5 @@ def _difference(found: Difference | None) -> str:
     if found is None:
         return ""
     interval = "" if found.interval is None else f" [{found.interval[0]:+.2f}, {found.interval[1]:+.2f}]"
-    return f"{found.mean:+.2f}{interval}"
+    remark = f" ({found.remark})" if found.remark else ""
+    return f"{found.mean:+.2f}{interval}{remark}"

@@ -15,11 +15,16 @@ from dataclasses import dataclass
 from scipy.special import stdtrit
 
 LEVEL = 0.95  # of every interval
+SAME = 1e-9  # percentage points: rounding. One of a million test images moves the mean of a hundred students by 1e-6
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean over distillations, its interval (None for one distillation, which has none), and what each gave."""
+    """A mean over distillations, its interval, and what each gave.
+
+    One distillation has no interval (None), nor have several that gave the same: their spread is less than the test
+    images can show, which does not make it zero.
+    """
 
     mean: float
     interval: tuple[float, float] | None
@@ -29,6 +34,13 @@ class Difference:
     def n(self) -> int:
         """Number of distillations."""
         return len(self.values)
+
+    @property
+    def remark(self) -> str:
+        """What tells the reader to trust the interval little, or why there is none."""
+        if self.interval is None:
+            return f"{self.n} equal" if self.n > 1 else ""
+        return "2 distillations" if self.n == 2 else ""
 
 
 def grouped(values: Sequence[float], distillations: int) -> list[Sequence[float]]:
@@ -84,7 +96,7 @@ def paired_difference(on: Sequence[Sequence[float]], off: Sequence[Sequence[floa
         statistics.fmean(x - y for x, y in zip(one, other, strict=True)) for one, other in zip(on, off, strict=True)
     ]
     mean = statistics.fmean(means)
-    if len(means) < 2:
+    if max(means) - min(means) <= SAME:
         return Difference(mean, None, tuple(means))
     quantile = float(stdtrit(len(means) - 1, (1 + LEVEL) / 2))
     half = quantile * statistics.stdev(means) / math.sqrt(len(means))

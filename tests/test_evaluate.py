@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -340,19 +341,25 @@ def test_table_text() -> None:
         "full data uniform convnet3 9000 90.00 ± - 1 dc",
         "random subset uniform convnet3 100 55.00 ± 5.00 3 35.00 dc",
         "decode uniform convnet3 100 71.00 ± 1.41 2 x 2 0.00 1.58 +16.00 19.00 dc",
-        "decode density convnet3 100 72.50 ± 1.73 2 x 2 +1.50 [-4.85, +7.85] 0.87 1.58 +17.50 17.50 dc",
+        "decode density convnet3 100 72.50 ± 1.73 2 x 2 +1.50 [-4.85, +7.85] (2 distillations) 0.87 1.58 +17.50 17.50 dc",
         "decode uniform convnet3 50 9.50 ± - 1 80.50 dc",
     ]
     assert lines[5:] == [
         "accuracy: mean ± standard deviation of n trainings, after the last epoch",
         "minus uniform: difference to the same images without weights, paired by distillation and student; [95% "
         "interval: Student's t over the distillations' mean differences]",
+        "(2 distillations): the interval rests on two numbers, with one degree of freedom",
         "between, within: deviations between distillations, and between students of one (one-way random effects)",
         "IOR: improvement over as many random images (DD-Ranking)",
         "HLR: what is missing to the full data, with hard labels (DD-Ranking)",
         "a note",
     ]
     assert "IOR" not in str(Evaluation(ROWS[2:], 30))
+    equal = replace(ROWS[3], accuracies=(71.1, 72.1, 71.1, 74.1))
+    text = str(Evaluation((ROWS[2], equal), 30))
+    assert "+1.10 (2 equal)" in text
+    assert "equal: the distillations' differences are the same, which gives no interval" in text
+    assert "[" not in text
 
 
 def test_table_json_csv_and_latex(tmp_path: Path) -> None:

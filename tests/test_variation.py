@@ -35,6 +35,19 @@ def test_interval_is_that_of_a_t_test_over_the_means() -> None:
     assert (found.n, found.mean) == (5, pytest.approx((on - off).mean()))
 
 
+def test_equal_differences_give_no_interval() -> None:
+    for students in (1, 3):  # of 10,000 test images; sums of such percentages round
+        off = [[70.01 + 0.1 * d + 0.37 * s for s in range(students)] for d in range(4)]
+        on = [[accuracy + 1.13 for accuracy in group] for group in off]
+        found = paired_difference(on, off)
+        assert (found.mean, found.interval, found.remark) == (pytest.approx(1.13), None, "4 equal")
+        on[2][0] += 0.01  # one test image
+        assert paired_difference(on, off).interval is not None
+    assert paired_difference([(2.0,), (3.0,)], [(1.0,), (1.0,)]).remark == "2 distillations"
+    assert paired_difference([(2.0,), (3.0,), (5.0,)], [(1.0,)] * 3).remark == ""
+    assert paired_difference([(2.0,)], [(1.0,)]).remark == ""
+
+
 def test_students_are_no_distillations() -> None:
     one = paired_difference([(1.0, 2.0, 3.0)], [(0.0, 0.0, 0.0)])
     assert (one.mean, one.interval, one.n) == (2.0, None, 1)

@@ -82,7 +82,8 @@ def evaluate(
         class folders, which has no weights. Or these (of a run, its images alone) and distilled sets by name:
         `{"lloyd": [run, run], "mine": folder}`.
     test
-        A test set: anything `ddoq.open_data` takes. Its classes are matched by name.
+        A test set: anything `ddoq.open_data` takes. Its classes are matched by name. Images of another size, or grey
+        instead of in colour, are converted, and a note says so.
     data
         The full data set. Given: a row of random subsets with as many images per class, drawn anew for each training,
         weights uniform; and with it the improvement over random (IOR).
@@ -170,7 +171,7 @@ def evaluate(
     total = len(students) * sum(len(group) for entry in plan for group in entry.trainings)
     with tqdm(total=total, desc="evaluate", unit="training", disable=not progress) as bar:
         rows = [how.row(entry, student, tested, bar) for student in students for entry in plan]
-    notes = _notes(sets, plan, weightings)
+    notes = [*filter(None, [tested.note]), *_notes(sets, plan, weightings)]
     if gradients is not None:
         options = {"weightings": weightings, "every": gradients, "class_names": class_names, "device": device}
         options.update(epochs=usual.epochs, batch_size=usual.batch_size, lr=usual.lr, progress=progress)

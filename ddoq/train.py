@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -196,6 +197,8 @@ def train(
     recipe = recipe_for(protocol, student, data, seed, {**(settings or {}), **common})
     targets, recipe = open_targets(teacher, labels, data, recipe, place)
     tested = None if test is None else open_test(test, data, class_names, side=recipe.test_side(data.size))
+    if progress and tested is not None and tested.note:
+        print(tested.note, file=sys.stderr)
     return fit(
         recipe,
         data,

@@ -77,12 +77,14 @@ class TrainingSet:
 class HeldOut:
     """Images uint8 (n, c, h, w) and labels int64 (n,) in the order of the training set's classes.
 
-    `source` is the hash of the data set that they were opened from, whatever its images were converted to.
+    `source` is the hash of the data set that they were opened from, whatever its images were converted to, of which
+    `note` tells.
     """
 
     images: Tensor
     labels: Tensor
     source: str = ""
+    note: str = ""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -118,7 +120,18 @@ def open_test(
     border = (images.shape[-1] - like.size) // 2
     images = images[..., border : border + like.size, border : border + like.size].contiguous()
     matched = matched_labels(labels, opened.class_names, like.class_names, "test data", opened.source.renaming)
-    return HeldOut(images, matched, opened.fingerprint)
+    return HeldOut(images, matched, opened.fingerprint, _converted(opened))
+
+
+def _converted(opened: ImageData) -> str:
+    """What opening test images has made of them; nothing where they are as they were."""
+    channels = 1 if opened.source.grey() else 3
+    sizes = {(*size, channels) for size in opened.source.sizes()}
+    new = (opened.image_size, opened.image_size, opened.channels)
+    if sizes == {new}:
+        return ""
+    old = f"of {len(sizes)} sizes" if len(sizes) > 1 else " x ".join(map(str, *sizes))
+    return f"test images {old} were converted to {' x '.join(map(str, new))}, to fit the images that students train on"
 
 
 def matched_labels(

@@ -254,6 +254,23 @@ def test_bad_arguments(options: dict, message: str) -> None:
         ddoq.evaluate({"set": distilled([1, 2, 3, 4])}, TEST, **QUICK, **options)
 
 
+def test_test_images_that_are_converted_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    colour = rng.integers(0, 255, (4, 10, 12, 3), np.uint8), [0, 1] * 2
+    sets = {"one": distilled([5, 9])}
+    said = "test images 12 x 10 x 3 were converted to 8 x 8 x 1, to fit the images that students train on"
+    assert ddoq.evaluate(sets, colour, seeds=1, **QUICK).notes[0] == said
+    small = [Image.fromarray(rng.integers(0, 255, (8 + i, 8), np.uint8)) for i in range(4)]
+    assert "test images of 4 sizes were" in ddoq.evaluate(sets, (small, [0, 1] * 2), seeds=1, **QUICK).notes[0]
+    grey = (np.repeat(TEST[0][..., None], 3, axis=3), TEST[1])  # in three channels, but without colour
+    for test in (TEST, grey):
+        assert "converted" not in str(ddoq.evaluate(sets, test, seeds=1, **QUICK))
+    ddoq.train(sets["one"], test=colour, epochs=1, device="cpu")
+    assert said in capsys.readouterr().err
+    ddoq.train(sets["one"], test=TEST, epochs=1, device="cpu")
+    assert "converted" not in capsys.readouterr().err
+
+
 def test_names_not_in_a_sequence() -> None:
     with pytest.raises(TypeError, match="sequences of names"):
         ddoq.evaluate({"set": distilled([1, 2])}, TEST, students="convnet3", **QUICK)
@@ -341,7 +358,8 @@ def test_table_text() -> None:
         "full data uniform convnet3 9000 90.00 ± - 1 dc",
         "random subset uniform convnet3 100 55.00 ± 5.00 3 35.00 dc",
         "decode uniform convnet3 100 71.00 ± 1.41 2 x 2 0.00 1.58 +16.00 19.00 dc",
-        "decode density convnet3 100 72.50 ± 1.73 2 x 2 +1.50 [-4.85, +7.85] (2 distillations) 0.87 1.58 +17.50 17.50 dc",
+        "decode density convnet3 100 72.50 ± 1.73 2 x 2 +1.50 [-4.85, +7.85] (2 distillations) "
+        "0.87 1.58 +17.50 17.50 dc",
         "decode uniform convnet3 50 9.50 ± - 1 80.50 dc",
     ]
     assert lines[5:] == [

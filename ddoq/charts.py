@@ -14,8 +14,8 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-WIDTH, HEIGHT = 400, 260
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 42  # margins
+WIDTH, HEIGHT = 400, 280
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 30, 42  # margins
 Floats = NDArray[np.float64]
 
 
@@ -106,8 +106,7 @@ def line_chart(
         parts.append(f'<text x="{px(value):.1f}" y="{bottom + 17}" text-anchor="middle">{_number(value)}</text>')
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
     parts.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 7}" text-anchor="middle">{escape(x_label)}</text>')
-    turned = f'transform="translate(13 {(TOP + bottom) / 2}) rotate(-90)"'
-    parts.append(f'<text {turned} text-anchor="middle">{escape(y_label)}</text>')
+    parts.append(f'<text x="2" y="13">{escape(y_label)}</text>')  # turned, beside its numbers, it would run into them
     if mark is not None and x.low <= mark[0] <= x.high:
         at, side = px(mark[0]), "end" if px(mark[0]) > WIDTH / 2 else "start"
         parts.append(f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{bottom}"/>')

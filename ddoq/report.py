@@ -22,7 +22,7 @@ from PIL import Image
 from ddoq import figures, findings
 from ddoq._version import __version__
 from ddoq.distilled import DistilledDataset, load
-from ddoq.evaluation import explained
+from ddoq.evaluation import Evaluation, explained
 from ddoq.files import write_atomic
 from ddoq.imagefolder import png
 from ddoq.run import Run
@@ -113,6 +113,7 @@ def _content(run: Run, dataset: DistilledDataset) -> dict[str, Any]:
         "map_svg": None if everything is None else figures.class_map(everything),
         "panels": figures.panels(run),
         "evaluation": evaluation,
+        "columns": {} if evaluation is None else _columns(evaluation),
         "explained": [] if evaluation is None else explained(evaluation.columns),
         "strips": [] if evaluation is None else figures.accuracy_strips(evaluation),
         "differences": [] if evaluation is None else figures.difference_strips(evaluation),
@@ -123,6 +124,11 @@ def _content(run: Run, dataset: DistilledDataset) -> dict[str, Any]:
         "manifest": run.manifest,
         "call": findings.call(run.manifest),
     }
+
+
+def _columns(evaluation: Evaluation) -> dict[str, list[str]]:
+    """The table by column; protocols stand over their rows instead."""
+    return {name: cells for name, cells in evaluation.columns.items() if name != "protocol"}
 
 
 def _made(run: Run) -> bool:

@@ -18,6 +18,7 @@ from sklearn.datasets import load_digits
 
 import ddoq
 from ddoq import findings
+from ddoq.charts import Axis, Line, line_chart
 from ddoq.run import Run
 
 pytest.importorskip("jinja2")
@@ -97,7 +98,8 @@ def test_what_the_page_says(run: Path, page: Path) -> None:
     for loss in ("random subset, uniform, convnet3, 9 images", "decode, density, convnet3, 9 images"):
         assert loss in text
     for protocol, rows in (("dc, epochs=3", 6), ("dc, epochs=2, lr=0.02", 4)):
-        assert html.count(f'<td data-name="protocol">{protocol}</td>') == rows
+        _, _, own = html.partition(f'colspan="11"><bdi>{protocol}</bdi></th></tr>')
+        assert own.split("</tbody>")[0].split("colspan")[0].count('data-name="set"') == rows
         assert html.count(f"<b><bdi>{protocol}</bdi></b>") == 2  # over its accuracies and its differences
         assert f"Loss: {protocol}" in text
     assert "along one student's training (3 epochs in batches of 256, learning rate 0.01, whatever" in text
@@ -221,6 +223,14 @@ TEXTS = r"""(() => {
 })()"""
 
 
+OVERLAPS = """[...document.querySelectorAll('svg')].flatMap(svg => {
+  const texts = [...svg.querySelectorAll('text')].map(e => [e.textContent, e.getBoundingClientRect()]);
+  return texts.flatMap(([a, one], i) => texts.slice(i + 1)
+    .filter(([b, two]) => one.left < two.right && two.left < one.right && one.top < two.bottom && two.top < one.bottom)
+    .map(([b]) => [a, b]));
+})"""
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_how_the_page_looks(page: Path, chromium: browser.Browser, width: int, scheme: str) -> None:
@@ -238,6 +248,11 @@ def test_how_the_page_looks(page: Path, chromium: browser.Browser, width: int, s
     assert min(texts, key=lambda each: each["contrast"])["contrast"] >= 4.5  # WCAG 2.2, level AA
     assert min(texts, key=lambda each: each["size"])["size"] >= 10
     assert max(texts, key=lambda each: each["right"])["right"] <= width
+    line = Line([1.0, 30.0], [0.002, 1500.0], "s0", "a")
+    wide = line_chart([line], Axis(1, 30), Axis.around(line.y, log=True), "epoch", "mean weighted loss", "title")
+    wide += line_chart([line], Axis(1, 30), Axis(0.001, 0.0045), "epoch", "mean weighted loss", "title")
+    chromium.run(f"document.querySelector('.charts').insertAdjacentHTML('beforeend', {json.dumps(wide)})")
+    assert chromium.run(OVERLAPS) == []  # labels and ticks of the charts
     background = chromium.run("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(255, 255, 255)") == (scheme == "light")
     assert chromium.run("document.title") == "<b>run · ddoq"

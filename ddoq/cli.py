@@ -371,6 +371,7 @@ def _evaluate(arguments: list[str]) -> None:
         "test": Option(str, help=f"{FOLDER_OR_NPZ} Its classes are matched by name."),
         "data": Option(str | None),
         "teacher": Option(tuple[str, ...] | None, help=TEACHERS),
+        "labels": Option(tuple[Path, ...] | None),
         "settings": SETTINGS,
         "save": Option(tuple[str, ...]),
     }

@@ -65,6 +65,11 @@ class Compared:
         member = self.members[0]
         return member if isinstance(member, TrainingSet) else TrainingSet.of(member.reweighted("uniform"))
 
+    @property
+    def fingerprints(self) -> list[str]:
+        """Hashes of the images of each distillation."""
+        return [_as_set(member).images_fingerprint for member in self.members]
+
     def entries(self, weightings: Sequence[Weighting], seeds: int) -> Iterator[Entry]:
         """A row per weighting; one, called ANY, where all give the same numbers; OFF where there are no weights."""
         if any(isinstance(member, TrainingSet) for member in self.members):
@@ -75,7 +80,7 @@ class Compared:
         pairs = [pair for other in others for pair in zip(one, other, strict=True)]
         if others and all(torch.allclose(a.weights, b.weights, rtol=1e-6) for a, b in pairs):
             made = {ANY: one}
-        images_hash = digest([data.images_fingerprint for data in one])[:16]
+        images_hash = digest(self.fingerprints)[:16]
         for weighting, sets in made.items():
             trainings = [
                 tuple(Training(seed, partial(_same, data), logs) for seed in range(seeds))

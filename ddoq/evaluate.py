@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from ddoq.files import digest
 from ddoq.protocols import ProtocolName, recipe_for
 from ddoq.recipe import Recipe
 from ddoq.students import create_student
-from ddoq.targets import Targets, open_targets
+from ddoq.targets import Folders, Targets, on_views_of, open_targets
 from ddoq.teacher import Teacher, open_teacher
 from ddoq.train import fit
 from ddoq.training_log import logged_accuracies
@@ -55,6 +56,7 @@ def evaluate(
     seeds: int = 3,
     protocol: ProtocolName = "dc",
     teacher: Any = None,
+    labels: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
@@ -104,6 +106,11 @@ def evaluate(
     teacher
         For soft labels, of the random images too: a checkpoint of `ddoq teacher`, a folder with timm's config.json and
         weights, the name of a pretrained timm model, or a torch module; several are averaged.
+    labels
+        A folder of `ddoq.label`, or one for each of several sets and distillations, all by one teacher of the same
+        views. A set trains on those of its own images. Random images and sets without a folder need `teacher` too,
+        the one that made the labels, for whole labels of the same views online: rows of top-k labels, which are not
+        whole, have no improvement over random.
     epochs
         Passes over a set. Default, here and below: the protocol's.
     batch_size
@@ -133,7 +140,7 @@ def evaluate(
     ------
     ValueError
         Classes of which one set lacks one, by name; runs that are not distillations of one set; an unknown student,
-        weighting or device; no image to draw.
+        weighting or device; no image to draw; stored labels of other images, or that are missing without a teacher.
     ddoq.run.RunError
         A damaged or unfinished run.
 
@@ -163,11 +170,13 @@ def evaluate(
     usual = recipe_for(protocol, students[0], first, 0, changes)
     tested = open_test(test, first, class_names, side=usual.test_side(first.size))
     opened = None if teacher is None else open_teacher(teacher, first, place)
+    folders = Folders(labels)
+    _check_labels(folders, opened, sets, random=data is not None)
     plan = [] if data is None else list(full_entries(sets, data, full_data, class_names, seeds, common))
     plan += [entry for each in sets for entry in each.entries(weightings, seeds)]
     least = min(entry.images for entry in plan)
     plan.sort(key=lambda entry: least if entry.name == FULL else entry.images)
-    how = _How(protocol, changes, opened, first, {"place": place, "progress": progress, "workers": workers})
+    how = _How(protocol, changes, opened, folders, first, {"place": place, "progress": progress, "workers": workers})
     total = len(students) * sum(len(group) for entry in plan for group in entry.trainings)
     with tqdm(total=total, desc="evaluate", unit="training", disable=not progress) as bar:
         rows = [how.row(entry, student, tested, bar) for student in students for entry in plan]
@@ -176,17 +185,20 @@ def evaluate(
         options = {"weightings": weightings, "every": gradients, "class_names": class_names, "device": device}
         options.update(epochs=usual.epochs, batch_size=usual.batch_size, lr=usual.lr, progress=progress)
         notes += [note for student in students for each in sets for note in _gradients(each, data, student, options)]
-    folders = [common] if common else dict.fromkeys(f for each in sets for f in each.logs if f is not None)
-    return _kept(Evaluation(tuple(rows), len(tested.images), tuple(notes), tested.source), list(folders))
+    places = [common] if common else dict.fromkeys(f for each in sets for f in each.logs if f is not None)
+    return _kept(Evaluation(tuple(rows), len(tested.images), tuple(notes), tested.source), list(places))
 
 
 @dataclass(frozen=True)
 class _How:
-    """How every student is trained: protocol, what differs from it, teacher, the first set, options of `fit`."""
+    """How every student is trained: protocol, what differs from it, teacher, stored labels, the first set, options of
+    `fit`.
+    """
 
     protocol: str
     changes: Mapping[str, Any]
     teacher: Teacher | None
+    labels: Folders
     first: TrainingSet
     options: Mapping[str, Any]
 
@@ -198,8 +210,12 @@ class _How:
             data = training.data()
             like = self.first if entry.name == FULL else data
             recipe = recipe_for(self.protocol, student, like, training.seed, self.changes)
-            targets, recipe = open_targets(self.teacher, None, data, recipe, self.options["place"])
-            named = recipe.protocol if self.teacher is None else f"{recipe.protocol}, teacher {self.teacher.name}"
+            targets, recipe = self._targets(recipe, data)
+            named = recipe.protocol
+            if targets is not None:
+                most = targets.facts.get("top_k")
+                named += f", teacher {targets.facts['teacher']}" + (f", top {most}" if most else "")
+                named += "" if recipe.view_seed is None else f", views of seed {recipe.view_seed}"
             log = None
             if training.logs is not None:
                 log = training.logs / log_name(entry.name, entry.images, entry.weighting, student, named, training.seed)
@@ -218,6 +234,13 @@ class _How:
             bests=bests if recipe.check_from < 1 else (),
             images_hash=entry.images_hash,
         )
+
+    def _targets(self, recipe: Recipe, data: TrainingSet) -> tuple[Targets | None, Recipe]:
+        """Stored labels of a set's images; where there are none, the teacher's online, of the same views."""
+        folder = self.labels.of.get(data.images_fingerprint) if self.labels.of else None
+        if folder is None and self.labels.of:
+            recipe = on_views_of(self.labels.about, recipe)
+        return open_targets(None if folder else self.teacher, folder, data, recipe, self.options["place"])
 
     def _accuracies(
         self, recipe: Recipe, data: TrainingSet, test: HeldOut, targets: Targets | None, log: Path | None
@@ -260,6 +283,31 @@ def _kept(evaluation: Evaluation, folders: Sequence[Path]) -> Evaluation:
     for folder, old in before.items():
         (evaluation if old is None else evaluation.gathered(old)).save(folder / TABLE)
     return evaluation
+
+
+def _check_labels(folders: Folders, teacher: Teacher | None, sets: Sequence[Compared], random: bool) -> None:
+    """ValueError unless every folder of labels is of a set, and every set has its folders or a teacher."""
+    if not folders.of:
+        return
+    if teacher is not None and teacher.name != folders.about["teacher"]:
+        raise ValueError(f"the labels are by {folders.about['teacher']}, the teacher is {teacher.name}: give that one")
+    lacking = ["random images"] * random
+    seen = {fingerprint for each in sets for fingerprint in each.fingerprints}
+    for fingerprint, folder in folders.of.items():
+        if fingerprint not in seen:
+            raise ValueError(f"the labels in {folder} are of the images of none of these sets")
+    for each in sets:
+        without = sum(fingerprint not in folders.of for fingerprint in each.fingerprints)
+        if 0 < without < len(each.members):
+            raise ValueError(
+                f"{without} of {len(each.members)} distillations of {each.name!r} have no stored labels: add them"
+            )
+        lacking += [f"{each.name!r}"] * bool(without)
+    if lacking and teacher is None:
+        raise ValueError(
+            f"there are no stored labels of {', '.join(lacking)}: give teacher too, the one that made the others, or "
+            "make labels of a run's controls with ddoq label --synthesis"
+        )
 
 
 def _notes(sets: Sequence[Compared], plan: Sequence[Entry], weightings: Sequence[str]) -> list[str]:

@@ -100,10 +100,7 @@ def open_targets(
         online = Online(open_teacher(teacher, data, place), recipe, data.images, place) if soft else None
         return online, recipe
     stored = Stored(Path(labels), place)
-    count = stored.about["epochs"]
-    seen = replace(recipe, view_seed=stored.about["views"].get("seed"))
-    if not recipe.still and count < recipe.epochs:
-        seen = replace(seen, label_epochs=count if recipe.label_epochs is None else min(count, recipe.label_epochs))
+    seen = on_views_of(stored.about, recipe)
     wanted = plain(source(seen, data, stored.about["store"]))
     if stored.about["class_names"] != list(data.class_names):
         raise ValueError(f"the labels in {labels} are of other classes: {stored.about['class_names']!r:.200}")
@@ -111,6 +108,41 @@ def open_targets(
     if other:
         raise ValueError(f"the labels in {labels} are of {differences(stored.about, wanted, other)}")
     return stored, seen
+
+
+def on_views_of(about: Mapping[str, Any], recipe: Recipe) -> Recipe:
+    """A recipe with the views, and no more epochs of them, than stored labels are of."""
+    seen = replace(recipe, view_seed=about["views"].get("seed"))
+    count = about["epochs"]
+    if recipe.still or count >= recipe.epochs:
+        return seen
+    return replace(seen, label_epochs=count if recipe.label_epochs is None else min(count, recipe.label_epochs))
+
+
+class Folders:
+    """Folders of `ddoq.label` for several sets, alike in all but the images that they are of; none at all is fine.
+
+    Attributes
+    ----------
+    of
+        The folders by the hash of their images (`TrainingSet.images_fingerprint`).
+    about
+        What they share, as in labels.json; empty without any.
+    """
+
+    def __init__(self, labels: str | PathLike[str] | Sequence[str | PathLike[str]] | None) -> None:
+        given = [labels] if isinstance(labels, str | PathLike) else list(labels or ())
+        self.of: dict[str, Path] = {}
+        self.about: dict[str, Any] = {}
+        for folder in map(Path, given):
+            about = read_about(folder)
+            if (first := self.of.setdefault(about["images"], folder)) != folder:
+                raise ValueError(f"the labels in {first} and in {folder} are of the same images: give one of them")
+            self.about = self.about or about
+            other = [name for name in self.about if name != "images" and about.get(name) != self.about[name]]
+            if other:
+                said = differences(about, self.about, other)
+                raise ValueError(f"the labels in {folder} are of {said}, here being {given[0]}: give labels made alike")
 
 
 def source(recipe: Recipe, data: TrainingSet, store: str) -> dict[str, Any]:

@@ -304,9 +304,10 @@ def _check_labels(folders: Folders, teacher: Teacher | None, sets: Sequence[Comp
             )
         lacking += [f"{each.name!r}"] * bool(without)
     if lacking and teacher is None:
+        remedies = ["leave out data"] * random + ["make them (ddoq label --synthesis)"] * (len(lacking) > random)
         raise ValueError(
             f"there are no stored labels of {', '.join(lacking)}: give teacher too, the one that made the others, or "
-            "make labels of a run's controls with ddoq label --synthesis"
+            f"{' and '.join(remedies)}"
         )
 
 

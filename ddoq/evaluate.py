@@ -32,7 +32,7 @@ from ddoq.evaluation import ANY, FULL, stored
 from ddoq.evaluation import Evaluation as Evaluation
 from ddoq.evaluation import Row as Row
 from ddoq.files import digest
-from ddoq.protocols import ProtocolName, recipe_for
+from ddoq.protocols import FEWEST_STEPS, ProtocolName, recipe_for
 from ddoq.recipe import Recipe
 from ddoq.students import create_student
 from ddoq.targets import Folders, Targets, on_views_of, open_targets
@@ -185,6 +185,7 @@ def evaluate(
         options = {"weightings": weightings, "every": gradients, "class_names": class_names, "device": device}
         options.update(epochs=usual.epochs, batch_size=usual.batch_size, lr=usual.lr, progress=progress)
         notes += [note for student in students for each in sets for note in _gradients(each, data, student, options)]
+    notes += _few_steps(usual, sorted({entry.images for entry in plan}))
     places = [common] if common else dict.fromkeys(f for each in sets for f in each.logs if f is not None)
     return _kept(Evaluation(tuple(rows), len(tested.images), tuple(notes), tested.source), list(places))
 
@@ -322,6 +323,14 @@ def _notes(sets: Sequence[Compared], plan: Sequence[Entry], weightings: Sequence
     if same:
         notes.append(f"any: {', '.join(same)} have the same weights under {', '.join(weightings)}; trained once")
     return list(dict.fromkeys(notes))
+
+
+def _few_steps(recipe: Recipe, sizes: Sequence[int]) -> Iterator[str]:
+    """A note of the sets whose students make fewer steps than those of any published protocol."""
+    made = {size: recipe.epochs * -(-size // recipe.batch_size) for size in sizes}
+    few = [f"{steps} with {size} images" for size, steps in made.items() if steps < FEWEST_STEPS]
+    if few:
+        yield f"few steps under {recipe.protocol}: {', '.join(few)}; published protocols make {FEWEST_STEPS} and more"
 
 
 def _gradients(each: Compared, data: Any, student: str, options: Mapping[str, Any]) -> Iterator[str]:

@@ -165,9 +165,10 @@ class Descent:
                 self.whole = True
         except BaseException:
             if self.steps == done:
-                for buffer, value in zip(self.buffers, self.kept, strict=True):
-                    buffer.copy_(value)
-                self._set_random(random)
+                with uninterrupted():  # a second Ctrl-C: run would keep what is restored by half
+                    for buffer, value in zip(self.buffers, self.kept, strict=True):
+                        buffer.copy_(value)
+                    self._set_random(random)
             raise
 
     def _gradients(self, view: View) -> Tensor:

@@ -84,8 +84,9 @@ class Training:
                 self.whole = True
         except BaseException:
             if len(self.losses) == done:
-                self.order.left, self.order.state = before[:2]
-                self.noise.set_state(before[2])
+                with uninterrupted():  # a second Ctrl-C: a checkpoint would hold what is restored by half
+                    self.order.left, self.order.state = before[:2]
+                    self.noise.set_state(before[2])
             raise
 
     def _gradients(self, draw: Draw, loss_of: Callable[..., Tensor]) -> Tensor:

@@ -155,6 +155,25 @@ def test_a_second_ctrl_c_leaves_the_state_before(tmp_path: Path, monkeypatch: py
     assert run(data, log=log, **OPTIONS).losses == whole.losses
 
 
+def test_a_second_ctrl_c_waits_until_all_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["ddoq.train"], "create_student", lambda *names, **options: Dropping())
+    data, log, restore = stripes(), tmp_path / "log.jsonl", Descent._set_random
+    whole = run(data, **OPTIONS)
+
+    def struck(self: Descent, states: dict[str, torch.Tensor]) -> None:
+        strike()
+        restore(self, states)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Dropping, "forward", after(17, Dropping.forward, strike))
+        patch.setattr(Descent, "_set_random", struck)
+        with pytest.raises(KeyboardInterrupt, match="16 of 36"):
+            run(data, log=log, **OPTIONS)
+    again = run(data, log=log, **OPTIONS)
+    assert again.losses == whole.losses
+    assert torch.equal(state(again), state(whole))
+
+
 COMMAND = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the children of a background job ignore it

@@ -185,7 +185,8 @@ def evaluate(
         options = {"weightings": weightings, "every": gradients, "class_names": class_names, "device": device}
         options.update(epochs=usual.epochs, batch_size=usual.batch_size, lr=usual.lr, progress=progress)
         notes += [note for student in students for each in sets for note in _gradients(each, data, student, options)]
-    notes += _few_steps(usual, sorted({entry.images for entry in plan}))
+    recipes = {len(each.first.images): recipe_for(protocol, students[0], each.first, 0, changes) for each in sets}
+    notes += _few_steps({entry.images: recipes.get(entry.images, usual) for entry in plan})
     places = [common] if common else dict.fromkeys(f for each in sets for f in each.logs if f is not None)
     return _kept(Evaluation(tuple(rows), len(tested.images), tuple(notes), tested.source), list(places))
 
@@ -325,12 +326,15 @@ def _notes(sets: Sequence[Compared], plan: Sequence[Entry], weightings: Sequence
     return list(dict.fromkeys(notes))
 
 
-def _few_steps(recipe: Recipe, sizes: Sequence[int]) -> Iterator[str]:
-    """A note of the sets whose students make fewer steps than those of any published protocol."""
-    made = {size: recipe.epochs * -(-size // recipe.batch_size) for size in sizes}
-    few = [f"{steps} with {size} images" for size, steps in made.items() if steps < FEWEST_STEPS]
-    if few:
-        yield f"few steps under {recipe.protocol}: {', '.join(few)}; published protocols make {FEWEST_STEPS} and more"
+def _few_steps(recipes: Mapping[int, Recipe]) -> Iterator[str]:
+    """Notes of the sets, by their numbers of images, whose students make fewer steps than any published protocol's."""
+    few: dict[str, list[str]] = {}
+    for size, recipe in sorted(recipes.items()):
+        steps = recipe.epochs * -(-size // recipe.batch_size)
+        if steps < FEWEST_STEPS:
+            few.setdefault(recipe.protocol, []).append(f"{steps} with {size} images")
+    for protocol, found in few.items():
+        yield f"few steps under {protocol}: {', '.join(found)}; published protocols make {FEWEST_STEPS} and more"
 
 
 def _gradients(each: Compared, data: Any, student: str, options: Mapping[str, Any]) -> Iterator[str]:

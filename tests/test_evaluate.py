@@ -155,6 +155,15 @@ def test_few_steps_are_named() -> None:
         assert notes == ((said,) if few else ())
 
 
+def test_few_steps_are_counted_by_the_recipe_of_each_size() -> None:
+    """d4m's batches are as large as a small set: one step an epoch, of whichever size."""
+    teacher = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
+    sets = {"one": distilled([5, 9]), "two": distilled([1, 2, 3, 3])}
+    options: dict[str, Any] = {"protocol": "d4m", "teacher": teacher, "seeds": 1, "weightings": ("density",), **QUICK}
+    (note,) = ddoq.evaluate(sets, TEST, **options).notes
+    assert note.startswith("few steps under d4m, epochs=1: 1 with 2 images, 1 with 4 images; ")
+
+
 def test_logs_of_sets_given_by_name(tmp_path: Path) -> None:
     ddoq.evaluate({"my/set": distilled([1, 2, 3, 3])}, TEST, weightings=("density",), seeds=1, logs=tmp_path, **QUICK)
     (folder,) = tmp_path.glob("images-*")

@@ -124,10 +124,12 @@ class Evaluation:
     def gathered(self, before: Evaluation) -> Evaluation:
         """These rows with those of an earlier table on the same test set, by protocol.
 
-        A row made anew replaces the one of the same set, number of images, weighting, student and protocol.
+        A row made anew replaces the one of the same set, number of images, weighting, student and protocol; that of
+        the full data, which is one for all sets, replaces the one of however many images.
         """
         made = {
-            (row.set, row.images, row.weighting, row.student, row.protocol): row for row in (*before.rows, *self.rows)
+            (row.set, row.set == FULL or row.images, row.weighting, row.student, row.protocol): row
+            for row in (*before.rows, *self.rows)
         }
         protocols = list(dict.fromkeys(row.protocol for row in made.values()))
         students = list(dict.fromkeys(row.student for row in made.values()))

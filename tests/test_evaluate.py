@@ -398,6 +398,15 @@ def test_table_text() -> None:
     assert "[" not in text
 
 
+def test_the_full_data_are_those_of_the_last_call() -> None:
+    before = Evaluation((Row("full data", "uniform", "convnet3", "dc", 9000, (90.0,)), *ROWS[2:]), 30)
+    full = Row("full data", "uniform", "convnet3", "dc", 8000, (88.0,))
+    table = Evaluation((full, ROWS[2]), 30).gathered(before)
+    assert [row.images for row in table.rows if row.set == "full data"] == [8000]
+    (recovery,) = {table.hard_label_recovery(row) for row in table.rows if row == ROWS[2]}
+    assert recovery == pytest.approx(88.0 - ROWS[2].mean)
+
+
 def test_table_json_csv_and_latex(tmp_path: Path) -> None:
     table = Evaluation((*ROWS, Row("a_b", "any", "convnet3", "dc", 10, (1.0,))), 30, ("a note",))
     for suffix in ("json", "csv", "tex"):

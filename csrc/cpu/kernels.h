@@ -59,14 +59,13 @@ struct ddoq_kernels {
 
     /* Of the streaming form, with a sample in each of the tile_cols lanes; labels are integers as wide as real. */
     /* best = min over the rows of half[r] - product[r], product (rows, tile_cols); label = first + r of the first row
-     * that reaches it, where it is below the best so far, of
-     * which there is none at first = 0. */
+     * that reaches it, where it is below the best so far, of which there is none at first = 0. */
     void (*lower)(size_t rows, const void *product, const void *half, size_t first, void *best, void *label);
     void (*copy_labels)(size_t n, const void *label, int64_t *out);
     /* out (tile_cols) = or += squared norms of a panel's rows, with the bits that tile gives. */
     void (*squares)(size_t depth, const void *panel, void *out, int add);
 
-    /* Of competitive learning. */
+    /* Of competitive learning, and of assignment to points that lie as they are. */
     /* c (rows <= tile_rows, tile_cols, of c_stride) = or += A B^T, of rows of a, a_stride apart, and a panel b, with
      * the bits that tile gives. c is aligned to its vectors. */
     void (*tile_in_place)(size_t depth, const void *a, size_t a_stride, const void *b, void *c, size_t c_stride,

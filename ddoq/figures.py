@@ -117,16 +117,16 @@ def agreement_chart(name: str, how: str, found: Agreement) -> dict[str, Any]:
 
 def training_charts(run: Run, evaluation: Evaluation) -> list[dict[str, Any]]:
     """Charts of the loss and, where protocols look on the way, the accuracy by epoch, with their legends: of each
-    protocol, a line for each row whose logs are here.
+    protocol, a line for each of the first STYLES rows whose logs are here.
     """
     charts = []
     for protocol in dict.fromkeys(row.protocol for row in evaluation.rows):
-        rows = [row for row in evaluation.rows if row.protocol == protocol][:STYLES]
+        rows = [row for row in evaluation.rows if row.protocol == protocol]
         for value, title, label in (("loss", "Loss", "mean weighted loss"), ("accuracy", "Accuracy on the way", "%")):
             lines: list[Line] = []
             for row in rows:
                 epochs, values = findings.curve(run, row, value)  # type: ignore[arg-type]
-                if len(epochs) > 1:
+                if len(epochs) > 1 and len(lines) < STYLES:
                     name = f"{row.set}, {row.weighting}, {row.student}, {row.images} images"
                     lines.append(Line(epochs, values, f"s{len(lines)}", name))
             if lines:

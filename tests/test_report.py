@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import ddoq
-from ddoq import findings
+from ddoq import figures, findings
 from ddoq.charts import Axis, Line, line_chart
 from ddoq.run import Run
 
@@ -159,6 +159,16 @@ def test_the_plane_of_a_map_is_that_of_the_largest_variances(run: Path) -> None:
     for latents, points, weights in zip(found.latents, found.points, found.weights, strict=True):
         assert weights.mean() == pytest.approx(1)
         assert np.average(points, axis=0, weights=weights) == pytest.approx(latents.mean(axis=0), abs=5e-3)
+
+
+def test_rows_without_logs_here_take_no_line(run: Path) -> None:
+    opened = Run.open(run)
+    table = findings.evaluation(opened)
+    assert table is not None
+    others = tuple(replace(table.rows[0], set=f"elsewhere {i}") for i in range(figures.STYLES))
+    charts = figures.training_charts(opened, table)
+    assert figures.training_charts(opened, replace(table, rows=(*others, *table.rows))) == charts
+    assert [chart["protocol"] for chart in charts] == ["dc, epochs=3", "dc, epochs=2, lr=0.02"]
 
 
 def test_curves_are_those_of_logs_of_this_size(run: Path) -> None:

@@ -142,7 +142,7 @@ static bool allocate(struct ddoq_stream *stream)
     stream->chunk_sums = ddoq_take(memory, CHUNKS, d, sizeof(double));
     stream->chunk_squares = ddoq_take(memory, CHUNKS, 2, sizeof(double));
     stream->points = ddoq_take(memory, k, d, item);
-    stream->packed = ddoq_take(memory, padded, d, item);
+    stream->centred = ddoq_take(memory, k, ddoq_stream_stride(stream), item);
     stream->half = ddoq_take(memory, padded, 1, item);
     stream->sums = ddoq_take(memory, k, d, sizeof(double));
     stream->mass = ddoq_take(memory, k, 1, sizeof(double));

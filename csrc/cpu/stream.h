@@ -29,7 +29,7 @@ struct ddoq_stream {
     double tie;                         /* of the weighted sum of the squared distances */
     /* The points, and the partition whose means they are. */
     char *points;     /* (k, d) real */
-    char *packed;     /* (padded k, d) the points less the shift in panels */
+    char *centred;    /* (k, ddoq_stream_stride) real: the points less the shift */
     char *before;     /* (d) real scratch */
     char *half;       /* (padded k) real |c - shift|^2 / 2, infinity for an empty cell */
     int64_t *cell;    /* (n) */
@@ -66,6 +66,13 @@ static inline size_t ddoq_stream_rows_of(const struct ddoq_stream *stream, size_
 static inline char *ddoq_stream_chunk(const struct ddoq_stream *stream, size_t block, size_t first)
 {
     return stream->panels + (block * stream->x.d + first) * DDOQ_STREAM_ROWS * stream->x.kernels->item;
+}
+
+/* Of the centred points: a power of two, as many features are, would put all points of a tile into the same sets of a
+ * cache. */
+static inline size_t ddoq_stream_stride(const struct ddoq_stream *stream)
+{
+    return stream->x.d + DDOQ_CACHE_LINE / sizeof(float);
 }
 
 /* Scratch for a widened row (d), to be freed; NULL where the rows are not halves, too. */

@@ -17,25 +17,25 @@
 
 /* ---- assignment ---- */
 
-/* label of the rows of a block; product: scratch of the tiles. */
+/* label of the rows of a block; product: scratch of the tiles. A panel of rows stays in L1, or in L2 where it is wide,
+ * while all points go by; a tile reads few lines of these, where they lie. */
 static void assign_block(struct ddoq_stream *stream, size_t block, char *product)
 {
     const struct ddoq_kernels *kernels = stream->x.kernels;
     size_t width = kernels->tile_cols, height = kernels->tile_rows, item = kernels->item, d = stream->x.d;
     size_t rows = ddoq_stream_rows_of(stream, block), panels = ddoq_padded(kernels, rows) / width;
-    size_t stride = ddoq_padded(kernels, stream->k), tiles = (stream->k + height - 1) / height;
+    size_t stride = ddoq_stream_stride(stream), tiles = (stream->k + height - 1) / height;
     char best[DDOQ_STREAM_ROWS * sizeof(double)] __attribute__((aligned(DDOQ_CACHE_LINE)));
     char label[DDOQ_STREAM_ROWS * sizeof(int64_t)] __attribute__((aligned(DDOQ_CACHE_LINE)));
     for (size_t first = 0; first < d; first += DDOQ_DEPTH) {
         size_t depth = ddoq_smaller(DDOQ_DEPTH, d - first), bytes = width * depth * item;
-        const char *points = stream->packed + first * stride * item, *chunk = ddoq_stream_chunk(stream, block, first);
-        for (size_t tile = 0; tile < tiles; tile++) {
-            size_t j = tile * height;
-            const char *a = ddoq_tile_rows(kernels, points, j, depth);
-            for (size_t q = 0; q < panels; q++) {
-                size_t slot = d > DDOQ_DEPTH ? tile * panels + q : 0;
+        const char *chunk = ddoq_stream_chunk(stream, block, first);
+        for (size_t q = 0; q < panels; q++) {
+            for (size_t tile = 0; tile < tiles; tile++) {
+                size_t j = tile * height, slot = d > DDOQ_DEPTH ? q * tiles + tile : 0;
                 char *out = product + slot * height * width * item;
-                kernels->tile(depth, a, chunk + q * bytes, out, width, height, width, first > 0);
+                kernels->tile_in_place(depth, stream->centred + (j * stride + first) * item, stride, chunk + q * bytes,
+                                       out, width, ddoq_smaller(height, stream->k - j), first > 0);
                 if (first + depth == d)
                     kernels->lower(ddoq_smaller(height, stream->k - j), out, stream->half + j * item, j,
                                    best + q * width * item, label + q * width * item);
@@ -68,17 +68,18 @@ static enum ddoq_status assign_task(void *context, size_t task, struct ddoq_crew
     return status;
 }
 
-/* The points in panels, and half of their squared norms. */
-static void pack_points(struct ddoq_stream *stream)
+/* The points less the shift, and half of their squared norms. */
+static void centre_points(struct ddoq_stream *stream)
 {
     const struct ddoq_kernels *kernels = stream->x.kernels;
-    const struct ddoq_rows points = {.kernels = kernels, .data = stream->points, .n = stream->k, .d = stream->x.d};
-    ddoq_pack_depths(&points, stream->shift, stream->packed);
+    size_t d = stream->x.d, item = kernels->item;
     for (size_t j = 0; j < stream->k; j++) {
-        double half = 0.5 * kernels->dist2(points.d, ddoq_row(&points, j), stream->shift);
+        const char *point = stream->points + j * d * item;
+        double half = 0.5 * kernels->dist2(d, point, stream->shift);
         if (stream->count[j] == 0)
             half = INFINITY;
-        kernels->narrow(1, &half, 1, stream->half + j * kernels->item);
+        kernels->narrow(1, &half, 1, stream->half + j * item);
+        kernels->subtract(d, point, stream->shift, stream->centred + j * ddoq_stream_stride(stream) * item);
     }
 }
 
@@ -264,7 +265,7 @@ static double move_points(struct ddoq_stream *stream, char *before)
 static enum ddoq_status iterate(struct ddoq_stream *stream, double tol, size_t max_iter, int64_t *n_iter)
 {
     for (*n_iter = 1;; ++*n_iter) {
-        pack_points(stream);
+        centre_points(stream);
         enum ddoq_status status = ddoq_stream_phase(stream, stream->n_tasks, assign_task);
         size_t n_moved = 0;
         for (size_t task = 0; task < stream->n_tasks; task++)

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +43,9 @@ def test_each_object_holds_the_instructions_it_should(tmp_path: Path) -> None:
     assert count("isa_avx2", rf"{fma} .*%ymm") >= 2 * 4 * 3
     assert count("isa_avx512", rf"{fma} .*%zmm") >= 2 * 8 * 3
     # no product of a sum is rounded by itself, as a compiler that vectorises the last elements of one may do
-    for function in ("dist2_f32", "dist2_f64", "tile_in_place_f32", "tile_in_place_f64"):
-        for isa in ("avx2", "avx512"):
-            assert count(f"isa_{isa}", fma, function) > 0 == count(f"isa_{isa}", r"vmul\w+", function), (isa, function)
+    for verb, real, isa in product(("dist2", "tile_in_place", "axpy", "transfer"), ("f32", "f64"), ("avx2", "avx512")):
+        function = f"{verb}_{real}"
+        assert count(f"isa_{isa}", fma, function) > 0 == count(f"isa_{isa}", r"vmul\w+", function), (isa, function)
     # what fetches ahead of its use is there: a compiler may take it for a function without effect
     assert count("assign", "prefetch", "ddoq_multiply_points") > 0
 

@@ -35,6 +35,8 @@ struct ddoq_kernels {
     void (*mirror)(size_t n, size_t begin, size_t end, void *c);
     /* y += w x */
     void (*axpy)(size_t n, double w, const void *x, double *y);
+    /* from -= w x, to += w x, with the bits that axpy gives */
+    void (*transfer)(size_t n, double w, const void *x, double *from, double *to);
     /* y += w[r] rows[r], row after row */
     void (*add_rows)(size_t n, size_t n_rows, const double *w, const void *const *rows, double *y);
     /* out = x, every stride-th element of it */

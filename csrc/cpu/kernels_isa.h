@@ -217,6 +217,7 @@ static inline void transpose_f64(quad_f64 x[2])
         .fold = fold_##suffix,                                                                                         \
         .mirror = mirror_##suffix,                                                                                     \
         .axpy = axpy_##suffix,                                                                                         \
+        .transfer = transfer_##suffix,                                                                                 \
         .add_rows = add_rows_##suffix,                                                                                 \
         .widen = widen_##suffix,                                                                                       \
         .narrow = narrow_##suffix,                                                                                     \

@@ -156,7 +156,22 @@ static void FN(axpy)(size_t n, double w, const void *x_, double *restrict y)
     for (; i + LANES_F64 <= n; i += LANES_F64)
         store_f64(y + i, load_f64(y + i) + FN(widened)(x + i) * w);
     for (; i < n; i++)
-        y[i] += (double)x[i] * w;
+        y[i] = MULTIPLY_ADD((double)x[i], w, y[i]);
+}
+
+static void FN(transfer)(size_t n, double w, const void *x_, double *restrict from, double *restrict to)
+{
+    const REAL *restrict x = x_;
+    size_t i = 0;
+    for (; i + LANES_F64 <= n; i += LANES_F64) {
+        vf64 wide = FN(widened)(x + i);
+        store_f64(from + i, load_f64(from + i) + wide * -w);
+        store_f64(to + i, load_f64(to + i) + wide * w);
+    }
+    for (; i < n; i++) {
+        from[i] = MULTIPLY_ADD((double)x[i], -w, from[i]);
+        to[i] = MULTIPLY_ADD((double)x[i], w, to[i]);
+    }
 }
 
 /* Four rows at a time, so that y is read and written once for them; every element adds the rows in their order. */

@@ -132,9 +132,12 @@ static void update_segment(struct ddoq_stream *stream, size_t begin, size_t rows
             ddoq_fetch(row, bytes);
         }
         const char *row = ddoq_features(x, i, first, depth, widened);
-        if (!stream->rebuild && (from & (parts - 1)) == part)
+        bool leaves = !stream->rebuild && (from & (parts - 1)) == part, enters = (to & (parts - 1)) == part;
+        if (leaves && enters)
+            x->kernels->transfer(depth, stream->w[i], row, sums_of(stream, first, from), sums_of(stream, first, to));
+        else if (leaves)
             x->kernels->axpy(depth, -stream->w[i], row, sums_of(stream, first, from));
-        if ((to & (parts - 1)) == part)
+        else if (enters)
             x->kernels->axpy(depth, stream->w[i], row, sums_of(stream, first, to));
     }
 }

@@ -48,7 +48,10 @@ def read_checkpoint(path: Path, advice: str) -> tuple[dict[str, Tensor], dict[st
     if not isinstance(facts, dict) or "student" not in facts:
         raise ValueError(f"{path} does not say which network it is: {advice}")
     own = {name: value for name, value in facts.items() if name not in ("made_from", "content")}
-    found = read_tensors(path, digest(own))
+    try:
+        found = read_tensors(path, digest(own))
+    except RunError:
+        found = None
     if found is None:
         raise RunError(f"{path} is damaged: {advice}")
     return found[0], own

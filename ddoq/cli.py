@@ -356,6 +356,7 @@ def _settings(texts: Sequence[str] | None) -> dict[str, Any]:
 
 def _evaluate(arguments: list[str]) -> None:
     import ddoq
+    from ddoq.files import check_writable
 
     def table(*, save: tuple[str, ...] = ()) -> None:
         """Keep the table.
@@ -379,6 +380,7 @@ def _evaluate(arguments: list[str]) -> None:
     files = chosen.pop("save")
     if wrong := [file for file in files if Path(file).suffix not in (".json", ".csv", ".tex")]:
         raise ValueError(f"--save {wrong[0]} must end with .json, .csv or .tex")
+    check_writable(*map(Path, files))  # now, not after hours of training
     test, data = read_data(chosen.pop("test"), "test"), chosen.pop("data")
     chosen["settings"] = _settings(chosen["settings"])
     evaluation = ddoq.evaluate(test=test, data=data and read_data(data), **chosen)

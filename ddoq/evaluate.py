@@ -6,17 +6,17 @@
                 as "any"
     seeds       of the students; those of the distillations are the runs'
 
-One log per training, `<run>/train/<set>-<images>-<weighting>-<student>-<protocol>-seed<k>.jsonl` (in a folder that is
-no run in `.train/`, which is hidden); a log that is whole and was made with the same settings (the data's hashes,
-versions, device and threads among them) is read instead of training again. The table stays beside the logs, as
-evaluation.json, and gathers the rows of all calls on one test set.
+One log per training, `<run>/train/test-<hash>/<set>-<images>-<weighting>-<student>-<protocol>-seed<k>.jsonl`, with the
+hash of the test set; in a folder that is no run `.train/`, which is hidden. A log that is whole and was made with the
+same settings (the data's hashes, versions, device and threads among them) is read instead of training again. The table
+stays beside the logs, as evaluation.json, and gathers the rows of all calls on that test set.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from ddoq.evaluation import ANY, FULL, stored
 from ddoq.evaluation import Evaluation as Evaluation
 from ddoq.evaluation import Row as Row
 from ddoq.files import digest
-from ddoq.protocols import FEWEST_STEPS, ProtocolName, recipe_for
+from ddoq.protocols import FEWEST_STEPS, ProtocolName, changes_of, recipe_for
 from ddoq.recipe import Recipe
 from ddoq.students import create_student
 from ddoq.targets import Folders, Targets, on_views_of, open_targets
@@ -71,10 +71,9 @@ def evaluate(
 
     Every row names its protocol, with what differs from it. Called again, it reads the trainings that are done.
 
-    The rows of this call are returned. The table in the run, evaluation.json, which `ddoq report` shows, gathers those
-    of all calls on one test set: a row replaces that of the same set, number of images, weighting, student and
-    protocol. Weights on are compared with off only where both rows are of the same distillations and seeds. A call on
-    another test set begins the table anew, and a note says so.
+    The rows of this call are returned. The table in the run, evaluation.json, of which `ddoq report` shows
+    the one written last, gathers those of all calls on one test set: a row replaces that of the same images, weighting,
+    student and protocol. Weights on are compared with off only where both rows are of the same distillations and seeds.
 
     Parameters
     ----------
@@ -166,7 +165,7 @@ def evaluate(
     for student in students:  # a wrong name is found now, not after hours
         with torch.random.fork_rng([]):
             create_student(student, n_classes=len(first.class_names), channels=first.channels, image_size=first.size)
-    changes = {**(settings or {}), "epochs": epochs, "batch_size": batch_size, "lr": lr}
+    changes = changes_of(settings, epochs=epochs, batch_size=batch_size, lr=lr)
     usual = recipe_for(protocol, students[0], first, 0, changes)
     tested = open_test(test, first, class_names, side=usual.test_side(first.size))
     opened = None if teacher is None else open_teacher(teacher, first, place)
@@ -188,7 +187,18 @@ def evaluate(
     recipes = {len(each.first.images): recipe_for(protocol, students[0], each.first, 0, changes) for each in sets}
     notes += _few_steps({entry.images: recipes.get(entry.images, usual) for entry in plan})
     places = [common] if common else dict.fromkeys(f for each in sets for f in each.logs if f is not None)
-    return _kept(Evaluation(tuple(rows), len(tested.images), tuple(notes), tested.source), list(places))
+    evaluation = Evaluation(tuple(rows), len(tested.images), tuple(notes), tested.source)
+    for folder in places:
+        table = by_test_set(folder, tested.source) / TABLE
+        before = stored(table)
+        table.parent.mkdir(parents=True, exist_ok=True)
+        (evaluation if before is None else evaluation.gathered(before)).save(table)
+    return evaluation
+
+
+def by_test_set(folder: Path, test_set: str) -> Path:
+    """Where in a folder for logs those of one test set are, with their table."""
+    return folder / f"test-{test_set[:8]}"
 
 
 @dataclass(frozen=True)
@@ -220,7 +230,8 @@ class _How:
                 named += "" if recipe.view_seed is None else f", views of seed {recipe.view_seed}"
             log = None
             if training.logs is not None:
-                log = training.logs / log_name(entry.name, entry.images, entry.weighting, student, named, training.seed)
+                name = log_name(entry.name, entry.images, entry.weighting, student, named, training.seed)
+                log = by_test_set(training.logs, test.source) / name
             found.append(self._accuracies(recipe, data, test, targets, log))
             bar.update()
         accuracies, bests = zip(*found, strict=True)
@@ -271,22 +282,6 @@ def log_name(name: str, images: int, weighting: str, student: str, protocol: str
     return f"{'-'.join(parts)}-seed{seed}.jsonl"
 
 
-def _kept(evaluation: Evaluation, folders: Sequence[Path]) -> Evaluation:
-    """The table, gathered in every folder; with a note where one of another test set was there."""
-    before: dict[Path, Evaluation | None] = {}
-    notes = []
-    for folder in folders:
-        old = stored(folder / TABLE)
-        if old is not None and old.test_set != evaluation.test_set:
-            notes.append(f"the table kept before was of another test set, of {old.test_images} images, and is gone")
-            old = None
-        before[folder] = old
-    evaluation = replace(evaluation, notes=tuple(dict.fromkeys((*evaluation.notes, *notes))))
-    for folder, old in before.items():
-        (evaluation if old is None else evaluation.gathered(old)).save(folder / TABLE)
-    return evaluation
-
-
 def _check_labels(folders: Folders, teacher: Teacher | None, sets: Sequence[Compared], random: bool) -> None:
     """ValueError unless every folder of labels is of a set, and every set has its folders or a teacher."""
     if not folders.of:
@@ -319,7 +314,7 @@ def _notes(sets: Sequence[Compared], plan: Sequence[Entry], weightings: Sequence
         made = [member for member in each.members if isinstance(member, DistilledDataset)]
         notes += [f"{each.name}: preset {member.preset}" for member in made if member.preset]
         hidden = [folder for folder in each.logs if folder is not None and folder.name == HIDDEN]
-        notes += [f"{each.name}: its logs and this table are in {folder}" for folder in hidden]
+        notes += [f"{each.name}: its logs and this table are in {folder.resolve()}" for folder in hidden]
     same = [entry.name for entry in plan if entry.weighting == ANY]
     if same:
         notes.append(f"any: {', '.join(same)} have the same weights under {', '.join(weightings)}; trained once")
@@ -328,13 +323,11 @@ def _notes(sets: Sequence[Compared], plan: Sequence[Entry], weightings: Sequence
 
 def _few_steps(recipes: Mapping[int, Recipe]) -> Iterator[str]:
     """Notes of the sets, by their numbers of images, whose students make fewer steps than any published protocol's."""
-    few: dict[str, list[str]] = {}
     for size, recipe in sorted(recipes.items()):
         steps = recipe.epochs * -(-size // recipe.batch_size)
         if steps < FEWEST_STEPS:
-            few.setdefault(recipe.protocol, []).append(f"{steps} with {size} images")
-    for protocol, found in few.items():
-        yield f"few steps under {protocol}: {', '.join(found)}; published protocols make {FEWEST_STEPS} and more"
+            few = f"{steps} steps of {size} images under {recipe.protocol}"
+            yield f"{few} are few: published protocols make {FEWEST_STEPS} and more"
 
 
 def _gradients(each: Compared, data: Any, student: str, options: Mapping[str, Any]) -> Iterator[str]:

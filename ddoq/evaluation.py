@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from os import PathLike
@@ -99,46 +99,47 @@ class Evaluation:
 
     def difference(self, row: Row) -> Difference | None:
         """A row's accuracy minus that of the same images with uniform weights; None without trainings to pair."""
-        off = None if row.weighting == OFF else self._beside(row, row.set, row.images)
-        shapes = {(each.images_hash, each.n, each.distillations) for each in (row, off) if each is not None}
-        return None if off is None or len(shapes) > 1 else paired_difference(row.groups, off.groups)
+        same = (row.images_hash, row.n, row.distillations)
+        off = (one for one in self._beside(row, row.set) if (one.images_hash, one.n, one.distillations) == same)
+        found = None if row.weighting == OFF else next(off, None)
+        return None if found is None else paired_difference(row.groups, found.groups)
 
     def improvement_over_random(self, row: Row) -> float | None:
         """IOR in percentage points; None without a row of as many random images."""
-        other = None if row.set in (RANDOM, FULL) else self._beside(row, RANDOM, row.images)
+        random = (one for one in self._beside(row, RANDOM) if one.images == row.images)
+        other = None if row.set in (RANDOM, FULL) else next(random, None)
         return None if other is None else row.mean - other.mean
 
     def hard_label_recovery(self, row: Row) -> float | None:
         """HLR in percentage points; None under soft labels, or without a row of the full data."""
-        other = None if row.set == FULL or row.labels != "hard" else self._beside(row, FULL)
+        other = None if row.set == FULL or row.labels != "hard" else next(self._beside(row, FULL), None)
         return None if other is None else other.mean - row.mean
 
-    def _beside(self, row: Row, name: str, images: int | None = None) -> Row | None:
-        """The row of another set with uniform weights, of the same student and protocol."""
+    def _beside(self, row: Row, name: str) -> Iterator[Row]:
+        """The rows of a set with uniform weights, of the same student and protocol."""
         wanted = (name, OFF, row.student, row.protocol)
-        for other in self.rows:
-            if (other.set, other.weighting, other.student, other.protocol) == wanted and images in (None, other.images):
-                return other
-        return None
+        return (one for one in self.rows if (one.set, one.weighting, one.student, one.protocol) == wanted)
 
     def gathered(self, before: Evaluation) -> Evaluation:
         """These rows with those of an earlier table on the same test set, by protocol.
 
-        A row made anew replaces the one of the same set, number of images, weighting, student and protocol; that of
-        the full data, which is one for all sets, replaces the one of however many images.
+        A row made anew replaces the one of the same images, weighting, student and protocol: of random ones that of as
+        many, and that of the full data, which is one for all sets, the one of however many images.
         """
         made = {
-            (row.set, row.set == FULL or row.images, row.weighting, row.student, row.protocol): row
+            (row.set, row.set == FULL or row.images, row.images_hash, row.weighting, row.student, row.protocol): row
             for row in (*before.rows, *self.rows)
         }
         protocols = list(dict.fromkeys(row.protocol for row in made.values()))
         students = list(dict.fromkeys(row.student for row in made.values()))
         sets = list(dict.fromkeys([RANDOM, FULL, *(row.set for row in made.values())]))
+        hashes = list(dict.fromkeys(row.images_hash for row in made.values()))
         least = min((row.images for row in made.values()), default=0)
 
         def place(row: Row) -> tuple[int, ...]:
             images = least if row.set == FULL else row.images
-            return protocols.index(row.protocol), students.index(row.student), images, sets.index(row.set)
+            own = sets.index(row.set), hashes.index(row.images_hash)
+            return protocols.index(row.protocol), students.index(row.student), images, *own
 
         notes = tuple(dict.fromkeys((*before.notes, *self.notes)))
         return replace(self, rows=tuple(sorted(made.values(), key=place)), notes=notes)

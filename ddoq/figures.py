@@ -125,7 +125,7 @@ def training_charts(run: Run, evaluation: Evaluation) -> list[dict[str, Any]]:
         for value, title, label in (("loss", "Loss", "mean weighted loss"), ("accuracy", "Accuracy on the way", "%")):
             lines: list[Line] = []
             for row in rows:
-                epochs, values = findings.curve(run, row, value)  # type: ignore[arg-type]
+                epochs, values = findings.curve(run, evaluation.test_set, row, value)  # type: ignore[arg-type]
                 if len(epochs) > 1 and len(lines) < STYLES:
                     name = f"{row.set}, {row.weighting}, {row.student}, {row.images} images"
                     lines.append(Line(epochs, values, f"s{len(lines)}", name))

@@ -6,11 +6,13 @@ killed process leaves behind therefore always has a temporary name, which nothin
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -45,6 +47,21 @@ def write_atomic(path: Path, data: bytes) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Make the folders of files that are to be written later; OSError if one could not be written."""
+    for path in paths:
+        if path is None:
+            continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        except OSError as error:
+            raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from error
 
 
 def share(source: Path, path: Path) -> None:

@@ -23,7 +23,7 @@ from ddoq.agreement import Agreement, agreement_of
 from ddoq.compared import log_folder
 from ddoq.distilled import DistilledDataset
 from ddoq.encode import read_latents
-from ddoq.evaluate import TABLE, log_name
+from ddoq.evaluate import TABLE, by_test_set, log_name
 from ddoq.evaluation import Evaluation, Row, stored
 from ddoq.presets import settle
 from ddoq.rate_distortion import rate_distortion
@@ -165,18 +165,23 @@ def _principal(centred: Floats) -> tuple[Floats, float]:
 
 
 def evaluation(run: Run) -> Evaluation | None:
-    """The table that `ddoq.evaluate` gathered in a run; None where there is none, or a damaged one."""
-    return stored(log_folder(run.path) / TABLE)
+    """The table that `ddoq.evaluate` gathered in a run, of the test set of its last call; None where there is none, or
+    a damaged one.
+    """
+    tables = log_folder(run.path).glob(f"test-*/{TABLE}")
+    last = max(tables, key=lambda path: (path.stat().st_mtime_ns, path), default=None)
+    return None if last is None else stored(last)
 
 
-def curve(run: Run, row: Row, value: Literal["loss", "accuracy"]) -> tuple[list[int], list[float]]:
+def curve(run: Run, test_set: str, row: Row, value: Literal["loss", "accuracy"]) -> tuple[list[int], list[float]]:
     """Epochs, and the mean of a value over a row's students on this run's images; empty where their logs are not here.
 
     Accuracies are those of protocols that look at the test set on the way.
     """
     found: list[dict[int, float]] = []
     for seed in range(row.n):
-        path = log_folder(run.path) / log_name(row.set, row.images, row.weighting, row.student, row.protocol, seed)
+        name = log_name(row.set, row.images, row.weighting, row.student, row.protocol, seed)
+        path = by_test_set(log_folder(run.path), test_set) / name
         with suppress(OSError, ValueError, TypeError, KeyError):
             lines = [json.loads(line) for line in path.read_bytes().splitlines()]
             found.append({line["epoch"]: float(line[value]) for line in lines if "epoch" in line and value in line})
@@ -195,7 +200,8 @@ def agreements(run: Run) -> list[tuple[str, str, Agreement]]:
             first, *lines = [json.loads(line) for line in path.read_bytes().splitlines()]
             own = first["settings"]
             how = f"{own['epochs']} epochs in batches of {own['batch_size']}, learning rate {own['lr']}"
-            found.append((f"{name}, {student}, {images} images, {seed}", how, agreement_of(lines)))
+            which = f"{name}, {student}, {images} images, seed {seed.removeprefix('seed')}"
+            found.append((which, how, agreement_of(lines)))
     return found
 
 

@@ -26,7 +26,7 @@ from ddoq._tensors import read_tensors, write_tensors
 from ddoq.data import ImageData
 from ddoq.distilled import DistilledDataset
 from ddoq.files import RunError, clean, plain, write_atomic
-from ddoq.protocols import ONLY_HARD, ProtocolName, recipe_for
+from ddoq.protocols import ONLY_HARD, ProtocolName, changes_of, recipe_for
 from ddoq.recipe import Recipe
 from ddoq.targets import ABOUT, differences, epoch_file, made_from, read_about, source
 from ddoq.teacher import open_teacher
@@ -110,7 +110,7 @@ def label(
     """
     place = torch_device(device)
     data = TrainingSet.of(dataset)
-    recipe = recipe_for(protocol, "convnet3", data, seed, {**(settings or {}), "epochs": epochs})
+    recipe = recipe_for(protocol, "convnet3", data, seed, changes_of(settings, epochs=epochs))
     if protocol in ONLY_HARD:
         raise ValueError(f"protocol {protocol!r} trains on hard labels: it has no use for soft ones")
     if store not in ("float16", "topk"):

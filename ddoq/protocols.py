@@ -90,6 +90,23 @@ def recipe_for(
     return replace(base, **given, published=base)
 
 
+def changes_of(settings: Mapping[str, Any] | None, **given: Any) -> dict[str, Any]:
+    """Settings with those that have parameters of their own, where these are given.
+
+    ValueError for one that is given as both, since one of them would be lost.
+
+    >>> changes_of({"temperature": 4}, epochs=30, lr=None)
+    {'temperature': 4, 'epochs': 30}
+    """
+    made = dict(settings or {})
+    for name, value in given.items():
+        if value is not None and name in made:
+            raise ValueError(f"{name} is given twice, as {value!r} and in settings as {made[name]!r}: give it once")
+        if value is not None:
+            made[name] = value
+    return made
+
+
 @dataclass(frozen=True)
 class _Setting:
     """What the values of a protocol depend on."""

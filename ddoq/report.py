@@ -43,7 +43,7 @@ def report(run: str | PathLike[str], out: str | PathLike[str] | None = None) -> 
     run
         A run folder made by `ddoq.distill`, or an image folder to which `ddoq.weigh` gave weights.
     out
-        The file to write; default: report/index.html in the folder (.report/index.html where it is no run).
+        The file to write; default: report/index.html in the folder (.report/index.html in an image folder).
 
     Returns
     -------
@@ -67,8 +67,8 @@ def report(run: str | PathLike[str], out: str | PathLike[str] | None = None) -> 
     'report/index.html'
     """
     template = _template()
-    found = Run.open(run)
     dataset = load(run)
+    found = Run.open(run)
     path = Path(out) if out is not None else found.path / ("report" if _made(found) else ".report") / "index.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, template.render(**_content(found, dataset)).encode("utf-8", "replace"))

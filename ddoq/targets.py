@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from os import PathLike
@@ -71,9 +72,12 @@ class Stored:
     def __call__(self, view: View) -> SoftTarget:
         """Logits (b, C), or the largest probabilities and their classes (b, k)."""
         if self.loaded is None or self.loaded[0] != view.epoch:
-            found = read_tensors(epoch_file(self.folder, view.epoch), self.made_from)
+            path, found = epoch_file(self.folder, view.epoch), None
+            with suppress(RunError):  # a damaged file is none: ddoq label makes both again
+                found = read_tensors(path, self.made_from)
             if found is None:
-                raise RunError(f"{self.folder} has no labels of epoch {view.epoch}: finish it with ddoq label")
+                how = "is damaged" if path.exists() else "is missing"
+                raise RunError(f"{path} {how}: run ddoq label again, which makes what is not there")
             self.loaded = view.epoch, {name: tensor.to(self.place) for name, tensor in found[0].items()}
         tensors = self.loaded[1]
         if self.kind == "logits":

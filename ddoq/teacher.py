@@ -77,7 +77,7 @@ def open_teacher(teacher: Any, data: TrainingSet, place: torch.device) -> Teache
     Parameters
     ----------
     teacher
-        A checkpoint of `ddoq teacher` or `ddoq.train` (a .safetensors file); a folder with timm's config.json and
+        A checkpoint of `ddoq teacher` or `ddoq.train`; a folder with timm's config.json and
         weights; the name or hub id of a pretrained timm model, such as "resnet18.tv_in1k", for which alone a hub is
         contacted; or a module that gives logits of images float32 (b, c, s, s) in [0, 1], in the order of the set's
         classes: it is copied, and itself left as it is. Classes of the others are matched by name; they may know more
@@ -104,7 +104,7 @@ def _open(teacher: Any, data: TrainingSet, place: torch.device) -> _Member:
         # a copy: the caller's may go on where it is, in training mode
         return _Member(copy.deepcopy(teacher).to(place).eval(), lambda images: images, None, None, named)
     path = Path(teacher)
-    if path.suffix == ".safetensors":
+    if path.is_file() or path.suffix == ".safetensors":
         return _checkpoint(path, data, place)
     return _timm(f"local-dir:{path}" if (path / "config.json").is_file() else str(teacher), data, place)
 

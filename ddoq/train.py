@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +18,8 @@ from ddoq._descent import Descent, block
 from ddoq._device import deterministic, seeded, torch_device
 from ddoq.data import ImageData
 from ddoq.distilled import DistilledDataset
-from ddoq.files import digest
-from ddoq.protocols import FEWEST_STEPS, ProtocolName, recipe_for
+from ddoq.files import check_writable, digest
+from ddoq.protocols import FEWEST_STEPS, ProtocolName, changes_of, recipe_for
 from ddoq.recipe import Recipe as Recipe
 from ddoq.run import seed_sequence
 from ddoq.students import create_student
@@ -72,7 +70,7 @@ class TrainResult:
         return max((accuracy for _, accuracy in self.checks), default=None)
 
     def __str__(self) -> str:
-        right = "no test set" if self.accuracy is None else f"{self.accuracy:.2f} % of the test images right"
+        right = "not tested" if self.accuracy is None else f"{self.accuracy:.2f} % of the test images right"
         if len(self.checks) > 1:
             right += f" (best of {len(self.checks)} looks {self.best:.2f} %)"
         recipe = self.recipe
@@ -191,10 +189,10 @@ def train(
     """
     place = torch_device(device)
     checkpoint, log = (None if path is None else Path(path) for path in (checkpoint, log))
-    _check_writable(checkpoint, log)
+    check_writable(checkpoint, log)
     data = TrainingSet.of(dataset)
     common = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-    recipe = recipe_for(protocol, student, data, seed, {**(settings or {}), **common})
+    recipe = recipe_for(protocol, student, data, seed, changes_of(settings, **common))
     targets, recipe = open_targets(teacher, labels, data, recipe, place)
     tested = None if test is None else open_test(test, data, class_names, side=recipe.test_side(data.size))
     if progress and tested is not None and tested.note:
@@ -228,7 +226,7 @@ def fit(
 
     While a training lasts, its state lies beside the file that it is to leave.
     """
-    _check_writable(checkpoint, log)
+    check_writable(checkpoint, log)
     left = checkpoint or log
     state = None if left is None else left.with_name(f"{left.name}.state")
     start = time.monotonic()
@@ -275,21 +273,6 @@ def _reopened(
     if any(facts["settings"][name] != settings[name] for name in ("test_set", "check_from")):
         checks = [] if test is None else [(len(losses), test())]
     return losses, checks, facts["steps"]
-
-
-def _check_writable(*paths: Path | None) -> None:
-    """Make the folders of files that training is to leave; OSError if one could not be written."""
-    for path in paths:
-        if path is None:
-            continue
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path.parent):
-                pass
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        except OSError as error:
-            raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from error
 
 
 @torch.inference_mode()

@@ -152,7 +152,7 @@ def matched_labels(
         parts = [f"lacks {_listed(missing)}"] * bool(missing) + [f"has {_listed(extra)} beside"] * bool(extra)
         raise ValueError(
             f"classes are matched by name, and the {what} {' and '.join(parts)} "
-            f"(the distilled set has {_listed(class_names)})"
+            f"(the set to train on has {_listed(class_names)})"
             + f"; where they only have other names, {renaming}"
             * bool(renaming and missing and extra)
         )

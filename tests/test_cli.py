@@ -210,12 +210,14 @@ def test_distill_train_evaluate(capsys: pytest.CaptureFixture[str], data: Path, 
     assert status == 0
     assert "%" in out
     line = ("evaluate", run, "--test", data, "--data", data, "--epochs", 2, "--seeds", 2, "--no-progress")
-    files = [tmp_path / f"table.{suffix}" for suffix in ("json", "csv", "tex")]
+    files = [tmp_path / "kept" / f"table.{suffix}" for suffix in ("json", "csv", "tex")]
     status, out, _ = call(capsys, *line, "--save", *files)
     assert status == 0
     assert all(word in out for word in ("random", "decode", "uniform", "density"))
     assert all(file.stat().st_size for file in files)
     assert "table.txt" in one_line_error(call(capsys, *line, "--save", "table.txt"))
+    (tmp_path / "file").touch()
+    assert "cannot write" in one_line_error(call(capsys, *line, "--save", tmp_path / "file" / "table.csv"))
     other = tmp_path / "other"
     assert cli.main(distill_line(data, other, "--seed", "1")) == 0
     capsys.readouterr()

@@ -57,6 +57,12 @@ def distilled(counts: list[int], names: tuple[str, ...] = ("0", "1"), seed: int 
     )
 
 
+def of_test(folder: Path) -> Path:
+    """Where the logs and the table of the one test set are."""
+    (found,) = folder.glob("test-*")
+    return found
+
+
 TEST = (np.random.default_rng(0).integers(0, 255, (8, 8, 8), np.uint8), [0, 1] * 4)
 
 
@@ -72,15 +78,15 @@ def test_rows_logs_and_resume(run: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     ]
     assert table.test_images == 30
     assert {row.protocol for row in table.rows} == {"dc, epochs=1"}
-    logs = sorted(path.name for path in (run / "train").iterdir())
+    logs = sorted(path.name for path in of_test(run / "train").iterdir())
     assert len(logs) == 13
     assert "random_subset-6-uniform-convnet3-dc_epochs_1-seed1.jsonl" in logs
     assert "nearest-6-density-convnet3-dc_epochs_1-seed0.jsonl" in logs
-    stored = json.loads((run / "train" / "evaluation.json").read_text())
+    stored = json.loads((of_test(run / "train") / "evaluation.json").read_text())
     assert Evaluation.from_json(stored) == table
 
     # the second call reads the logs: what it gives is what they say
-    log = run / "train" / "decode-6-density-convnet3-dc_epochs_1-seed1.jsonl"
+    log = of_test(run / "train") / "decode-6-density-convnet3-dc_epochs_1-seed1.jsonl"
     whole = log.read_bytes()
     body = b"".join(whole.splitlines(keepends=True)[:-1])
     accuracy = json.dumps(table.rows[-1].accuracies[1]).encode()
@@ -149,10 +155,13 @@ def test_equal_weights_are_trained_once() -> None:
 def test_few_steps_are_named() -> None:
     sets = {"one": distilled([5, 9]), "two": distilled([1, 2, 3, 3])}
     options: dict[str, Any] = {"seeds": 1, "batch_size": 2, "weightings": ("density",), **QUICK}
-    for epochs, few in ((2, "2 with 2 images, 4 with 4 images"), (150, "150 with 2 images"), (300, "")):
+    for epochs, few in ((2, {2: 2, 4: 4}), (150, {150: 2}), (300, {})):
         notes = ddoq.evaluate(sets, TEST, **{**options, "epochs": epochs}).notes
-        said = f"few steps under dc, epochs={epochs}, batch_size=2: {few}; published protocols make 300 and more"
-        assert notes == ((said,) if few else ())
+        protocol = f"dc, epochs={epochs}, batch_size=2"
+        assert notes == tuple(
+            f"{steps} steps of {images} images under {protocol} are few: published protocols make 300 and more"
+            for steps, images in few.items()
+        )
 
 
 def test_few_steps_are_counted_by_the_recipe_of_each_size() -> None:
@@ -160,15 +169,16 @@ def test_few_steps_are_counted_by_the_recipe_of_each_size() -> None:
     teacher = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
     sets = {"one": distilled([5, 9]), "two": distilled([1, 2, 3, 3])}
     options: dict[str, Any] = {"protocol": "d4m", "teacher": teacher, "seeds": 1, "weightings": ("density",), **QUICK}
-    (note,) = ddoq.evaluate(sets, TEST, **options).notes
-    assert note.startswith("few steps under d4m, epochs=1: 1 with 2 images, 1 with 4 images; ")
+    one, two = ddoq.evaluate(sets, TEST, **options).notes
+    assert one.startswith("1 steps of 2 images under d4m, epochs=1 are few")
+    assert two.startswith("1 steps of 4 images under d4m, epochs=1 are few")
 
 
 def test_logs_of_sets_given_by_name(tmp_path: Path) -> None:
     ddoq.evaluate({"my/set": distilled([1, 2, 3, 3])}, TEST, weightings=("density",), seeds=1, logs=tmp_path, **QUICK)
     (folder,) = tmp_path.glob("images-*")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.json", folder.name]
-    assert [path.name for path in folder.iterdir()] == ["my_set-4-density-convnet3-dc_epochs_1-seed0.jsonl"]
+    assert [path.name for path in of_test(tmp_path).iterdir()] == ["evaluation.json"]
+    assert [path.name for path in of_test(folder).iterdir()] == ["my_set-4-density-convnet3-dc_epochs_1-seed0.jsonl"]
 
 
 def test_logs_stay_where_they_are_when_a_distillation_comes_to_them(
@@ -184,7 +194,7 @@ def test_logs_stay_where_they_are_when_a_distillation_comes_to_them(
     assert len(trained) == 3  # two's with both weightings, and a further random subset
     assert both.rows[1].accuracies[1:] == first.rows[1].accuracies
     assert len(list(tmp_path.glob("images-*"))) == 2
-    assert [path.parent for path in tmp_path.rglob("evaluation.json")] == [tmp_path]
+    assert [path.parent for path in tmp_path.rglob("evaluation.json")] == [of_test(tmp_path)]
 
 
 def test_a_folder_gathers_the_rows_of_all_calls(tmp_path: Path) -> None:
@@ -193,12 +203,12 @@ def test_a_folder_gathers_the_rows_of_all_calls(tmp_path: Path) -> None:
     images = np.random.default_rng(1).integers(0, 255, (8, 8, 8), np.uint8)
 
     def kept() -> list[tuple[str, str, str, int]]:
-        table = stored(tmp_path / "evaluation.json")
+        table = stored(of_test(tmp_path) / "evaluation.json")
         assert table is not None
         return [(row.set, row.weighting, row.protocol, row.n) for row in table.rows]
 
     first = ddoq.evaluate(sets, TEST, **options)
-    assert stored(tmp_path / "evaluation.json") == first
+    assert stored(of_test(tmp_path) / "evaluation.json") == first
     second = ddoq.evaluate(sets, TEST, weightings=("density",), **{**options, "epochs": 2})
     assert [row.protocol for row in second.rows] == ["dc, epochs=2"]
     # what is there stays where it is, what is new comes to its place
@@ -210,25 +220,28 @@ def test_a_folder_gathers_the_rows_of_all_calls(tmp_path: Path) -> None:
         ("set", "sqrt", "dc, epochs=1", 2),
         ("set", "density", "dc, epochs=2", 2),
     ]
-    table = stored(tmp_path / "evaluation.json")
+    table = stored(of_test(tmp_path) / "evaluation.json")
     assert table is not None
     assert [table.difference(row) is None for row in table.rows] == [True, True, False, False, True]
     # a row made anew replaces the old one, and is compared with trainings of the same seeds alone
     ddoq.evaluate(sets, TEST, weightings=("sqrt",), **{**options, "seeds": 3})
-    table = stored(tmp_path / "evaluation.json")
+    table = stored(of_test(tmp_path) / "evaluation.json")
     assert table is not None
     assert kept()[3] == ("set", "sqrt", "dc, epochs=1", 3)
     assert table.difference(table.rows[3]) is None
-    # and of the same images
+    # and of the same images, beside which those of others stay
     ddoq.evaluate({"set": distilled([1, 2, 3, 4], seed=1)}, TEST, weightings=("density",), **options)
-    table = stored(tmp_path / "evaluation.json")
+    table = stored(of_test(tmp_path) / "evaluation.json")
     assert table is not None
-    assert (kept()[2], table.difference(table.rows[2])) == (("set", "density", "dc, epochs=1", 2), None)
+    assert kept()[2] == kept()[4] == ("set", "density", "dc, epochs=1", 2)
+    assert [table.difference(row) is None for row in table.rows[2:5]] == [False, True, True]
 
     other = (TEST[0][::-1].copy(), TEST[1])
     anew = ddoq.evaluate(sets, other, **options)
-    assert anew.notes[-1] == "the table kept before was of another test set, of 8 images, and is gone"
-    assert stored(tmp_path / "evaluation.json") == anew
+    assert {stored(path).test_set for path in tmp_path.glob("test-*/evaluation.json")} == {  # type: ignore[union-attr]
+        table.test_set,
+        anew.test_set,
+    }
 
 
 def test_sizes_in_one_folder_have_logs_of_their_own(tmp_path: Path) -> None:
@@ -344,7 +357,7 @@ def test_distillations_sizes_and_folders(tmp_path: Path) -> None:
         ("mine", "uniform", 6),
         ("mine", "density", 6),
     ]
-    assert (folder / ".train" / "evaluation.json").exists()
+    assert (of_test(folder / ".train") / "evaluation.json").exists()
     assert f"theirs: its logs and this table are in {folder / '.train'}" in named.notes
     (theirs,) = [each for each in open_compared({"mine": runs, "theirs": folder}, None) if each.name == "theirs"]
     for label, image in zip(theirs.first.labels, theirs.first.images, strict=True):
@@ -482,7 +495,7 @@ def test_stored_labels(run: Path, tmp_path: Path, store: Any) -> None:
     assert {each.protocol.replace(", top 2", "") for each in table.rows} == {row.protocol.replace(", top 2", "")}
     assert table.rows[-1].accuracies == row.accuracies
     random = {each.set: each for each in table.rows}["random subset"]
-    log = next((run / "train").glob("random_subset-6-uniform-convnet3-d4m_epochs_3_label_epochs_2*seed1.jsonl"))
+    log = next(of_test(run / "train").glob("random_subset-6-uniform-convnet3-d4m_epochs_3_label_epochs_2*seed1.jsonl"))
     settings = json.loads(log.read_text().splitlines()[0])["settings"]
     assert (settings["view_seed"], settings["label_epochs"], settings["soft_labels"]["made"]) == (5, 2, "online")
     gained = table.improvement_over_random(table.rows[-1])

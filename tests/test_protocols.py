@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from ddoq.protocols import FEWEST_STEPS, PROTOCOLS, recipe_for
+from ddoq.protocols import FEWEST_STEPS, PROTOCOLS, changes_of, recipe_for
 from ddoq.recipe import DSA, SILENT, Recipe, read_settings
 from ddoq.training_set import TrainingSet
 
@@ -240,6 +240,11 @@ def test_settings_as_text() -> None:
     for text in ("accumulate=many", "decay_1d=perhaps", "name=dc", "accumulate", "colour=red"):
         with pytest.raises(ValueError, match=text.partition("=")[0]):
             read_settings([text])
+
+
+def test_a_setting_given_twice() -> None:
+    with pytest.raises(ValueError, match="epochs is given twice, as 2 and in settings as 3"):
+        changes_of({"epochs": 3}, epochs=2)
 
 
 def test_pool_of_label_epochs() -> None:

@@ -92,7 +92,7 @@ def test_what_the_page_says(run: Path, page: Path) -> None:
     assert f"coefficient of variation {own.std() / own.mean():.2f}" in text
     assert "9 weighted images stand for 60" in text
     assert html.count('alt="image of') == 18  # nine, and nine of the control
-    gradients = "Gradient error: decode, convnet3, 9 images, seed0"
+    gradients = "Gradient error: decode, convnet3, 9 images, seed 0"
     for part in (gradients, "Weights on minus weights off", "HLR", "IOR", "reencoded"):
         assert part in text
     for loss in ("random subset, uniform, convnet3, 9 images", "decode, density, convnet3, 9 images"):
@@ -115,11 +115,13 @@ def test_a_page_says_what_is_not_there(tmp_path: Path) -> None:
     assert page == tmp_path / "elsewhere" / "page.html"
     assert page.read_text().count("None yet") == 2
     assert not (run / "report").exists()
-    (run / "train").mkdir()
+    (run / "train" / "test-0").mkdir(parents=True)
     (run / "train" / "agreement-a-1-b-seed0.jsonl").write_text("nonsense")
     row = {"set": "a", "weighting": "b", "student": "c", "protocol": "d", "images": 6, "accuracies": [1.0]}
     for wrong in ({}, {**row, "accuracies": ["x"]}, {**row, "set": [1]}, {**row, "distillations": 0}):
-        (run / "train" / "evaluation.json").write_text(json.dumps({"rows": [wrong], "test_images": 1, "notes": []}))
+        (run / "train" / "test-0" / "evaluation.json").write_text(
+            json.dumps({"rows": [wrong], "test_images": 1, "notes": []})
+        )
         assert ddoq.report(run, page).read_text().count("None yet") == 2
 
 
@@ -176,18 +178,20 @@ def test_curves_are_those_of_logs_of_this_size(run: Path) -> None:
     table = findings.evaluation(opened)
     assert table is not None
     row = next(row for row in table.rows if (row.set, row.weighting) == ("decode", "density"))
-    epochs, losses = findings.curve(opened, row, "loss")
+    epochs, losses = findings.curve(opened, table.test_set, row, "loss")
     first, second = (
         [json.loads(line)["loss"] for line in path.read_text().splitlines() if '"epoch"' in line]
-        for path in sorted((run / "train").glob("decode-9-density-*epochs_3-*"))
+        for path in sorted((run / "train").glob("test-*/decode-9-density-*epochs_3-*"))
     )
     assert (epochs, losses) == ([1, 2, 3], [(a + b) / 2 for a, b in zip(first, second, strict=True)])
-    assert findings.curve(opened, replace(row, images=30), "loss") == ([], [])
-    assert findings.curve(opened, row, "accuracy") == ([], [])
-    log = sorted((run / "train").glob("decode-9-density-*epochs_3-*"))[0]
+    assert findings.curve(opened, table.test_set, replace(row, images=30), "loss") == ([], [])
+    assert findings.curve(opened, table.test_set, row, "accuracy") == ([], [])
+    log = sorted((run / "train").glob("test-*/decode-9-density-*epochs_3-*"))[0]
     whole = log.read_text()
     log.write_text(whole.replace('"epoch": 1,', '"epoch": 1, "accuracy": 5.0,'))
-    assert findings.curve(opened, replace(row, accuracies=row.accuracies[:1], distillations=1), "accuracy") == (
+    assert findings.curve(
+        opened, table.test_set, replace(row, accuracies=row.accuracies[:1], distillations=1), "accuracy"
+    ) == (
         [1],
         [5.0],
     )

@@ -161,5 +161,7 @@ def test_what_is_no_teacher(checkpoint: Path, tmp_path: Path) -> None:
     foreign.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         open_teacher(foreign, training(["a", "b"]), CPU)
+    (tmp_path / "of-any-name").write_bytes(content)
+    assert open_teacher(tmp_path / "of-any-name", training(["a", "b"]), CPU).name.startswith("convnet3@")
     with pytest.raises(FileNotFoundError):
         open_teacher(tmp_path / "absent.safetensors", training(["a", "b"]), CPU)

@@ -137,8 +137,11 @@ def label(
     if progress:
         kept = f"the {top_k} largest of " if store == "topk" else ""
         how = f"{_readable(size)} in {folder}" if left else f"all are there, in {folder}"
-        how += f"; of {count - len(left)} others they are there" if 0 < len(left) < count else ""
-        how += f"; of {more} further epochs too" if more else ""
+        how += f"; those of {count - len(left)} others are there" if 0 < len(left) < count else ""
+        if more:
+            how += f"; of {more} further epochs too"
+        elif promised > count:
+            how += f"; the pool is of {count} epochs now: not all of its {promised} are there"
         print(
             f"soft labels of {len(left) or count} epochs x {len(data.images)} images, "
             f"{kept}{len(data.class_names)} classes: {how}",

@@ -157,7 +157,7 @@ def test_a_pool_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert ddoq.train(data(), epochs=5, **options).recipe.label_epochs == 2
     ddoq.label(data(), teacher(), pool, epochs=4, device="cpu")
     said = capsys.readouterr().err
-    assert f"soft labels of 1 epochs x 20 images, 2 classes: 80 bytes in {pool}; of 3 others they are there\n" in said
+    assert f"soft labels of 1 epochs x 20 images, 2 classes: 80 bytes in {pool}; those of 3 others are there\n" in said
     assert sorted(path.name for path in pool.iterdir()) == sorted(path.name for path in whole.iterdir())
     assert all((pool / path.name).read_bytes() == path.read_bytes() for path in whole.iterdir())
     assert ddoq.train(data(), epochs=5, **options).recipe.label_epochs == 4
@@ -176,7 +176,8 @@ def test_fewer_labels_than_there_are(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert said == f"soft labels of 3 epochs x 20 images, 2 classes: {there}"
     assert json.loads((tmp_path / "labels.json").read_text())["epochs"] == 4
     (tmp_path / "epoch-00003.safetensors").unlink()  # as if the fourth had not been made: three are enough now
-    ddoq.label(data(), teacher(), tmp_path, epochs=3, **QUIET)
+    ddoq.label(data(), teacher(), tmp_path, epochs=3, device="cpu")
+    assert capsys.readouterr().err.endswith("; the pool is of 3 epochs now: not all of its 4 are there\n")
     assert json.loads((tmp_path / "labels.json").read_text())["epochs"] == 3
 
 

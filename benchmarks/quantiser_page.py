@@ -113,7 +113,8 @@ Whole job, all classes of a data set (10 of ImageNette through TAEF2 at 112 px, 
 synthetic ones of 1,300 x 4,096; the first 1,024 features of both): median milliseconds, and in brackets the distortion,
 the others' relative to ddoq's (+: theirs is higher). The others make one start. `ddoq` is the default; `refine="none"`
 is Lloyd alone, as the others do, but from several starts, which its Gram matrix serves. A time with ~ was taken while
-the machine's peak was more than 5 % below its best. `python benchmarks/classes.py WORK`.
+the machine's peak was more than 5 % below its best. ddoq's default and faiss with two classes side by side were
+measured last, in one run; the other columns are some hours older. `python benchmarks/classes.py WORK`.
 
 ![Milliseconds against the number of points](quantiser.png)"""
     return section("Classes: time", text, "classes", lambda isa, p: timed_table(isa, p["cells"], "milliseconds_median"))

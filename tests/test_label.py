@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,23 +112,30 @@ def test_pool_is_used_again_and_named(tmp_path: Path) -> None:
     assert len(result.losses) == 7
 
 
-def test_resumes_and_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, part = tmp_path / "whole", tmp_path / "part"
-    ddoq.label(data(), teacher(), whole, epochs=4, **QUIET)
-    module = __import__("sys").modules["ddoq.label"]
-    write, done = module.write_tensors, []
+@contextmanager
+def killed_after(written: int) -> Iterator[None]:
+    """Ctrl-C comes when `ddoq.label` is about to write one more file of labels than that."""
+    module, done = sys.modules["ddoq.label"], []
+    write = module.write_tensors
 
-    def killed(path: Path, *arguments: Any) -> None:
-        if len(done) == 2:
+    def write_or_stop(path: Path, *arguments: Any) -> None:
+        if len(done) == written:
             raise KeyboardInterrupt
         done.append(path)
         write(path, *arguments)
 
-    monkeypatch.setattr(module, "write_tensors", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "write_tensors", write_or_stop)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+def test_resumes_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    ddoq.label(data(), teacher(), whole, epochs=4, **QUIET)
+    with killed_after(2):
         ddoq.label(data(), teacher(), part, epochs=4, **QUIET)
     times = {path: path.stat().st_mtime_ns for path in part.iterdir()}
-    monkeypatch.setattr(module, "write_tensors", write)
     ddoq.label(data(), teacher(), part, epochs=4, **QUIET)
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     names = sorted(path.name for path in whole.iterdir())
@@ -133,26 +143,15 @@ def test_resumes_and_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytes
     assert all((whole / name).read_bytes() == (part / name).read_bytes() for name in names)
 
 
-def test_a_pool_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pool_grows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pool, whole, log = tmp_path / "pool", tmp_path / "whole", tmp_path / "log.jsonl"
     ddoq.label(data(), teacher(), whole, epochs=4, **QUIET)
     ddoq.label(data(), teacher(), pool, epochs=2, **QUIET)
     options: dict[str, Any] = {"labels": pool, "protocol": "d4m", **QUIET}
     small = ddoq.train(data(), epochs=2, log=log, **options)
     settings = json.loads(log.read_text().splitlines()[0])["settings"]
-    module = __import__("sys").modules["ddoq.label"]
-    write, done = module.write_tensors, []
-
-    def killed(path: Path, *arguments: Any) -> None:
-        if done:
-            raise KeyboardInterrupt
-        done.append(path)
-        write(path, *arguments)
-
-    monkeypatch.setattr(module, "write_tensors", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after(1):
         ddoq.label(data(), teacher(), pool, epochs=4, **QUIET)
-    monkeypatch.setattr(module, "write_tensors", write)
     # until all are there it is what it was
     assert ddoq.train(data(), epochs=5, **options).recipe.label_epochs == 2
     ddoq.label(data(), teacher(), pool, epochs=4, device="cpu")

@@ -18,9 +18,9 @@ import numpy as np
 from common import facts, save_result
 
 import ddoq
-from ddoq.agreement import gradient_agreement
-from ddoq.demo import BATCH_SIZE, EPOCHS, digits
-from ddoq.findings import spreads
+from ddoq.cli.demo import BATCH_SIZE, EPOCHS, digits
+from ddoq.evaluation.gradients import gradient_agreement
+from ddoq.reporting.findings import spreads
 
 METHODS: dict[str, dict[str, Any]] = {
     "minibatch": {"quantizer": "minibatch"},

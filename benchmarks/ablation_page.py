@@ -8,7 +8,7 @@ from typing import Any
 
 from common import load_result
 
-from ddoq.evaluation import Evaluation, explained
+from ddoq.evaluation.table import Evaluation, explained
 
 WEIGHTINGS = ("uniform", "density", "sqrt")
 
@@ -41,7 +41,7 @@ def ablation_section(machine: Callable[[dict[str, Any]], str]) -> list[str]:
         *(_points(name, found) for name, found in result["points"].items()),
         "",
         f"W2 of one point per class: {result['one_point_w2']:.3f}. The gradient error is the mean along one student's "
-        "training (`ddoq.agreement`).",
+        "training (`ddoq.evaluation.gradients`).",
         "",
         f"{machine(result['facts'])}.",
         "",

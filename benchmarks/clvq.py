@@ -29,8 +29,8 @@ from common import facts, load_result, save_result
 from peak import peak_gflops
 
 import ddoq
-from ddoq import _backend
-from ddoq.clvq import OnlineQuantizer
+from ddoq.machine import backend
+from ddoq.quantization.online import OnlineQuantizer
 
 SEQUENTIAL = """
 #include <math.h>
@@ -81,8 +81,8 @@ def sequential(library: ctypes.CDLL, X: np.ndarray, points: np.ndarray, winners:
 
 def blocked(X: np.ndarray, points: np.ndarray, winners: np.ndarray, n_threads: int) -> np.ndarray:
     k, weights = len(points), np.full(len(points), 1 / len(points))
-    _backend.core.clvq(
-        X, points, weights, np.zeros(k, np.int64), winners, float(k), 1.0, None, None, None, n_threads, _backend.isa()
+    backend.core.clvq(
+        X, points, weights, np.zeros(k, np.int64), winners, float(k), 1.0, None, None, None, n_threads, backend.isa()
     )
     return weights
 
@@ -109,7 +109,7 @@ def speed(n: int, d: int, k: int, runs: int) -> dict[str, object]:
         "n": n,
         "d": d,
         "k": k,
-        "peak_gflops": {threads: peak_gflops(_backend.isa(), threads) for threads in (1, 2)},
+        "peak_gflops": {threads: peak_gflops(backend.isa(), threads) for threads in (1, 2)},
         "microseconds_a_step": {m: {"min": min(t), "median": float(np.median(t))} for m, t in times.items()},
         "speedup_of_minima": {name: least["sequential"] / least[name] for name in least if name != "sequential"},
         "winners_equal": float((winners["blocked, 2 threads"] == winners["sequential"]).mean()),
@@ -133,7 +133,7 @@ class Normal:
     def cells(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         labels, dist2 = np.empty(len(self.nodes), np.int64), np.empty(len(self.nodes))
         points = np.ascontiguousarray(points, dtype=float)
-        _backend.core.assign(self.nodes, points, labels, dist2, 2, _backend.isa())
+        backend.core.assign(self.nodes, points, labels, dist2, 2, backend.isa())
         return labels, dist2
 
     def w2(self, points: np.ndarray) -> float:

@@ -24,7 +24,7 @@ import torch
 from common import facts, save_result, unpack
 
 import ddoq
-from ddoq.fit import Fitted
+from ddoq.stages.fit import Fitted
 
 AGAIN = 5.0  # seconds to the next alarm: one that comes in a callback is printed and forgotten
 

@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import ddoq
-from ddoq.loss import WeightedLoss, _composed
+from ddoq.training.loss import WeightedLoss, _composed
 
 STEPS, RUNS, WARM_UP = 20, 25, 3
 SHAPES = ("1024x1000", "256x1000", "4096x1000", "16384x1000", "65536x1000")

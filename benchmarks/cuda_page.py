@@ -71,7 +71,7 @@ fewer classes than the GPU has multiprocessors, the fit leaves the others idle.
 ## How it is proved without a GPU
 
 `tests/cuda_model.py` is the fit in NumPy, with the kernels' blocks and the order of every addition, tested against
-the textbook (`ddoq/reference.py`). `tests/emulator` compiles the kernels, their host side and the binding for the
+the textbook (`ddoq/quantization/reference.py`). `tests/emulator` compiles the kernels, their host side and the binding for the
 CPU, threads as fibers that switch at barriers and warp operations: from the same G both give the same bits, in any
 order of the threads, and all tests of `tests/test_cuda.py` run on it, and on the machine's GPU where there is one.
 The same for the loss: `tests/cuda_loss_model.py` and `tests/test_cuda_loss.py`, with a tolerance, since the

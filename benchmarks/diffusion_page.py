@@ -9,8 +9,8 @@ from typing import Any
 
 from common import load_result
 
-from ddoq.evaluation import ANY
-from ddoq.variation import Difference, paired_difference
+from ddoq.evaluation.table import ANY
+from ddoq.evaluation.variation import Difference, paired_difference
 
 NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10 (JPEG)"}
 JUDGES = {

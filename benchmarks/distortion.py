@@ -46,7 +46,7 @@ from peers import (
     with_scikit_learn,
 )
 
-from ddoq.run import Run
+from ddoq.storage.run import Run
 
 METHODS: dict[str, Method] = {
     "ddoq": with_ddoq("auto"),

@@ -60,14 +60,14 @@ from factorial_data import Images, by_mass, open_images
 from factorial_plan import METHODS, RANDOM, Row, missing, parts
 
 import ddoq
-from ddoq.agreement import gradient_agreement
-from ddoq.demo import BATCH_SIZE, EPOCHS
-from ddoq.distilled import DistilledDataset
-from ddoq.findings import spreads
-from ddoq.reencode import class_distances
-from ddoq.run import Run
-from ddoq.train_teacher import train_teacher
-from ddoq.training_set import Normalise
+from ddoq.cli.demo import BATCH_SIZE, EPOCHS
+from ddoq.data.distilled import DistilledDataset
+from ddoq.evaluation.gradients import gradient_agreement
+from ddoq.reporting.findings import spreads
+from ddoq.stages.reencode import class_distances
+from ddoq.storage.run import Run
+from ddoq.training.train_teacher import train_teacher
+from ddoq.training.training_set import Normalise
 
 HALF = {"precision": "bfloat16"}
 NETTE: dict[str, Any] = {"protocol": "rded", "epochs": 100, "settings": {"check_from": 1.0, "channels_last": True}}

@@ -11,9 +11,9 @@ from common import data_dir, mnist, unpack
 from numpy.typing import NDArray
 from taef2 import TAEF2, SmallTAEF2
 
-from ddoq.data import ImageData, open_data
-from ddoq.demo import digits
-from ddoq.recipe import Recipe
+from ddoq.cli.demo import digits
+from ddoq.data.image_data import ImageData, open_data
+from ddoq.training.recipe import Recipe
 
 MASSES = (16, 8, 4, 2, 1)  # of the digits 0, 2, 4, 6, 8 among the even and 1, 3, 5, 7, 9 among the odd
 UNIT = 330  # images of mass 1: 16 times as many are there of 0 and of 1

@@ -22,7 +22,7 @@ from factorial_tables import (
     trained_on,
 )
 
-from ddoq.variation import Difference, components
+from ddoq.evaluation.variation import Difference, components
 
 ABOUT = {
     "digits": "8 x 8, quantised in pixels; 360 test images. The cells are below, under the digits' own heading.",

@@ -10,8 +10,8 @@ from typing import Any
 from common import load_result
 from factorial_plan import METHODS, NEAREST, Row, parts
 
-from ddoq.evaluation import OFF, Evaluation
-from ddoq.variation import Difference, paired_difference
+from ddoq.evaluation.table import OFF, Evaluation
+from ddoq.evaluation.variation import Difference, paired_difference
 
 NAMES = {"digits": "digits", "mnist": "MNIST", "parity": "MNIST parity", "cifar10": "CIFAR-10 (JPEG)"}
 NAMES |= {f"imagenette-{side}": f"ImageNette {side} px" for side in (64, 112, 224)}

@@ -24,7 +24,7 @@ import numpy as np
 from common import entry, facts, load_result, save_result
 from peak import FLAGS, measured
 
-from ddoq._backend import core
+from ddoq.machine.backend import core
 
 CELLS = {f"{n} x {d}": (n, d) for n, d in ((900, 6272), (1300, 4096), (1300, 1024))}
 ISAS = [isa for isa in core.isas() if isa in FLAGS]

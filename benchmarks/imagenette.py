@@ -23,11 +23,11 @@ from taef2 import TAEF2
 from threadpoolctl import threadpool_limits
 
 import ddoq
-from ddoq.codecs import fingerprint, open_codec
-from ddoq.data import open_data
-from ddoq.encode import encode, read_latents
-from ddoq.minibatch import minibatch_points
-from ddoq.run import Run
+from ddoq.data.image_data import open_data
+from ddoq.models.codecs.codec import fingerprint, open_codec
+from ddoq.quantization.minibatch import minibatch_points
+from ddoq.stages.encode import encode, read_latents
+from ddoq.storage.run import Run
 
 SIZE = 112  # pixels
 NAMES = {

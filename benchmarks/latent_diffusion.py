@@ -41,12 +41,12 @@ from safetensors import safe_open
 from torch import Tensor
 
 import ddoq
-from ddoq.data import ImageData, open_data
-from ddoq.distilled import DistilledDataset
-from ddoq.quality import image_quality
-from ddoq.run import Run
-from ddoq.students import create_student
-from ddoq.weights_picture import weights_picture
+from ddoq.data.distilled import DistilledDataset
+from ddoq.data.image_data import ImageData, open_data
+from ddoq.evaluation.quality import image_quality
+from ddoq.reporting.weights_picture import weights_picture
+from ddoq.storage.run import Run
+from ddoq.training.students import create_student
 
 FIT: dict[str, dict[str, Any]] = {
     "mnist": {"codec_steps": 1_500, "diffusion_steps": 4_500},

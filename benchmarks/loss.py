@@ -26,7 +26,7 @@ from peak import measured
 from torch import Tensor
 from torch.nn import functional
 
-from ddoq.loss import WeightedLoss, _composed
+from ddoq.training.loss import WeightedLoss, _composed
 
 SHAPES = ((256, 1000), (1024, 1000), (8192, 1000))
 THREADS = 2

@@ -18,8 +18,8 @@ from pathlib import Path
 from common import facts, load_result, mnist, peak_memory_gib, save_result
 
 import ddoq
-from ddoq.run import Run
-from ddoq.weights_picture import weights_picture
+from ddoq.reporting.weights_picture import weights_picture
+from ddoq.storage.run import Run
 
 SEEDS = {1: 5, 10: 5, 50: 3}
 EPOCHS = {1: 60, 10: 60, 50: 20}  # instead of the protocol's 300, for time: 60, 60 and 40 steps of SGD

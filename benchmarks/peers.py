@@ -26,8 +26,8 @@ from sklearnex.cluster import KMeans as IntelKMeans
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import ddoq
-from ddoq.encode import read_latents
-from ddoq.run import Run
+from ddoq.stages.encode import read_latents
+from ddoq.storage.run import Run
 
 THREADS = 2
 CELLS = ("imagenette", "imagenette, 1024 features", "synthetic", "synthetic, 1024 features")

@@ -6,101 +6,71 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ddoq._version import __version__
 
 if TYPE_CHECKING:
-    from ddoq._backend import info
-    from ddoq.clvq import OnlineQuantizer
-    from ddoq.data import open_data
-    from ddoq.distill import distill
-    from ddoq.distilled import DistilledDataset, load
-    from ddoq.estimators import OptimalQuantizer
-    from ddoq.evaluate import evaluate
-    from ddoq.fit import fit
-    from ddoq.label import label
-    from ddoq.loss import WeightedLoss
-    from ddoq.quantize import ClassQuantization, Quantization, quantize, quantize_classes
-    from ddoq.rate_distortion import RateDistortion, rate_distortion
-    from ddoq.report import report
-    from ddoq.train import train
-    from ddoq.train_teacher import train_teacher
-    from ddoq.transport import w2
-    from ddoq.weigh import weigh
+    from ddoq import cuda as cuda
+    from ddoq.data.distilled import DistilledDataset as DistilledDataset
+    from ddoq.data.distilled import load as load
+    from ddoq.data.image_data import open_data as open_data
+    from ddoq.evaluation.evaluate import evaluate as evaluate
+    from ddoq.machine.backend import info as info
+    from ddoq.methods.distill import distill as distill
+    from ddoq.quantization.estimator import OptimalQuantizer as OptimalQuantizer
+    from ddoq.quantization.online import OnlineQuantizer as OnlineQuantizer
+    from ddoq.quantization.quantize import ClassQuantization as ClassQuantization
+    from ddoq.quantization.quantize import Quantization as Quantization
+    from ddoq.quantization.quantize import quantize as quantize
+    from ddoq.quantization.quantize import quantize_classes as quantize_classes
+    from ddoq.quantization.rate_distortion import RateDistortion as RateDistortion
+    from ddoq.quantization.rate_distortion import rate_distortion as rate_distortion
+    from ddoq.quantization.transport import w2 as w2
+    from ddoq.reporting.report import report as report
+    from ddoq.stages.fit import fit as fit
+    from ddoq.stages.weigh import weigh as weigh
+    from ddoq.storage.files import RunError as RunError
+    from ddoq.training.label import label as label
+    from ddoq.training.loss import WeightedLoss as WeightedLoss
+    from ddoq.training.train import train as train
+    from ddoq.training.train_teacher import train_teacher as train_teacher
 
-_HOME = {
-    "ClassQuantization": "quantize",
-    "DistilledDataset": "distilled",
-    "OnlineQuantizer": "clvq",
-    "OptimalQuantizer": "estimators",
-    "Quantization": "quantize",
-    "RateDistortion": "rate_distortion",
-    "WeightedLoss": "loss",
-    "distill": "distill",
-    "evaluate": "evaluate",
-    "fit": "fit",
-    "info": "_backend",
-    "label": "label",
-    "load": "distilled",
-    "open_data": "data",
-    "quantize": "quantize",
-    "quantize_classes": "quantize",
-    "rate_distortion": "rate_distortion",
-    "report": "report",
-    "train": "train",
-    "train_teacher": "train_teacher",
-    "w2": "transport",
-    "weigh": "weigh",
+_MODULES = {
+    "ClassQuantization": "quantization.quantize",
+    "DistilledDataset": "data.distilled",
+    "OnlineQuantizer": "quantization.online",
+    "OptimalQuantizer": "quantization.estimator",
+    "Quantization": "quantization.quantize",
+    "RateDistortion": "quantization.rate_distortion",
+    "RunError": "storage.files",
+    "WeightedLoss": "training.loss",
+    "distill": "methods.distill",
+    "evaluate": "evaluation.evaluate",
+    "fit": "stages.fit",
+    "info": "machine.backend",
+    "label": "training.label",
+    "load": "data.distilled",
+    "open_data": "data.image_data",
+    "quantize": "quantization.quantize",
+    "quantize_classes": "quantization.quantize",
+    "rate_distortion": "quantization.rate_distortion",
+    "report": "reporting.report",
+    "train": "training.train",
+    "train_teacher": "training.train_teacher",
+    "w2": "quantization.transport",
+    "weigh": "stages.weigh",
 }
 
-__all__ = [
-    "ClassQuantization",
-    "DistilledDataset",
-    "OnlineQuantizer",
-    "OptimalQuantizer",
-    "Quantization",
-    "RateDistortion",
-    "WeightedLoss",
-    "__version__",
-    "distill",
-    "evaluate",
-    "fit",
-    "info",
-    "label",
-    "load",
-    "open_data",
-    "quantize",
-    "quantize_classes",
-    "rate_distortion",
-    "report",
-    "train",
-    "train_teacher",
-    "w2",
-    "weigh",
-]
-
-
-class _Package(ModuleType):
-    """Keeps `ddoq.quantize` the function, although importing the submodule of that name would bind the module to it."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if isinstance(value, ModuleType) and name in _HOME:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> object:
     if name == "cuda":  # a module whose functions have names of their own, such as ddoq.cuda.why_not
         return importlib.import_module("ddoq.cuda")
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'ddoq' has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(f"ddoq.{_HOME[name]}"), name)
+    value: object = getattr(importlib.import_module(f"ddoq.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 

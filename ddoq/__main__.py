@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from ddoq.cli import main
+from ddoq.cli.main import main
 
 sys.exit(main())

@@ -31,11 +31,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import ddoq
-from ddoq.agreement import gradient_agreement
-from ddoq.demo import digits
-from ddoq.evaluation import Evaluation
-from ddoq.findings import latent_map, spreads
-from ddoq.run import Run
+from ddoq.cli.demo import digits
+from ddoq.evaluation.gradients import gradient_agreement
+from ddoq.evaluation.table import Evaluation
+from ddoq.reporting.findings import latent_map, spreads
+from ddoq.storage.run import Run
 
 plt.rcParams.update({"figure.dpi": 110, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
 BLUE, ORANGE, GREEN, GREY = "#2a6f97", "#e07a1f", "#3a7d44", "#8a8a8a"

@@ -36,7 +36,7 @@ import numpy as np
 import ot
 
 import ddoq
-from ddoq.transport import barycentre
+from ddoq.quantization.transport import barycentre
 
 began = time.monotonic()
 BLUE, RED, GREEN, GREY = "#2f6f9f", "#c0504d", "#4f8f4f", "#9aa4ae"

@@ -13,14 +13,15 @@ import pytest
 from emulator.build import ROOT, build
 from numpy.typing import NDArray
 
-from ddoq import _backend, cuda
-from ddoq._check import GRAM
+from ddoq import cuda
+from ddoq.machine import backend
+from ddoq.quantization.checks import GRAM
 
 
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     """ddoq._cuda built for the CPU, with an emulated runtime and cuBLAS; skips where CUDA's headers are not."""
-    built = _backend.cuda_module()
+    built = backend.cuda_module()
     if isinstance(built, str):
         pytest.skip(built)
     if not (ROOT / "setup.py").exists() or runpy.run_path(str(ROOT / "setup.py"))["find_nvcc"]() is None:
@@ -39,7 +40,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 def emulated(emulator: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The emulator in the place of the CUDA part."""
     monkeypatch.delenv("DDOQ_DISABLE_CUDA", raising=False)
-    monkeypatch.setattr(_backend, "cuda_module", lambda: emulator)
+    monkeypatch.setattr(backend, "cuda_module", lambda: emulator)
     monkeypatch.setattr(sys, "path", [str(emulator.folder), *sys.path])
     cuda.load_cublas()
     return emulator
@@ -101,7 +102,7 @@ class Job:
         return self.arguments[name]
 
     def run(self) -> Job:
-        module = _backend.cuda_module()
+        module = backend.cuda_module()
         assert not isinstance(module, str)
         cuda.load_cublas()
         module.quantize_classes(*self.arguments.values())

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ddoq._torchvision import ensure_importable
+from ddoq.machine.torchvision import ensure_importable
 
 ensure_importable()
 from diffusers import (  # noqa: E402

@@ -23,7 +23,7 @@ DDOQ_SANITIZE=thread "$python" tests/driver/build.py "$folder/driver"
 TSAN_OPTIONS=allocator_may_return_null=1 setarch -R "$folder/driver" "${ROUNDS:-20}" "${SEED:-0}"
 
 DDOQ_SANITIZE=address,undefined "$python" setup.py -q build_ext --build-lib "$folder/lib" --build-temp "$folder/temp"
-cp ddoq/*.py "$folder/lib/ddoq"
+find ddoq -name "*.py" -exec cp --parents {} "$folder/lib" ";"
 
 # --capture=sys: a report goes to the terminal, not into the capture of a process that ends
 cd "$folder" # so that the package built here is the one that is imported

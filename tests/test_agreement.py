@@ -12,8 +12,8 @@ from test_evaluate import digits, run_of
 from torch import nn
 
 import ddoq
-from ddoq.agreement import Agreement, gradient_agreement, gradient_error
-from ddoq.training_set import TrainingSet
+from ddoq.evaluation.gradients import Agreement, gradient_agreement, gradient_error
+from ddoq.training.training_set import TrainingSet
 
 QUICK = {"progress": False, "device": "cpu"}
 
@@ -77,7 +77,7 @@ def test_along_a_training_with_its_log(tmp_path: Path) -> None:
 
 
 def test_classes_count_as_in_the_set_and_are_matched_by_name() -> None:
-    from ddoq.agreement import _full
+    from ddoq.evaluation.gradients import _full
 
     images, labels = digits()
     names = np.array(["c", "b", "a"])[labels]

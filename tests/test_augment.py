@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddoq import _dsa, augment
-from ddoq._torchvision import ensure_importable
+from ddoq.machine.torchvision import ensure_importable
+from ddoq.training import augment
+from ddoq.training import siamese as _dsa
 
 needs_torchvision = pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="no torchvision")
 

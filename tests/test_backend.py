@@ -10,7 +10,8 @@ import pytest
 
 import ddoq
 import ddoq.cuda
-from ddoq import _backend
+import ddoq.machine.gpu
+from ddoq.machine import backend as _backend
 
 
 def test_isa_is_the_best_unless_forced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,12 +66,13 @@ def test_info_says_what_runs() -> None:
     info = ddoq.info()
     assert info["version"] == ddoq.__version__
     assert info["isa"] in _backend.core.isas()
-    assert info["cuda"] == ddoq.cuda.describe()
+    assert info["cuda"] == ddoq.machine.gpu.describe()
 
 
 def test_import_is_silent_and_loads_numpy_alone() -> None:
     script = (
-        "import sys, ddoq, ddoq._backend; print([m for m in ('torch', 'sklearn', 'scipy', 'ot') if m in sys.modules])"
+        "import sys, ddoq, ddoq.machine.backend; "
+        "print([m for m in ('torch', 'sklearn', 'scipy', 'ot') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=dict(os.environ)

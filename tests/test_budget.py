@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from ddoq import quantize_classes
-from ddoq.budget import convex_curve, grid, share
+from ddoq.quantization.budget import convex_curve, grid, share
 
 
 def exact_curve(x: Any) -> Any:

@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 
 import ddoq
-from ddoq._descent import Descent
-from ddoq.files import RunError
+from ddoq.storage.files import RunError
+from ddoq.training.loop import Descent
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (24, 8, 8), np.uint8)
 NAMES = ["a", "b", "c"] * 8

@@ -21,9 +21,9 @@ import pytest
 from PIL import Image
 
 import ddoq
-from ddoq import cli
-from ddoq.demo import demo, digits
-from ddoq.recipe import GIVEN, Recipe, read_settings
+from ddoq.cli import main as cli
+from ddoq.cli.demo import demo, digits
+from ddoq.training.recipe import GIVEN, Recipe, read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
@@ -371,7 +371,7 @@ def test_traceback_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(("module", "extra"), [("tyro", "cli"), ("torch", "torch")])
 def test_missing_extra_is_named(data: Path, tmp_path: Path, module: str, extra: str) -> None:
-    code = f"import sys; sys.modules[{module!r}] = None; from ddoq.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = f"import sys; sys.modules[{module!r}] = None; from ddoq.cli.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *distill_line(data, tmp_path / "out")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1

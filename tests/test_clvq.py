@@ -12,9 +12,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 
-from ddoq import _backend, reference
-from ddoq.clvq import OnlineQuantizer
-from ddoq.quantize import Clock, quantize, quantize_classes
+from ddoq.machine import backend
+from ddoq.quantization import reference
+from ddoq.quantization.online import OnlineQuantizer
+from ddoq.quantization.quantize import Clock, quantize, quantize_classes
 
 DTYPES = ("float32", "float64")
 POINTS = 1e-5  # of the largest |x|
@@ -23,7 +24,7 @@ POINTS = 1e-5  # of the largest |x|
 laws = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
-@pytest.fixture(params=_backend.core.isas())
+@pytest.fixture(params=backend.core.isas())
 def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Force each instruction set that this machine has."""
     monkeypatch.setenv("DDOQ_ISA", request.param)
@@ -45,7 +46,7 @@ def test_steps_are_the_sequential_ones(n: int, d: int, k: int, dtype: str, clock
             mine, mine_weights = start.copy(), np.full(k, 1 / k)
             mine_wins, mine_winners = np.zeros(k, dtype=np.int64), np.full(n, -1)
             given = mine_weights if clock == "global" else None
-            _backend.core.clvq(X, mine, given, mine_wins, mine_winners, *step, None, None, None, 1, isa)
+            backend.core.clvq(X, mine, given, mine_wins, mine_winners, *step, None, None, None, 1, isa)
             assert_array_equal(mine_winners, winners)
             assert_array_equal(mine_wins, wins)
             assert_allclose(mine, points, rtol=0, atol=POINTS * np.abs(X).max())
@@ -60,7 +61,7 @@ def test_samples_that_drift(n_threads: int, isa: str) -> None:
     points, weights, _, winners = reference.clvq(X, start, step=(1.0, 0.2), per_point=False)
     mine, mine_weights, mine_winners = start.copy(), np.full(k, 1 / k), np.full(len(X), -1)
     wins = np.zeros(k, dtype=np.int64)
-    _backend.core.clvq(X, mine, mine_weights, wins, mine_winners, 1.0, 0.2, None, None, None, n_threads, isa)
+    backend.core.clvq(X, mine, mine_weights, wins, mine_winners, 1.0, 0.2, None, None, None, n_threads, isa)
     assert_array_equal(mine_winners, winners)
     assert_allclose(mine, points, rtol=0, atol=POINTS * np.abs(X).max())
     assert_allclose(mine_weights, weights, rtol=1e-12, atol=1e-15)
@@ -337,11 +338,11 @@ def test_bad_input() -> None:
 
 
 def test_the_core_refuses_what_it_cannot_trust() -> None:
-    isa = _backend.core.isas()[0]
+    isa = backend.core.isas()[0]
     X, points, weights = np.ones((3, 2)), np.ones((2, 2)), np.ones(2)
     wins, winners = np.zeros(2, dtype=np.int64), np.zeros(3, dtype=np.int64)
     good = [X, points, weights, wins, winners, 1.0, 1.0, np.zeros((2, 2)), wins.copy(), np.zeros(2), 1, isa]
-    _backend.core.clvq(*[a.copy() if isinstance(a, np.ndarray) else a for a in good])
+    backend.core.clvq(*[a.copy() if isinstance(a, np.ndarray) else a for a in good])
     for at, value, match in [
         (1, np.ones((2, 3)), "points must have size 2 along axis 1"),
         (1, np.ones((0, 2)), "must have size 0"),
@@ -356,4 +357,4 @@ def test_the_core_refuses_what_it_cannot_trust() -> None:
         (1, X[:2], "output points shares memory with X"),
     ]:
         with pytest.raises(ValueError, match=match):
-            _backend.core.clvq(*good[:at], value, *good[at + 1 :])
+            backend.core.clvq(*good[:at], value, *good[at + 1 :])

@@ -16,10 +16,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddoq._torchvision import ensure_importable
-from ddoq.codecs import fingerprint, open_codec
-from ddoq.codecs.fit import fit_codec, latent_factor
-from ddoq.data import open_data
+from ddoq.data.image_data import open_data
+from ddoq.machine.torchvision import ensure_importable
+from ddoq.models.codecs.codec import fingerprint, open_codec
+from ddoq.models.fitting.autoencoder import fit_codec, latent_factor
 
 ensure_importable()
 from diffusers import AutoencoderKL, AutoencoderTiny  # noqa: E402
@@ -375,7 +375,7 @@ def test_a_codec_is_fitted_in_any_number_of_steps(tmp_path: Path, steps: int) ->
 
 
 def test_a_codec_fit_that_diverges_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddoq.codecs.fit.LEARNING_RATE", 1e30)
+    monkeypatch.setattr("ddoq.models.fitting.autoencoder.LEARNING_RATE", 1e30)
     with pytest.raises(ValueError, match=r"codec diverged at step \d of 8.*another seed.*codec of your own"):
         fit_codec(digits(8), tmp_path / "codec", seed=0, base_channels=8, steps=8, progress=False)
     assert not (tmp_path / "codec").exists()

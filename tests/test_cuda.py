@@ -14,7 +14,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 import ddoq
-from ddoq import ClassQuantization, _backend, _gpu
+from ddoq import ClassQuantization
+from ddoq.machine import backend
+from ddoq.quantization import gpu as _gpu
 
 __all__ = ["emulated", "emulator", "gpu"]
 
@@ -442,7 +444,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 @pytest.mark.parametrize(("changes", "error", "message"), BAD)
 def test_arguments_of_the_binding(changes: dict[str, Any], error: type[Exception], message: str) -> None:
-    module = _backend.cuda_module()
+    module = backend.cuda_module()
     if isinstance(module, str):
         pytest.skip(module)
     X = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)

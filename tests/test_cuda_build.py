@@ -16,10 +16,11 @@ from setuptools import Distribution
 
 import ddoq
 import ddoq.cuda
-from ddoq import _backend
+import ddoq.machine.gpu
+from ddoq.machine import backend
 
 ROOT = Path(__file__).resolve().parents[1]
-BUILT = _backend.cuda_module()
+BUILT = backend.cuda_module()
 needs_build = pytest.mark.skipif(isinstance(BUILT, str), reason=str(BUILT))
 
 
@@ -34,7 +35,7 @@ def machine(
     """Pretend that the CUDA part, built for CUDA 13.0, finds this."""
     monkeypatch.delenv("DDOQ_DISABLE_CUDA", raising=False)
     module = SimpleNamespace(look=lambda: (problem, driver, 13000, devices, "80,89"))
-    monkeypatch.setattr(_backend, "cuda_module", lambda: module)
+    monkeypatch.setattr(backend, "cuda_module", lambda: module)
     monkeypatch.setattr(ddoq.cuda, "ModuleType", SimpleNamespace)
 
 
@@ -47,16 +48,16 @@ def test_why_not_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, "no CUDA-capable device is detected", 13000)
     assert "no device (CUDA_VISIBLE_DEVICES is ''): no CUDA-capable" in str(ddoq.cuda.why_not())
     assert not ddoq.cuda.is_available()
-    assert ddoq.cuda.describe().startswith("no: ")
+    assert ddoq.machine.gpu.describe().startswith("no: ")
     with pytest.raises(RuntimeError, match="CUDA cannot be used: the NVIDIA driver shows no device"):
-        ddoq.cuda.usable()
+        ddoq.machine.gpu.usable()
 
 
 def test_a_gpu_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, None, 13010, ("Some GPU", 9, 0, 80 << 30))
     assert ddoq.cuda.why_not() is None
     assert ddoq.cuda.is_available()
-    assert ddoq.cuda.describe() == "Some GPU (sm_90, 80 GiB); CUDA 13.0, driver for 13.1"
+    assert ddoq.machine.gpu.describe() == "Some GPU (sm_90, 80 GiB); CUDA 13.0, driver for 13.1"
 
 
 def test_a_gpu_that_the_build_is_not_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,8 +69,8 @@ def test_a_gpu_that_the_build_is_not_for(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(RuntimeError, match="Old is sm_75"):
         ddoq.quantize([[0.0], [1.0]], 1, device="cuda:0")
     for capability, runs in (((8, 0), True), ((8, 7), True), ((8, 9), True), ((9, 0), True), ((12, 1), True)):
-        assert (ddoq.cuda.no_code_for(("", *capability, 0), "80,89") is None) == runs
-    assert ddoq.cuda.no_code_for(("", 8, 0, 0), "86,90") is not None
+        assert (ddoq.machine.gpu.no_code_for(("", *capability, 0), "80,89") is None) == runs
+    assert ddoq.machine.gpu.no_code_for(("", 8, 0, 0), "86,90") is not None
 
 
 def test_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,11 +83,11 @@ def test_a_build_without_cuda_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DDOQ_DISABLE_CUDA", raising=False)
     monkeypatch.setitem(sys.modules, "ddoq._cuda", None)
     monkeypatch.delattr(ddoq, "_cuda", raising=False)
-    _backend.cuda_module.cache_clear()
+    backend.cuda_module.cache_clear()
     try:
         assert "built without CUDA: install it again where nvcc is found" in str(ddoq.cuda.why_not())
     finally:
-        _backend.cuda_module.cache_clear()
+        backend.cuda_module.cache_clear()
 
 
 @needs_build

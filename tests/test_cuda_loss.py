@@ -19,8 +19,10 @@ from gpus import emulator
 from test_loss import KINDS, case, computed, exact
 
 import ddoq.cuda
-from ddoq import _backend, _cuda_loss
-from ddoq.loss import WeightedLoss
+import ddoq.machine.gpu
+from ddoq.machine import backend as _backend
+from ddoq.training import loss_gpu
+from ddoq.training.loss import WeightedLoss
 
 __all__ = ["emulator"]
 
@@ -106,7 +108,7 @@ def run(emulator: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Run:
         monkeypatch.setenv("EMULATOR_ORDER", str(order))
         soft, indices = loss._split(target)
         n, classes = logits.shape
-        gradient = torch.full((n * classes + 2 * GUARD,), 77.0, dtype=_cuda_loss.gradient_dtype(logits.dtype))
+        gradient = torch.full((n * classes + 2 * GUARD,), 77.0, dtype=loss_gpu.gradient_dtype(logits.dtype))
         value = torch.full((1,), math.nan)
         assert all(each is None or each.is_contiguous() for each in (logits, soft, indices, weight))
         emulator.weighted_loss(
@@ -259,9 +261,9 @@ def test_nan_is_passed_on(run: Run) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_from_torch_to_the_kernel(kind: str, emulator: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `_cuda_loss` hands over, of tensors on the CPU: strides, and dtypes that the kernel does not take."""
+    """What `loss_gpu` hands over, of tensors on the CPU: strides, and dtypes that the kernel does not take."""
     monkeypatch.setattr(_backend, "cuda_module", lambda: emulator)
-    monkeypatch.setattr(_cuda_loss, "_workspaces", {})
+    monkeypatch.setattr(loss_gpu, "_workspaces", {})
     monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
@@ -275,17 +277,17 @@ def test_from_torch_to_the_kernel(kind: str, emulator: ModuleType, monkeypatch: 
         (logits, soft, indices, weight),
         (strided, None if soft is None else soft.double(), None if indices is None else indices.int(), weight.float()),
     ]:
-        value, gradient = _cuda_loss.weighted_loss(*given, *options)
+        value, gradient = loss_gpu.weighted_loss(*given, *options)
         assert_close(value.item(), gradient, wanted.item(), wanted_gradient)
-    assert len(_cuda_loss._workspaces) == 1
-    _cuda_loss._workspaces.clear()
-    value, gradient = _cuda_loss.operator(logits, soft, indices, weight, *options)
+    assert len(loss_gpu._workspaces) == 1
+    loss_gpu._workspaces.clear()
+    value, gradient = loss_gpu.operator(logits, soft, indices, weight, *options)
     assert_close(value.item(), gradient, wanted.item(), wanted_gradient)
-    assert not _cuda_loss._workspaces, "torch.compile takes back what is left in a graph's memory"
-    half = _cuda_loss.weighted_loss(logits.half(), soft, indices, weight.bfloat16(), *options)[1]
+    assert not loss_gpu._workspaces, "torch.compile takes back what is left in a graph's memory"
+    half = loss_gpu.weighted_loss(logits.half(), soft, indices, weight.bfloat16(), *options)[1]
     assert half.dtype == torch.float32
-    assert torch.equal(_cuda_loss.scaled(half.clone(), torch.tensor(8.0), torch.float16), (half * 8).half())
-    assert torch.equal(_cuda_loss.scaled(half.clone(), torch.tensor(8.0), torch.float32), half * 8)
+    assert torch.equal(loss_gpu.scaled(half.clone(), torch.tensor(8.0), torch.float16), (half * 8).half())
+    assert torch.equal(loss_gpu.scaled(half.clone(), torch.tensor(8.0), torch.float32), half * 8)
 
 
 @needs_build
@@ -323,13 +325,13 @@ def test_binding_refuses_what_does_not_fit() -> None:
 
 
 def test_without_a_gpu_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cuda_loss.cuda, "is_available", lambda: False)
-    _cuda_loss._find_limits.cache_clear()
-    assert _cuda_loss._limits() == (0, 0)
-    assert not _cuda_loss.fits(torch.zeros(2, 3), None, torch.zeros(2, dtype=torch.long), torch.ones(2))
-    compiled = torch.compile(lambda x: x + len(_cuda_loss._limits()), backend="aot_eager", fullgraph=True)
+    monkeypatch.setattr(loss_gpu.cuda, "is_available", lambda: False)
+    loss_gpu._find_limits.cache_clear()
+    assert loss_gpu._limits() == (0, 0)
+    assert not loss_gpu.fits(torch.zeros(2, 3), None, torch.zeros(2, dtype=torch.long), torch.ones(2))
+    compiled = torch.compile(lambda x: x + len(loss_gpu._limits()), backend="aot_eager", fullgraph=True)
     assert compiled(torch.ones(2)).tolist() == [3.0, 3.0]
-    _cuda_loss._find_limits.cache_clear()
+    loss_gpu._find_limits.cache_clear()
 
 
 # ---- on a GPU ----

@@ -11,8 +11,8 @@ from gpus import Job, emulated, emulator, gpu, n_uniforms, small_integers
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from ddoq import reference
-from ddoq._check import GRAM, GRAM_MOVES
+from ddoq.quantization import reference
+from ddoq.quantization.checks import GRAM, GRAM_MOVES
 
 __all__ = ["emulated", "emulator", "gpu"]
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddoq.data import open_data
-from ddoq.imagefolder import write_images
+from ddoq.data.image_data import open_data
+from ddoq.storage.image_folder import write_images
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import ddoq
-from ddoq._device import deterministic, torch_device
+from ddoq.machine.device import deterministic, torch_device
 
 
 def test_known_devices() -> None:

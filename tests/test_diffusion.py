@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddoq._torchvision import ensure_importable
-from ddoq.codecs import fingerprint
-from ddoq.diffusion import open_diffusion
-from ddoq.diffusion.classes import imagenet
-from ddoq.diffusion.fit import fit_diffusion, patch_size
-from ddoq.diffusion.partial import check_sampling, denoise, keep, steps_run, strength_that_keeps
+from ddoq.machine.torchvision import ensure_importable
+from ddoq.models.codecs.codec import fingerprint
+from ddoq.models.diffusion.model import open_diffusion
+from ddoq.models.diffusion.partial import check_sampling, denoise, keep, steps_run, strength_that_keeps
+from ddoq.models.diffusion.prompts import imagenet
+from ddoq.models.fitting.dit import fit_diffusion, patch_size
 
 ensure_importable()
 from diffusers import (  # noqa: E402

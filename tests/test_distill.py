@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import ddoq
-from ddoq.run import RunError
+from ddoq.storage.run import RunError
 
 
 def digits(n: int = 300) -> tuple[np.ndarray, np.ndarray]:
@@ -185,7 +185,7 @@ def test_flipped_byte_is_noticed_and_named(fitted: Path, tmp_path: Path) -> None
         content[len(content) // 2] ^= 0x10
         (copy / relative).write_bytes(content)
         with pytest.raises((RunError, OSError), match=Path(relative).name.replace(".", r"\.")):
-            ddoq.run.Run.open(copy).verify()
+            ddoq.storage.run.Run.open(copy).verify()
 
 
 AWKWARD = ["10", "2", "1", "Übung", "猫", "two words"]

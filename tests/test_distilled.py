@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ddoq.codecs.identity import IdentityCodec
-from ddoq.data import open_data
-from ddoq.distilled import DistilledDataset, class_weights, load, write_images
-from ddoq.encode import encode
-from ddoq.run import Run, RunError
+from ddoq.data.distilled import DistilledDataset, class_weights, load, write_images
+from ddoq.data.image_data import open_data
+from ddoq.models.codecs.identity import IdentityCodec
+from ddoq.stages.encode import encode
+from ddoq.storage.run import Run, RunError
 
 # "train", "test tube" and "val" are what the Hugging Face loader takes for splits
 AWKWARD = [
@@ -156,7 +156,7 @@ def test_same_content_same_bytes(tmp_path: Path) -> None:
 
 
 def test_folders_sort_as_classes_beyond_ten_thousand(tmp_path: Path) -> None:
-    from ddoq.imagefolder import folder_name
+    from ddoq.storage.image_folder import folder_name
 
     folders = [folder_name(label, "x", 100_000) for label in range(0, 100_000, 99)]
     assert folders == sorted(folders)
@@ -234,7 +234,7 @@ def check_reader(paths_and_labels: list[tuple[str, int]], folder: Path) -> None:
 def test_torchvision_folder_reader(tmp_path: Path) -> None:
     if importlib.util.find_spec("timm") is None:
         pytest.skip("timm is not installed")
-    from ddoq._torchvision import ensure_importable
+    from ddoq.machine.torchvision import ensure_importable
 
     ensure_importable()
     from torchvision.datasets import ImageFolder
@@ -252,7 +252,7 @@ def test_torchvision_folder_reader(tmp_path: Path) -> None:
 def test_timm_folder_reader(tmp_path: Path) -> None:
     if importlib.util.find_spec("timm") is None:
         pytest.skip("timm is not installed")
-    from ddoq._torchvision import ensure_importable
+    from ddoq.machine.torchvision import ensure_importable
 
     ensure_importable()
     from timm.data import ImageDataset, create_dataset

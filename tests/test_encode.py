@@ -12,9 +12,9 @@ import pytest
 import safetensors.numpy
 import torch
 
-from ddoq.data import ImageData, open_data
-from ddoq.encode import encode, read_latents
-from ddoq.run import Run, RunError
+from ddoq.data.image_data import ImageData, open_data
+from ddoq.stages.encode import encode, read_latents
+from ddoq.storage.run import Run, RunError
 
 
 class Halves:

@@ -20,7 +20,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from tolerances import DISTORTION, POINTS, SKLEARN_INERTIA, WEIGHTS
 
 import ddoq
-from ddoq import OnlineQuantizer, OptimalQuantizer, _backend, quantize
+from ddoq import OnlineQuantizer, OptimalQuantizer, quantize
+from ddoq.machine import backend
 
 
 def normal(n: int, d: int, seed: int = 0) -> NDArray[np.float64]:
@@ -176,15 +177,15 @@ def test_n_threads_is_that_of_every_call(n_threads: int, monkeypatch: pytest.Mon
 
             return call if name in ("largest", "assign", "clvq", "quantize_classes") else getattr(core, name)
 
-    core, X = _backend.core, normal(90, 4)
+    core, X = backend.core, normal(90, 4)
     quantizer = OptimalQuantizer(5, n_threads=n_threads)
     for method in (quantizer.fit, quantizer.partial_fit, OptimalQuantizer(5, n_threads=n_threads).partial_fit):
         spy = Core()
-        monkeypatch.setattr(_backend, "core", spy)
+        monkeypatch.setattr(backend, "core", spy)
         method(X)
         assert set(spy.found.values()) == {n_threads}, spy.found
     spy = Core()
-    monkeypatch.setattr(_backend, "core", spy)
+    monkeypatch.setattr(backend, "core", spy)
     OnlineQuantizer.from_quantization(quantize(X, 3), n_threads=n_threads).quantization(X)
     assert spy.found["assign"] == spy.found["largest"] == n_threads
 

@@ -16,11 +16,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import ddoq
-from ddoq._descent import Descent
-from ddoq.compared import full_entries, open_compared
-from ddoq.distilled import DistilledDataset
-from ddoq.evaluation import Evaluation, Row, stored
-from ddoq.training_log import _sealed, logged_accuracies
+from ddoq.data.distilled import DistilledDataset
+from ddoq.evaluation.plan import full_entries, open_compared
+from ddoq.evaluation.table import Evaluation, Row, stored
+from ddoq.training.log import _sealed, logged_accuracies
+from ddoq.training.loop import Descent
 
 QUICK = {"epochs": 1, "progress": False, "device": "cpu"}
 
@@ -251,7 +251,7 @@ def test_sizes_in_one_folder_have_logs_of_their_own(tmp_path: Path) -> None:
     table = ddoq.evaluate(sets, TEST, **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Descent, "run", None)
-        patch.setattr("ddoq.agreement.gradient_error", None)
+        patch.setattr("ddoq.evaluation.gradients.gradient_error", None)
         assert ddoq.evaluate(sets, TEST, **options) == table
 
 

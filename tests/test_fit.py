@@ -18,15 +18,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 import ddoq
-from ddoq import _training, cli
-from ddoq._fit import cycle
-from ddoq._torchvision import ensure_importable
-from ddoq._training import Journal, train
-from ddoq._training_state import FitRecipe
-from ddoq.codecs import open_codec
-from ddoq.diffusion import open_diffusion
-from ddoq.fit import SIZES, Fitted, Size, _smaller
-from ddoq.run import Run, RunError
+from ddoq.cli import main as cli
+from ddoq.machine.torchvision import ensure_importable
+from ddoq.models.codecs.codec import open_codec
+from ddoq.models.diffusion.model import open_diffusion
+from ddoq.models.fitting import loop as _training
+from ddoq.models.fitting.loop import Journal, train
+from ddoq.models.fitting.state import FitRecipe
+from ddoq.models.fitting.steps import cycle
+from ddoq.stages.fit import SIZES, Fitted, Size, _smaller
+from ddoq.storage.run import Run, RunError
 
 ensure_importable()
 from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel  # noqa: E402
@@ -319,8 +320,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from ddoq import _training
-from ddoq.fit import SIZES
+from ddoq.models.fitting import loop as _training
+from ddoq.stages.fit import SIZES
 from test_fit import SMALLEST, quick
 
 save, saves = _training.Training.save, []

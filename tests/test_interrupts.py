@@ -17,8 +17,8 @@ import pytest
 import torch
 from test_train import Dropping, held_out, run, state, stripes
 
-from ddoq._descent import Descent
-from ddoq._interrupts import uninterrupted
+from ddoq.machine.interrupts import uninterrupted
+from ddoq.training.loop import Descent
 
 
 @pytest.fixture(autouse=True)
@@ -94,13 +94,13 @@ OPTIONS: dict[str, Any] = {"epochs": 12, "batch_size": 5, "optimizer": "adamw", 
         (torch.optim.AdamW, "step", 17, 17),  # waits until the step is whole
         (Descent, "_step", 18, 18),  # the last of its epoch
         (Descent, "_step", 36, 36),
-        (sys.modules["ddoq.train"], "_accuracy", 1, 30),  # after the tenth epoch
+        (sys.modules["ddoq.training.train"], "_accuracy", 1, 30),  # after the tenth epoch
     ],
 )
 def test_a_training_goes_on_from_the_last_whole_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, count: int, steps: int
 ) -> None:
-    monkeypatch.setattr(sys.modules["ddoq.train"], "create_student", lambda *names, **options: Dropping())
+    monkeypatch.setattr(sys.modules["ddoq.training.train"], "create_student", lambda *names, **options: Dropping())
     data, test, log = stripes(), held_out(stripes(seed=1)), tmp_path / "log.jsonl"
     whole = run(data, test, **OPTIONS)
     with monkeypatch.context() as patch:
@@ -156,7 +156,7 @@ def test_a_second_ctrl_c_leaves_the_state_before(tmp_path: Path, monkeypatch: py
 
 
 def test_a_second_ctrl_c_waits_until_all_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["ddoq.train"], "create_student", lambda *names, **options: Dropping())
+    monkeypatch.setattr(sys.modules["ddoq.training.train"], "create_student", lambda *names, **options: Dropping())
     data, log, restore = stripes(), tmp_path / "log.jsonl", Descent._set_random
     whole = run(data, **OPTIONS)
 
@@ -178,8 +178,8 @@ COMMAND = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the children of a background job ignore it
 import torch
-from ddoq import cli
-from ddoq._descent import Descent
+from ddoq.cli import main as cli
+from ddoq.training.loop import Descent
 torch.set_num_threads(1)
 step, out = Descent._step, sys.argv[2]
 def watched(self, view):

@@ -16,7 +16,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import ddoq
-from ddoq._backend import core
+from ddoq.machine.backend import core
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = [tool for tool in ("cc", "objdump") if shutil.which(tool) is None]

@@ -16,13 +16,13 @@ from torch import nn
 
 import ddoq
 from ddoq import label as label_function
-from ddoq.files import RunError
-from ddoq.label import label_bytes
-from ddoq.protocols import recipe_for
-from ddoq.targets import Online, Stored, open_targets
-from ddoq.teacher import open_teacher
-from ddoq.training_set import TrainingSet
-from ddoq.views import Views
+from ddoq.storage.files import RunError
+from ddoq.training.label import label_bytes
+from ddoq.training.protocols import recipe_for
+from ddoq.training.targets import Online, Stored, open_targets
+from ddoq.training.teacher import open_teacher
+from ddoq.training.training_set import TrainingSet
+from ddoq.training.views import Views
 
 CPU = torch.device("cpu")
 QUIET: dict[str, Any] = {"device": "cpu", "progress": False}
@@ -115,7 +115,7 @@ def test_pool_is_used_again_and_named(tmp_path: Path) -> None:
 @contextmanager
 def killed_after(written: int) -> Iterator[None]:
     """Ctrl-C comes when `ddoq.label` is about to write one more file of labels than that."""
-    module, done = sys.modules["ddoq.label"], []
+    module, done = sys.modules["ddoq.training.label"], []
     write = module.write_tensors
 
     def write_or_stop(path: Path, *arguments: Any) -> None:

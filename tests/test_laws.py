@@ -14,9 +14,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from tolerances import DISTORTION, EQUIVARIANCE, NEAREST, NORMAL_GRID, NORMAL_POINTS, POINTS, TRANSPORT, WEIGHTS
 
-from ddoq import reference
-from ddoq.quantize import Quantization, quantize
-from ddoq.transport import w2
+from ddoq.quantization import reference
+from ddoq.quantization.quantize import Quantization, quantize
+from ddoq.quantization.transport import w2
 
 # a busy machine is no reason to fail
 laws = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ddoq._limits import available_memory, cpu_quota
+from ddoq.machine.limits import available_memory, cpu_quota
 
 
 def write(folder: Path, files: dict[str, str]) -> None:

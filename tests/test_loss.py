@@ -17,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
 from ddoq import _core as core
-from ddoq.loss import WeightedLoss, _composed
+from ddoq.training.loss import WeightedLoss, _composed
 
 
 def rows(n: int = 6, classes: int = 5, seed: int = 0) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
@@ -436,7 +436,7 @@ def test_a_forked_child_does_not_wait_for_its_parents_threads() -> None:
 def test_the_first_call_in_a_forked_child_does_not_wait_either() -> None:
     code = """
 import os, torch
-from ddoq.loss import WeightedLoss
+from ddoq.training.loss import WeightedLoss
 torch.set_num_threads(2)
 logits = torch.randn(1000, 1000)
 logits.exp()  # torch's threads are the parent's

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import ddoq
-from ddoq.cli import EXTRAS
+from ddoq.cli.main import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -63,7 +63,7 @@ def test_quantising_loads_numpy_alone() -> None:
 
 
 def test_info_command_loads_neither_torch_nor_tyro() -> None:
-    assert not loaded("from ddoq.cli import main; main(['info'])") & {"torch", "sklearn", "tyro"}
+    assert not loaded("from ddoq.cli.main import main; main(['info'])") & {"torch", "sklearn", "tyro"}
 
 
 def test_version_is_the_same_everywhere() -> None:
@@ -179,7 +179,7 @@ def test_wheel_works_where_the_sources_are_not(built: Path) -> None:
 
 
 def test_entry_point_is_the_command() -> None:
-    assert PYPROJECT["project"]["scripts"] == {"ddoq": "ddoq.cli:main"}
+    assert PYPROJECT["project"]["scripts"] == {"ddoq": "ddoq.cli.main:main"}
 
 
 def test_the_code_of_the_readme_runs(tmp_path: Path) -> None:

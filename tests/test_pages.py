@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ddoq.variation import Difference
+from ddoq.evaluation.variation import Difference
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 

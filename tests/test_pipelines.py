@@ -21,17 +21,17 @@ import torch
 from torch import Tensor
 
 import ddoq
-from ddoq._pipeline import PipelineFiles
-from ddoq._torchvision import ensure_importable
-from ddoq.codecs import fingerprint, open_codec
-from ddoq.diffusion import open_diffusion
-from ddoq.diffusion.classes import imagenet, label_names, match_labels, prompts, spoken
-from ddoq.diffusion.dit import DiTDiffusion
-from ddoq.diffusion.stable import StableDiffusion
-from ddoq.diffusion.texts import TextEncoders
-from ddoq.findings import call
-from ddoq.presets import PRESETS
-from ddoq.run import Run, RunError
+from ddoq.machine.torchvision import ensure_importable
+from ddoq.methods.presets import PRESETS
+from ddoq.models.codecs.codec import fingerprint, open_codec
+from ddoq.models.diffusion.dit import DiTDiffusion
+from ddoq.models.diffusion.model import open_diffusion
+from ddoq.models.diffusion.prompts import imagenet, label_names, match_labels, prompts, spoken
+from ddoq.models.diffusion.stable import StableDiffusion
+from ddoq.models.diffusion.texts import TextEncoders
+from ddoq.models.parts import PipelineFiles
+from ddoq.reporting.findings import call
+from ddoq.storage.run import Run, RunError
 
 ensure_importable()
 pytest.importorskip("transformers")
@@ -308,8 +308,8 @@ def test_a_path_that_a_folder_here_lacks_is_not_asked_of_the_hub(
 
 
 BY_ID = """
-from ddoq.codecs import fingerprint, open_codec
-from ddoq.diffusion import open_diffusion
+from ddoq.models.codecs.codec import fingerprint, open_codec
+from ddoq.models.diffusion.model import open_diffusion
 print(fingerprint(open_codec("owner/tiny")), fingerprint(open_diffusion("owner/tiny", ("cat", "dog", "fox"))))
 """
 
@@ -390,7 +390,7 @@ def test_precision_is_what_is_asked_for(folders: dict[str, Path]) -> None:
 def test_a_sampled_posterior_depends_on_seed_and_image_alone(folders: dict[str, Path], tmp_path: Path) -> None:
     def latents(name: str, **options: Any) -> np.ndarray:
         distil(tmp_path / name, None, codec=folders["sd"], synthesis="decode", steps=None, strength=None, **options)
-        return np.concatenate([ddoq.encode.read_latents(Run.open(tmp_path / name), c)[0] for c in range(3)])
+        return np.concatenate([ddoq.stages.encode.read_latents(Run.open(tmp_path / name), c)[0] for c in range(3)])
 
     mean = latents("mean")
     sampled = latents("sampled", posterior="sample")
@@ -528,7 +528,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from test_pipelines import distil
-from ddoq.diffusion.stable import StableDiffusion
+from ddoq.models.diffusion.stable import StableDiffusion
 
 sample, calls = StableDiffusion.sample, []
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from ddoq.protocols import FEWEST_STEPS, PROTOCOLS, changes_of, recipe_for
-from ddoq.recipe import DSA, SILENT, Recipe, read_settings
-from ddoq.training_set import TrainingSet
+from ddoq.training.protocols import FEWEST_STEPS, PROTOCOLS, changes_of, recipe_for
+from ddoq.training.recipe import DSA, SILENT, Recipe, read_settings
+from ddoq.training.training_set import TrainingSet
 
 
 def images(ipc: int = 10, classes: int = 10, size: int = 224) -> TrainingSet:

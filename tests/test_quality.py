@@ -13,8 +13,8 @@ from numpy.testing import assert_allclose
 from torch import Tensor
 
 import ddoq
-from ddoq.codecs import open_codec
-from ddoq.quality import Quality, agreement, density_coverage, fid, image_quality, kid, precision_recall
+from ddoq.evaluation.quality import Quality, agreement, density_coverage, fid, image_quality, kid, precision_recall
+from ddoq.models.codecs.codec import open_codec
 
 REAL, FAKE = [[0.0], [1.0], [3.0], [10.0]], [[0.5], [4.0], [-3.0], [30.0]]
 # real radii: k = 1: 1 1 2 7, k = 2: 3 2 3 9; those of the others: k = 1: 3.5 3.5 3.5 26
@@ -174,7 +174,7 @@ def test_a_codec_that_is_a_module_is_encoded_with() -> None:
 
 
 def test_a_diffusers_autoencoder_is_a_codec() -> None:
-    from ddoq._torchvision import ensure_importable
+    from ddoq.machine.torchvision import ensure_importable
 
     ensure_importable()
     import diffusers
@@ -193,7 +193,7 @@ def test_a_diffusers_autoencoder_is_a_codec() -> None:
 def test_timm_model_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     if importlib.util.find_spec("timm") is None:
         pytest.skip("timm is not installed")
-    from ddoq._torchvision import ensure_importable
+    from ddoq.machine.torchvision import ensure_importable
 
     ensure_importable()
     import timm

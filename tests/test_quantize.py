@@ -21,13 +21,14 @@ from sklearn.decomposition import PCA
 from tolerances import DISTORTION, GRAM, POINTS, SKLEARN_INERTIA, WEIGHTS
 
 import ddoq
-from ddoq import _backend, reference
-from ddoq.quantize import Quantization, quantize, quantize_classes
+from ddoq.machine import backend
+from ddoq.quantization import reference
+from ddoq.quantization.quantize import Quantization, quantize, quantize_classes
 
 LENGTHS = (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 97)
 
 
-@pytest.fixture(params=_backend.core.isas())
+@pytest.fixture(params=backend.core.isas())
 def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Force each instruction set that this machine has."""
     monkeypatch.setenv("DDOQ_ISA", request.param)
@@ -61,7 +62,7 @@ def test_gram(n: int, dtype: str, isa: str) -> None:
     for d in LENGTHS:
         X = normal(n, d, dtype)
         G = np.empty((n, n), dtype=dtype)
-        _backend.core.gram(X, G, isa)
+        backend.core.gram(X, G, isa)
         norms = np.linalg.norm(X.astype(np.float64), axis=1)
         assert np.abs(G - reference.gram(X)).max() <= GRAM[dtype] * np.outer(norms, norms).max()
         assert_array_equal(G, G.T)
@@ -74,7 +75,7 @@ def test_assign(n: int, dtype: str, isa: str) -> None:
         for k in (1, 2, 9, 16, 31):
             X, points = normal(n, d, dtype), normal(k, d, dtype, seed=1)
             labels, distances = np.empty(n, dtype=np.int64), np.empty(n)
-            _backend.core.assign(X, points, labels, distances, 2, isa)
+            backend.core.assign(X, points, labels, distances, 2, isa)
             expected, squares = reference.assign(X, points)
             assert_array_equal(labels, expected)
             assert_allclose(distances, squares, rtol=WEIGHTS)
@@ -500,7 +501,7 @@ def test_labels_of_a_sketch_are_the_nearest(kind: str, dtype: str, isa: str) -> 
     X = X.astype(dtype)
     q = quantize(X, k, sample_weight=w, random_state=0)
     labels, squares = np.empty(n, np.int64), np.empty(n)
-    _backend.core.assign(X, q.points, labels, squares, 1, isa)
+    backend.core.assign(X, q.points, labels, squares, 1, isa)
     assert_array_equal(q.labels, labels)
     assert_allclose(q.distortion, np.average(squares, weights=w), rtol=1e-12)
 

@@ -14,10 +14,10 @@ from fits import DTYPES, assert_identical, normal
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from ddoq import _check
-from ddoq._backend import core
-from ddoq._check import as_samples
-from ddoq.quantize import quantize, quantize_classes
+from ddoq.machine.backend import core
+from ddoq.quantization import checks as _check
+from ddoq.quantization.checks import as_samples
+from ddoq.quantization.quantize import quantize, quantize_classes
 
 # Kinds of input
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from ddoq import _backend, quantize_classes, rate_distortion
-from ddoq._check import GRAM, GRAM_MOVES, SKETCH, STREAMING
+from ddoq import quantize_classes, rate_distortion
+from ddoq.machine import backend
+from ddoq.quantization.checks import GRAM, GRAM_MOVES, SKETCH, STREAMING
 
 
 def ragged(dtype: str) -> tuple[Any, Any, Any]:
@@ -61,8 +62,8 @@ def test_all_numbers_of_points_have_one_form(
             self.found += arguments[12].tolist()
             arguments[19][:] = 1
 
-    core, spy = _backend.core, Core()
-    monkeypatch.setattr(_backend, "core", spy)
+    core, spy = backend.core, Core()
+    monkeypatch.setattr(backend, "core", spy)
     X = np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
     rate_distortion(np.tile(X, (1, d // 2)), k=k, random_state=0)
     assert spy.found == forms

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.cluster import KMeans
 from tolerances import HAND
 
-from ddoq import reference
+from ddoq.quantization import reference
 
 # The line 0 1 2 10 with weights 1 1 2 4: mean 45/8, cells {0 1 2} and {10}.
 LINE = np.array([[0.0], [1.0], [2.0], [10.0]])

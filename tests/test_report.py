@@ -17,9 +17,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import ddoq
-from ddoq import figures, findings
-from ddoq.charts import Axis, Line, line_chart
-from ddoq.run import Run
+from ddoq.reporting import figures, findings
+from ddoq.reporting.charts import Axis, Line, line_chart
+from ddoq.storage.run import Run
 
 pytest.importorskip("jinja2")
 pytest.importorskip("ot")

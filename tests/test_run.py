@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddoq.files import clean, inside, new_folder, plain, write_atomic
-from ddoq.imagefolder import write_images
-from ddoq.run import Run, RunError, seed_sequence
+from ddoq.storage.files import clean, inside, new_folder, plain, write_atomic
+from ddoq.storage.image_folder import write_images
+from ddoq.storage.run import Run, RunError, seed_sequence
 
 CONFIG = {"ipc": 10, "quantizer": {"n_init": 1, "init": "k-means++"}, "strength": None}
 NAMES = ["cat", "dog"]
@@ -88,7 +88,7 @@ def test_full_disk_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> Non
 KILLED_WRITER = """
 import sys
 from pathlib import Path
-from ddoq.files import write_atomic
+from ddoq.storage.files import write_atomic
 print("ready", flush=True)
 for i in range(10**9):
     write_atomic(Path(sys.argv[1]), bytes([i % 256]) * 3_000_000)
@@ -273,7 +273,7 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
 
 HOLDER = """
 import sys, time
-from ddoq.run import Run
+from ddoq.storage.run import Run
 with Run.locked(sys.argv[1], {}, []):
     print("locked", flush=True)
     time.sleep(60)
@@ -312,7 +312,7 @@ def test_unfinished_stage_is_named(tmp_path: Path) -> None:
 
 def seal(manifest: dict[str, object]) -> bytes:
     """A run.json that an attacker has sealed again."""
-    from ddoq.run import _sealed
+    from ddoq.storage.run import _sealed
 
     return _sealed(manifest)
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddoq.data import open_data
-from ddoq.imagefolder import write_images
-from ddoq.training_set import TrainingSet, open_test
+from ddoq.data.image_data import open_data
+from ddoq.storage.image_folder import write_images
+from ddoq.training.training_set import TrainingSet, open_test
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -219,7 +219,7 @@ def test_torch_dataset_with_classes_and_mixed_sizes() -> None:
 def test_distilled_data_keep_their_class_names() -> None:
     import torch
 
-    from ddoq.distilled import DistilledDataset
+    from ddoq.data.distilled import DistilledDataset
 
     small = DistilledDataset(
         torch.from_numpy(noise(2, 1, 8, 8)),

@@ -15,17 +15,19 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from tolerances import DISTORTION, HAND, POINTS, SKLEARN_INERTIA, WEIGHTS
 
-from ddoq import OptimalQuantizer, _backend, rate_distortion, reference
-from ddoq._check import GRAM, GRAM_MOVES, SKETCH, STREAMING
-from ddoq._form import forms_of
-from ddoq.quantize import Quantization, quantize, quantize_classes
+from ddoq import OptimalQuantizer, rate_distortion
+from ddoq.machine import backend
+from ddoq.quantization import reference
+from ddoq.quantization.checks import GRAM, GRAM_MOVES, SKETCH, STREAMING
+from ddoq.quantization.forms import forms_of
+from ddoq.quantization.quantize import Quantization, quantize, quantize_classes
 
 # Round a lane, a panel (6, 12, 24 and 48 samples) and a block (96), and more than one task of an update.
 LENGTHS = (1, 2, 3, 7, 8, 9, 15, 17, 23, 24, 25, 47, 48, 49, 95, 96, 97, 193, 400)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
 
-@pytest.fixture(params=_backend.core.isas())
+@pytest.fixture(params=backend.core.isas())
 def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Force each instruction set that this machine has."""
     monkeypatch.setenv("DDOQ_ISA", request.param)
@@ -262,7 +264,7 @@ def test_same_bits_for_any_number_of_threads(dtype: str, isa: str) -> None:
         assert_identical(one, stream(X, 60, sample_weight=w, random_state=0, n_init=2, n_threads=n_threads))
 
 
-@pytest.mark.skipif(len(_backend.core.isas()) < 3, reason="this machine has one instruction set with FMA")
+@pytest.mark.skipif(len(backend.core.isas()) < 3, reason="this machine has one instruction set with FMA")
 @dtypes
 def test_same_bits_with_avx2_and_avx512(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for n, d, k in ((7, 3, 2), (500, 33, 9), (1000, 300, 50)):

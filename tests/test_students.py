@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ddoq.students import create_student
+from ddoq.training.students import create_student
 
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
 
@@ -113,7 +113,7 @@ def test_patches_suit_the_images(name: str, size: int, patches: int) -> None:
     with torch.device("meta"):
         import timm
 
-        from ddoq.students import SHORT, _size_arguments
+        from ddoq.training.students import SHORT, _size_arguments
 
         student = timm.create_model(SHORT[name], img_size=size, **_size_arguments(name, size))
     assert student.patch_embed.grid_size == (patches, patches)

@@ -21,13 +21,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddoq.codecs import open_codec
-from ddoq.data import ImageData, open_data
-from ddoq.distilled import class_weights
-from ddoq.encode import encode
-from ddoq.files import write_atomic
-from ddoq.run import Run, RunError
-from ddoq.synthesize import synthesize
+from ddoq.data.distilled import class_weights
+from ddoq.data.image_data import ImageData, open_data
+from ddoq.models.codecs.codec import open_codec
+from ddoq.stages.encode import encode
+from ddoq.stages.synthesize import synthesize
+from ddoq.storage.files import write_atomic
+from ddoq.storage.run import Run, RunError
 
 NAMES = ["zebra", "ant"]
 COUNTS = np.array([5, 3, 2, 6, 4])

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 import ddoq
-from ddoq._checkpoint import write_checkpoint
-from ddoq._torchvision import ensure_importable
-from ddoq.files import RunError
-from ddoq.teacher import open_teacher
-from ddoq.training_set import TrainingSet
+from ddoq.machine.torchvision import ensure_importable
+from ddoq.storage.files import RunError
+from ddoq.training.checkpoint import write_checkpoint
+from ddoq.training.teacher import open_teacher
+from ddoq.training.training_set import TrainingSet
 
 CPU = torch.device("cpu")
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
@@ -45,7 +45,7 @@ def reference(checkpoint: Path, images: torch.Tensor) -> torch.Tensor:
     """Its logits, in the order a, b, c, by hand."""
     with safetensors.safe_open(checkpoint, "pt") as file:  # type: ignore[no-untyped-call]
         facts = json.loads(file.metadata()["ddoq"])
-    from ddoq.students import create_student
+    from ddoq.training.students import create_student
 
     model = create_student("convnet3", n_classes=3, channels=1, image_size=8)
     model.load_state_dict(safetensors.torch.load_file(checkpoint))

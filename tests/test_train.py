@@ -22,17 +22,17 @@ import torch
 from torch import nn
 
 import ddoq
-from ddoq import _descent
-from ddoq._descent import Descent
-from ddoq._device import deterministic
-from ddoq.protocols import PROTOCOLS, ProtocolName
-from ddoq.recipe import Recipe
-from ddoq.students import create_student
-from ddoq.targets import Online
-from ddoq.teacher import open_teacher
-from ddoq.train import TrainResult, fit
-from ddoq.training_set import HeldOut, TrainingSet, open_test
-from ddoq.views import View, Views
+from ddoq.machine.device import deterministic
+from ddoq.training import loop as _descent
+from ddoq.training.loop import Descent
+from ddoq.training.protocols import PROTOCOLS, ProtocolName
+from ddoq.training.recipe import Recipe
+from ddoq.training.students import create_student
+from ddoq.training.targets import Online
+from ddoq.training.teacher import open_teacher
+from ddoq.training.train import TrainResult, fit
+from ddoq.training.training_set import HeldOut, TrainingSet, open_test
+from ddoq.training.views import View, Views
 
 CPU = torch.device("cpu")
 
@@ -212,7 +212,7 @@ def test_settings_tell_versions_and_threads_apart(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
     assert Recipe().settings(data, None, CPU) == {**same, "torch_threads": 77}
     monkeypatch.undo()
-    monkeypatch.setattr(sys.modules["ddoq.run"], "__version__", "77")
+    monkeypatch.setattr(sys.modules["ddoq.storage.run"], "__version__", "77")
     assert Recipe().settings(data, None, CPU)["versions"] == {**same["versions"], "ddoq": "77"}
 
 
@@ -455,7 +455,7 @@ class Dropping(Flat):
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
 def test_workers_take_no_random_number_from_the_student(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["ddoq.train"], "create_student", lambda *names, **options: Dropping())
+    monkeypatch.setattr(sys.modules["ddoq.training.train"], "create_student", lambda *names, **options: Dropping())
     recipe, data = Recipe(epochs=3, mix="cutmix"), stripes()
     here, *ahead = (fit(recipe, data, None, place=CPU, log=None, workers=w, progress=False).losses for w in (0, 1, 2))
     assert ahead == [here, here]
@@ -470,7 +470,7 @@ def test_training_and_testing_are_deterministic(monkeypatch: pytest.MonkeyPatch)
             seen.add((torch.backends.cuda.flash_sdp_enabled(), torch.backends.cudnn.deterministic))
             return super().forward(images)
 
-    module = sys.modules["ddoq.train"]
+    module = sys.modules["ddoq.training.train"]
     monkeypatch.setattr(module, "create_student", lambda *names, **options: Seeing())
     monkeypatch.setattr(module, "deterministic", lambda place: deterministic(torch.device("cuda")))
     run(stripes(), held_out(stripes()))
@@ -489,7 +489,7 @@ def test_resumes_after_any_step_to_the_same_bits(
 ) -> None:
     """Killed between a state on disk and the next."""
     data, test = stripes(), held_out(stripes(seed=1))
-    monkeypatch.setattr(sys.modules["ddoq.train"], "create_student", lambda *names, **options: Dropping())
+    monkeypatch.setattr(sys.modules["ddoq.training.train"], "create_student", lambda *names, **options: Dropping())
     monkeypatch.setattr(_descent, "STATE_SECONDS", 0.0)
     whole = run(data, test, epochs=12, batch_size=5, **settings)
     save = Descent._save
@@ -535,9 +535,9 @@ def test_state_of_another_training_is_passed_over(tmp_path: Path, monkeypatch: p
 
 KILLED = """
 import sys, numpy, torch, ddoq
-from ddoq import _descent
+from ddoq.training import loop
 torch.set_num_threads(1)
-_descent.STATE_SECONDS = 0.0
+loop.STATE_SECONDS = 0.0
 images = numpy.random.default_rng(0).integers(0, 255, (40, 8, 8), numpy.uint8)
 data = ddoq.open_data((images, ["x", "y"] * 20))
 ddoq.train(data, epochs=int(sys.argv[2]), device="cpu", checkpoint=sys.argv[1], progress=False)

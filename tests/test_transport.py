@@ -11,9 +11,9 @@ from numpy.testing import assert_allclose
 from scipy.optimize import linprog
 from tolerances import HAND, TRANSPORT
 
-from ddoq import transport
-from ddoq.quantize import quantize
-from ddoq.transport import barycentre, w2
+from ddoq.quantization import transport
+from ddoq.quantization.quantize import quantize
+from ddoq.quantization.transport import barycentre, w2
 
 LINE, POINTS = np.array([[0.0], [2.0], [4.0], [6.0]]), np.array([[1.0], [5.0]])
 

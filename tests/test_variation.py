@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ddoq.variation import components, grouped, paired_difference
+from ddoq.evaluation.variation import components, grouped, paired_difference
 
 
 def test_components_by_hand() -> None:

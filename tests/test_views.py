@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from ddoq import views as views_module
-from ddoq.recipe import OPERATIONS, Recipe
-from ddoq.run import seed_sequence
-from ddoq.training_set import TrainingSet
-from ddoq.views import View, Views, view_batches
+from ddoq.storage.run import seed_sequence
+from ddoq.training import views as views_module
+from ddoq.training.recipe import OPERATIONS, Recipe
+from ddoq.training.training_set import TrainingSet
+from ddoq.training.views import View, Views, view_batches
 
 CPU = torch.device("cpu")
 ALL: Any = OPERATIONS

@@ -16,9 +16,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import ddoq
-from ddoq import reencode, weigh_folder
-from ddoq.codecs import open_codec
-from ddoq.run import Run, RunError
+from ddoq.models.codecs.codec import open_codec
+from ddoq.stages import reencode, weigh_folder
+from ddoq.storage.run import Run, RunError
 
 QUIET: dict[str, Any] = {"progress": False, "device": "cpu"}
 DATA = {"ant": [0, 1, 2, 3, 10, 11], "zebra": [100, 120, 140, 160]}  # the shades of flat images
@@ -50,7 +50,7 @@ def content(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
 
-def weighed(path: Path, **options: Any) -> ddoq.table.Distances:
+def weighed(path: Path, **options: Any) -> ddoq.storage.tables.Distances:
     return ddoq.weigh(path, data(), **{**QUIET, **options})
 
 

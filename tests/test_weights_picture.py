@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ddoq.distilled import DistilledDataset
-from ddoq.weights_picture import Layout, _left_out, _short, weights_picture
+from ddoq.data.distilled import DistilledDataset
+from ddoq.reporting.weights_picture import Layout, _left_out, _short, weights_picture
 
 pytest.importorskip("matplotlib")
 

@@ -1,0 +1,1 @@
+"""The `ddoq` command, its options and the demo."""

@@ -1,0 +1,304 @@
+"""The distilled data set: a torch Dataset of (image, target, weight), read back from a run folder and verified.
+
+Weights (C classes, M images in all; DESIGN of ddoq, after arXiv 2501.07681):
+    density    n_i / n_class x M / C     the mass of the point's Voronoi cell
+    reencoded  the same of the cell of the image's own latent, which decoding and diffusion have moved (reencode.py)
+    sqrt       sqrt(n_i), rescaled to the same class totals
+    uniform    the class total shared evenly
+so that every class has the total M / C ("balanced") or M n_class / n ("data"), and the mean is 1. Never renormalised
+inside a batch.
+"""
+
+from __future__ import annotations
+
+import io
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, WeightedRandomSampler
+
+from ddoq.data.images import reason, to_pixels
+from ddoq.storage.files import RunError
+from ddoq.storage.image_folder import METADATA, class_names_of, read_rows
+from ddoq.storage.image_folder import write_images as write_images
+from ddoq.storage.run import MANIFEST, NoRunError, Run
+
+Weighting = Literal["density", "sqrt", "uniform", "reencoded"]
+ClassPrior = Literal["balanced", "data"]
+
+
+class DistilledDataset(Dataset[tuple[torch.Tensor, int, float]]):
+    """A small weighted image data set; `dataset[i]` is (image float32 (c, h, w) in [0, 1], target, weight).
+
+    Attributes
+    ----------
+    images
+        uint8 (K, c, h, w).
+    labels, counts
+        int64 (K,): class index; images of the full set that the image stands for.
+    reencoded
+        int64 (K,): images of the full set in the cell of the image's own latent; None where nobody counted them.
+    weights
+        float64 (K,), mean 1: what the loss of each image is multiplied by.
+    class_names
+        By label.
+    mean, std
+        float32 (c,): of the pixels of the full data set, in [0, 1].
+    manifest
+        The run's run.json.
+    weighting, class_prior
+        How the weights were made of the counts.
+
+    Examples
+    --------
+    >>> from torch.utils.data import DataLoader
+    >>> for image, target, weight in DataLoader(ddoq.load("runs/mnist"), batch_size=64):   # doctest: +SKIP
+    ...     loss = ddoq.WeightedLoss()(model(image), target, weight)
+    """
+
+    def __init__(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        counts: torch.Tensor,
+        weights: torch.Tensor,
+        *,
+        class_names: tuple[str, ...],
+        mean: torch.Tensor,
+        std: torch.Tensor,
+        manifest: dict[str, Any],
+        weighting: str,
+        class_prior: str,
+        reencoded: torch.Tensor | None = None,
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.counts = counts
+        self.weights = weights
+        self.class_names = class_names
+        self.mean = mean
+        self.std = std
+        self.manifest = manifest
+        self.weighting = weighting
+        self.class_prior = class_prior
+        self.reencoded = reencoded
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, float]:
+        return self.images[index].float() / 255, int(self.labels[index]), float(self.weights[index])
+
+    def __repr__(self) -> str:
+        c, h, w = self.images.shape[1:]
+        low, high = float(self.weights.min()), float(self.weights.max())
+        preset = self.preset
+        return (
+            f"DistilledDataset({len(self)} images {c}x{h}x{w}, {len(self.class_names)} classes, "
+            f"{self.weighting} weights {low:.3g} to {high:.3g}{f', preset {preset}' if preset else ''})"
+        )
+
+    @property
+    def preset(self) -> str | None:
+        """The preset that it was made with, and what must be said of it."""
+        found: str | None = self.manifest.get("config", {}).get("preset")
+        return found
+
+    def sampler(self, *, num_samples: int | None = None, seed: int = 0) -> WeightedRandomSampler:
+        """Draw images as often as they weigh, for a trainer that takes no weights: a sampler for torch's DataLoader.
+
+        An epoch's expected loss is then the weighted one, at a greater variance than weights in the loss have: use one
+        of the two. Images are drawn with replacement, `num_samples` an epoch (default: as many as there are), from a
+        stream of `seed` that goes on from epoch to epoch.
+
+        Examples
+        --------
+        >>> from torch.utils.data import DataLoader
+        >>> small = ddoq.load("runs/mnist")                                                   # doctest: +SKIP
+        >>> loader = DataLoader(small, batch_size=64, sampler=small.sampler())                # doctest: +SKIP
+        """
+        generator = torch.Generator().manual_seed(seed)
+        return WeightedRandomSampler(self.weights.tolist(), num_samples or len(self), generator=generator)
+
+    def reweighted(self, weighting: Weighting, class_prior: ClassPrior | None = None) -> DistilledDataset:
+        """The same images with other weights made from their counts; `class_prior` None keeps the present one.
+
+        ValueError for "reencoded" where the images were not encoded again: `ddoq.weigh` does that to any folder.
+        """
+        counts = self.reencoded if weighting == "reencoded" else self.counts
+        if counts is None:
+            raise ValueError("these images have no 'reencoded' weights: write them into a folder and use ddoq.weigh")
+        prior = self.class_prior if class_prior is None else class_prior
+        order = torch.argsort(self.labels, stable=True)
+        sizes = torch.bincount(self.labels, minlength=len(self.class_names))
+        offsets = np.concatenate([[0], np.cumsum(sizes.numpy())])
+        weights = torch.empty(len(self), dtype=torch.float64)
+        weights[order] = torch.from_numpy(class_weights(counts[order].numpy(), offsets, weighting, prior))
+        return DistilledDataset(
+            self.images,
+            self.labels,
+            self.counts,
+            weights,
+            class_names=self.class_names,
+            mean=self.mean,
+            std=self.std,
+            manifest=self.manifest,
+            weighting=weighting,
+            class_prior=prior,
+            reencoded=self.reencoded,
+        )
+
+
+def load(
+    path: str | PathLike[str],
+    *,
+    synthesis: str | None = None,
+    weighting: Weighting | None = None,
+    class_prior: ClassPrior | None = None,
+) -> DistilledDataset:
+    """Read the distilled images of a run folder, after checking every file's hash.
+
+    Parameters
+    ----------
+    path
+        A run folder made by `ddoq.distill`, or a folder of class folders of images, of any origin, to which
+        `ddoq.weigh(folder, data)` gave weights; until then it has none, and only `ddoq.evaluate` takes it.
+    synthesis
+        None: the run's main images. A name such as "decode" or "nearest": those of that control.
+    weighting, class_prior
+        None: what the run was made with. Otherwise the weights are made again from the counts: nothing is computed
+        for it, "reencoded" was counted when the images were made.
+
+    Raises
+    ------
+    ddoq.RunError
+        Not a run, not finished, no such control, or a damaged or missing file, by name.
+
+    Examples
+    --------
+    >>> import ddoq, tempfile
+    >>> images, labels = np.arange(12 * 64, dtype=np.uint8).reshape(12, 8, 8), np.arange(12) % 2
+    >>> out = tempfile.mkdtemp()
+    >>> _ = ddoq.distill((images, labels), out, ipc=2, codec="identity", synthesis="decode", progress=False)
+    >>> ddoq.load(out, weighting="uniform")
+    DistilledDataset(4 images 1x8x8, 2 classes, uniform weights 1 to 1)
+    """
+    run = _open_run(path)
+    config = run.manifest["config"]
+    stage = "synthesize" if synthesis in (None, config.get("synthesis")) else f"synthesize:{synthesis}"
+    made = [
+        name.partition(":")[2] or config.get("synthesis")
+        for name in run.manifest["stages"]
+        if name.startswith("synthesize")
+    ]
+    if synthesis is None and stage not in run.manifest["stages"]:
+        raise RunError(f"{run.path} is not finished, it has no images yet: finish it with the same ddoq.distill")
+    if stage not in run.manifest["stages"]:
+        raise RunError(f"{run.path} has no images of synthesis {synthesis!r}, only {made}: finish it with ddoq.distill")
+    run.verify([stage])
+    (metadata,) = (run.path / name for name in run.manifest["stages"][stage]["outputs"] if name.endswith(METADATA))
+    files, rows = zip(*read_rows(metadata), strict=True)
+    names = class_names_of(metadata, rows)
+    if list(names) != run.manifest["class_names"]:
+        raise RunError(f"{metadata} and {run.path / 'run.json'} disagree about the class names")
+    reencoded = [row.get("reencoded") for row in rows]
+    facts = run.info("encode")
+    dataset = DistilledDataset(
+        torch.from_numpy(np.stack([_pixels(file, config.get("given")) for file in files])),
+        torch.tensor([row["label"] for row in rows]),
+        torch.tensor([row["count"] for row in rows]),
+        torch.tensor([row["weight"] for row in rows], dtype=torch.float64),
+        class_names=names,
+        mean=torch.tensor(facts["mean"], dtype=torch.float32),
+        std=torch.tensor(facts["std"], dtype=torch.float32),
+        manifest=run.manifest,
+        weighting=config.get("weighting", "density"),
+        class_prior=config.get("class_prior", "balanced"),
+        reencoded=None if None in reencoded else torch.tensor(reencoded),
+    )
+    if weighting is None and class_prior is None:
+        return dataset
+    return dataset.reweighted(weighting or dataset.weighting, class_prior)  # type: ignore[arg-type]
+
+
+def _open_run(path: str | PathLike[str]) -> Run:
+    """The run; NoRunError that says, of a folder with images, what to do with it."""
+    try:
+        return Run.open(path)
+    except NoRunError as error:
+        folder = Path(path).absolute()
+        control = folder.parent.name == "controls"
+        run = folder.parents[1] if control else folder.parent
+        if (control or folder.name == "images") and (run / MANIFEST).exists():
+            named = f" with synthesis={folder.name!r} (--synthesis)" if control else ""
+            raise NoRunError(f"{folder} is a part of the run {run}: give {run}{named}") from error
+        if folder.is_dir() and any(one.is_dir() and not one.name.startswith(".") for one in folder.iterdir()):
+            raise NoRunError(
+                f"{folder} is not a run folder; if it is one of class folders, its images have no weights yet: "
+                f"ddoq weigh {folder} --data DATA gives them weights by the full data, and then it can be loaded"
+            ) from error
+        raise
+
+
+def class_weights(
+    counts: np.ndarray[Any, Any], class_offsets: np.ndarray[Any, Any], weighting: str, class_prior: str = "balanced"
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """What each image's loss is multiplied by; mean 1.
+
+    Parameters
+    ----------
+    counts
+        (K,) images of the full set in each point's cell, class by class.
+    class_offsets
+        (C + 1,): class c has the points class_offsets[c] to class_offsets[c + 1].
+    weighting
+        "density", "reencoded": in proportion to the counts (of the points' cells, or of the images' own); "sqrt": to
+        their square roots; "uniform": all the same within a class.
+    class_prior
+        "balanced": every class has the total K / C; "data": K times its share of the full set.
+
+    Returns
+    -------
+    float64 (K,)
+
+    Examples
+    --------
+    >>> class_weights(np.array([30, 10, 5, 5]), np.array([0, 2, 4]), "density")
+    array([1.5, 0.5, 1. , 1. ])
+    >>> class_weights(np.array([30, 10, 5, 5]), np.array([0, 2, 4]), "uniform", "data")
+    array([1.6, 1.6, 0.4, 0.4])
+    """
+    counts, offsets = np.asarray(counts, dtype=np.float64), np.asarray(class_offsets)
+    sizes = np.diff(offsets)
+    if offsets[0] != 0 or offsets[-1] != len(counts) or (sizes < 1).any():
+        raise ValueError(f"class_offsets {offsets} do not cut {len(counts)} points into classes of at least one")
+    if class_prior not in ("balanced", "data"):
+        raise ValueError(f"class_prior {class_prior!r} is not known: use 'balanced' or 'data'")
+    powers = {"density": 1.0, "reencoded": 1.0, "sqrt": 0.5, "uniform": 0.0}
+    if weighting not in powers:
+        raise ValueError(f"weighting {weighting!r} is not known: use 'density', 'reencoded', 'sqrt' or 'uniform'")
+    full = np.add.reduceat(counts, offsets[:-1])
+    if (counts < 0).any() or (full <= 0).any():
+        raise ValueError(
+            f"counts must not be negative, and no class empty: classes {np.flatnonzero(full <= 0)} have none"
+        )
+    shape = counts ** powers[weighting]
+    n_points, n_classes = len(counts), len(sizes)
+    totals = np.full(n_classes, n_points / n_classes) if class_prior == "balanced" else full / full.sum() * n_points
+    return np.asarray(shape * np.repeat(totals / np.add.reduceat(shape, offsets[:-1]), sizes))
+
+
+def _pixels(path: Path, given: dict[str, int] | None) -> np.ndarray[Any, Any]:
+    """An image that ddoq wrote as it is, one of a `given` folder at the size and channels that it was weighed at."""
+    try:
+        with Image.open(io.BytesIO(path.read_bytes())) as image:
+            if given is not None:
+                return to_pixels(image, given["image_size"], given["channels"])
+            pixels = np.asarray(image)
+    except Exception as error:
+        raise RunError(f"{path} cannot be read as an image: {reason(error)}") from error
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))

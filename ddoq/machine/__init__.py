@@ -1,0 +1,1 @@
+"""The machine: compiled code, threads, GPU, devices, memory, random streams, interrupts."""

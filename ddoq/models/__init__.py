@@ -1,0 +1,1 @@
+"""Generative models: codecs, latent diffusion, and how both are fitted."""

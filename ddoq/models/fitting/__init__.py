@@ -1,0 +1,1 @@
+"""How a codec and a diffusion model of one's own are trained."""

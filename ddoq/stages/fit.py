@@ -1,0 +1,346 @@
+"""Train an autoencoder and a diffusion transformer on one's own images, in a folder that `ddoq.distill` opens.
+
+vae/ transformer/ scheduler/     in diffusers' own format
+ddoq.json                        the class names, in order
+model_index.json                 of a DiTPipeline, where that can sample the model: not of a flow
+samples/                         pictures made on the way, by the averaged weights
+log.jsonl                        loss, images per second and peak memory on the way
+run.json                         configuration, versions, times, and the sha256 of every file
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from ddoq.data.image_data import ImageData, open_data
+from ddoq.machine.device import torch_device
+from ddoq.models.codecs.codec import open_codec
+from ddoq.models.fitting.autoencoder import fit_codec
+from ddoq.models.fitting.dit import Objective, fit_diffusion, new_scheduler
+from ddoq.models.fitting.loop import Journal
+from ddoq.models.fitting.pictures import Pictures
+from ddoq.models.fitting.state import TrainingPrecision
+from ddoq.models.fitting.steps import check_steps
+from ddoq.stages.encode import encode, read_all_latents
+from ddoq.stages.fit_model import fitted
+from ddoq.storage.files import write_atomic
+from ddoq.storage.run import Run, seed_sequence
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+FEWEST, SMALLEST = 16, 8  # images, and pixels of their side
+PATCHES = 32  # along a side, at most
+PASSES = 300  # over the images, at most, by the default number of steps, if that is above 500
+
+
+@dataclass(frozen=True)
+class Size:
+    """Sizes of the models, images per step and steps by default."""
+
+    base_channels: int
+    codec_batch: int
+    codec_steps: int
+    width: int
+    depth: int
+    diffusion_batch: int
+    diffusion_steps: int
+
+
+SizeName = Literal["tiny", "small", "base"]
+SIZES: dict[str, Size] = {
+    "tiny": Size(16, 32, 1_200, 128, 4, 64, 4_000),
+    "small": Size(32, 64, 20_000, 384, 12, 128, 100_000),
+    "base": Size(64, 64, 100_000, 768, 12, 256, 400_000),
+}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Fitted models: the folder, the class names by label, and facts of both trainings."""
+
+    path: Path
+    class_names: tuple[str, ...]
+    codec: Mapping[str, Any]
+    diffusion: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        codec, diffusion = self.codec, self.diffusion
+        return (
+            f"codec: {codec['parameters']:,} parameters, {codec['steps']:,} steps, PSNR {codec['psnr']:.1f} dB\n"
+            f"diffusion model: {diffusion['parameters']:,} parameters, {diffusion['steps']:,} steps, "
+            f"loss {diffusion['loss']:.4f}, {len(self.class_names)} classes\n{self.path}"
+        )
+
+
+def fit(
+    data: Any,
+    out: str | PathLike[str],
+    *,
+    size: SizeName | None = None,
+    objective: Objective = "flow",
+    image_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+    codec_steps: int | None = None,
+    diffusion_steps: int | None = None,
+    batch_size: int | None = None,
+    accumulate: int = 1,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    ema: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: bool = True,
+) -> Fitted:
+    """Train a codec and a class-conditional diffusion transformer on your images.
+
+    The folder is one that `ddoq.distill(..., diffusion=out)` opens, and its parts are diffusers' AutoencoderKL,
+    DiTTransformer2DModel and scheduler. Pictures on the way lie in out/samples, loss, images per second and memory in
+    out/log.jsonl. The same call on the same folder goes on where it stopped, after kill -9 too, and ends with the same
+    weights; at most a minute of training is lost.
+
+    Parameters
+    ----------
+    data
+        A folder of class folders, an (array, labels) pair, a torch Dataset of (image, label), or a Hugging Face
+        `datasets.Dataset`.
+    out
+        The folder: made if absent, resumed if it was made with the same configuration, refused otherwise.
+    size
+        "tiny" (width 128, 4 blocks, made for 2 cores and up to 64 pixels), "small" (384, 12) or "base" (768, 12), which
+        want a GPU. Patches are of 2 x 2 latents. Default: "base" above 128 pixels from 100,000 images on, "small" above
+        64 pixels from 10,000 images on, else "tiny".
+    objective
+        What the diffusion model predicts: "flow", noise - latent on the straight line between them; "epsilon", the
+        noise, or "velocity", on the cosine schedule. diffusers' DiTPipeline samples the last two, with guidance_scale=1
+        unless there are 1,000 classes; ddoq all three, with any guidance.
+    image_size
+        Side in pixels. Default: the images' own if all are equal squares, else the median shorter side (see
+        `open_data`).
+    class_names
+        Names of the classes of an (array, labels) pair, by label.
+    codec_steps
+        Training steps of the codec; default: 1,200 (tiny), 20,000 (small) or 100,000 (base), at most 300 passes over
+        the images, but at least 500 steps.
+    diffusion_steps
+        Training steps of the diffusion model; default: 4,000, 100,000 or 400,000, within the same bounds.
+    batch_size
+        Images per step; default: 32, 64, 64 for the codec, 64, 128, 256 for the diffusion model.
+    accumulate
+        Parts in which the images of a step go through the model: less memory, the same result but for rounding. A call
+        on a folder that was stopped may raise it.
+    precision
+        Of the training: "float32", or "bfloat16" for mixed precision (the weights stay float32). "auto": bfloat16 on a
+        GPU that has it.
+    ema
+        Decay of the averaged weights, which are those that are saved; 0 is none. Default: 0.995 up to 2,000 steps, then
+        an average over a tenth of the steps, at most 0.9999.
+    seed
+        Of first weights, order, noise and dropped labels.
+    device
+        "auto" (a CUDA GPU if there is one), "cpu", "cuda", or a GPU by number such as "cuda:1".
+    progress
+        Show progress bars on stderr.
+
+    Returns
+    -------
+    Fitted
+        The folder, the class names and facts of both trainings.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Bad arguments or data, fewer than 16 images, a class without any, a loss that is not finite.
+    MemoryError
+        A GPU's memory, or the machine's, is too small for a step; says which, and what to change. The steps before are
+        kept.
+    ddoq.RunError
+        The folder belongs to another configuration or process, or a file in it is damaged.
+
+    Examples
+    --------
+    >>> import ddoq, numpy as np, tempfile
+    >>> images = np.random.default_rng(0).integers(0, 256, (16, 8, 8), np.uint8)
+    >>> out = tempfile.mkdtemp()
+    >>> model = ddoq.fit((images, ["cat", "dog"] * 8), out, codec_steps=2, diffusion_steps=2, progress=False)
+    >>> model.class_names, model.codec["steps"], sorted(path.name for path in Path(out).iterdir() if path.is_dir())
+    (('cat', 'dog'), 2, ['samples', 'scheduler', 'transformer', 'vae'])
+    """
+    place = torch_device(device)
+    _check_options(size, objective, codec_steps, diffusion_steps, batch_size, accumulate, precision, ema, seed)
+    source = open_data(data, image_size=image_size, class_names=class_names)
+    _check_images(source)
+    factor, patch = layout(source.image_size)
+    name = size or default_size(source.image_size, len(source))
+    chosen = SIZES[name]
+    codec_batch = min(batch_size or chosen.codec_batch, len(source))
+    diffusion_batch = min(batch_size or chosen.diffusion_batch, len(source))
+    if accumulate > min(codec_batch, diffusion_batch):
+        raise ValueError(f"accumulate={accumulate} is more than the images of a step: lower it, or raise batch_size")
+    mixed: TrainingPrecision = _mixed(precision, place)
+    shared: dict[str, Any] = {"precision": mixed, "seed": seed}
+    codec_options = {
+        "factor": factor,
+        "base_channels": chosen.base_channels,
+        "steps": codec_steps or _steps(chosen.codec_steps, codec_batch, len(source)),
+        "batch_size": codec_batch,
+        **shared,
+    }
+    diffusion_options = {
+        "width": chosen.width,
+        "depth": chosen.depth,
+        "patch": patch,
+        "objective": objective,
+        "steps": diffusion_steps or _steps(chosen.diffusion_steps, diffusion_batch, len(source)),
+        "batch_size": diffusion_batch,
+        "ema": ema,
+        **shared,
+    }
+    data_facts = {"data": source.fingerprint, "image_size": source.image_size, "channels": source.channels}
+    config = {**data_facts, "size": name, "fit": {"codec": codec_options, "diffusion": diffusion_options}}
+    # not in the configuration: with more parts a folder may go on where memory was too small
+    where: dict[str, Any] = {"accumulate": accumulate, "device": place, "progress": progress}
+    smaller = _smaller(accumulate, min(codec_batch, diffusion_batch), name)
+    with Run.locked(out, config, source.class_names) as run:
+        pictures = Pictures(run.path / "samples", source, seed, place)
+        log = run.path / "log.jsonl"
+
+        def train_codec(folder: Path, journal: Journal) -> dict[str, Any]:
+            return fit_codec(source, folder / "vae", journal=journal, **codec_options, **where)
+
+        def train_diffusion(folder: Path, journal: Journal) -> dict[str, Any]:
+            latents, labels = read_all_latents(run)
+            options = {**diffusion_options, **where, "standardise": False, "class_names": source.class_names}
+            info = fit_diffusion(latents, labels, len(source.class_names), folder, journal=journal, **options)
+            if objective != "flow":
+                write_atomic(folder / "model_index.json", _index(source.class_names))
+            return info
+
+        inputs = {**data_facts, **codec_options}
+        how: dict[str, Any] = {"smaller": smaller, "log": log}
+        fitted(run, "codec", inputs, train_codec, run.path, show=pictures.reconstructions, **how)
+        inputs = {"codec": run.output("codec"), **diffusion_options}
+        if not run.done("diffusion", inputs):
+            codec = open_codec(run.path / "vae", device=place, precision="float32")
+            encode(run, source, codec, device=place, seed=seed, batch_size=codec_batch, progress=progress)
+
+            def show(step: int, model: Any) -> None:
+                pictures.samples(step, model, new_scheduler(objective), codec)
+
+            fitted(run, "diffusion", inputs, train_diffusion, run.path, show=show, **how)
+            run.drop("encode")
+        shutil.rmtree(run.path / "latents", ignore_errors=True)
+        return Fitted(run.path, source.class_names, run.info("codec"), run.info("diffusion"))
+
+
+def default_size(side: int, n: int) -> SizeName:
+    """Give the size for n images of a side in pixels.
+
+    >>> default_size(32, 50_000), default_size(96, 13_000), default_size(256, 1_281_167), default_size(256, 1_000)
+    ('tiny', 'small', 'base', 'tiny')
+    """
+    if side > 128 and n >= 100_000:
+        return "base"
+    return "small" if side > 64 and n >= 10_000 else "tiny"
+
+
+def layout(side: int) -> tuple[int, int]:
+    """Pixels per latent and latents per patch, along a side.
+
+    The latents are as small as leaves at least 12 of them, at most 8 times smaller than the image, and an even number,
+    for patches of 2; where the side is odd, patches are single latents.
+
+    >>> layout(28), layout(32), layout(64), layout(256), layout(27)
+    ((2, 2), (2, 2), (4, 2), (8, 2), (1, 1))
+    """
+    factor = next((f for f in (8, 4, 2) if side % (2 * f) == 0 and side // f >= 12), 1)
+    patch = 2 if side // factor % 2 == 0 else 1
+    if side // factor // patch > PATCHES:
+        raise ValueError(
+            f"images of {side} pixels leave {side // factor // patch} patches along a side, at most {PATCHES} fit: "
+            f"use image_size={min(side // 16 * 16, 16 * PATCHES)}"
+        )
+    return factor, patch
+
+
+def _steps(steps: int, batch: int, n: int) -> int:
+    return min(steps, max(500, round(PASSES * n / batch)))
+
+
+def _smaller(accumulate: int, batch: int, size: SizeName) -> str:
+    """What takes less memory, in words."""
+    elsewhere = f"a smaller batch_size{'' if size == 'tiny' else ', size'} or image_size in another folder"
+    if accumulate == batch:
+        return f"give {elsewhere}"
+    return f"call again with accumulate={min(2 * accumulate, batch)}, which goes on in this folder, or give {elsewhere}"
+
+
+def _mixed(precision: str, place: torch.device) -> TrainingPrecision:
+    able = place.type == "cuda" and torch.cuda.is_bf16_supported()
+    return "bfloat16" if precision == "bfloat16" or (precision == "auto" and able) else "float32"
+
+
+def _check_options(
+    size: Any,
+    objective: Any,
+    codec_steps: Any,
+    diffusion_steps: Any,
+    batch_size: Any,
+    accumulate: Any,
+    precision: Any,
+    ema: Any,
+    seed: Any,
+) -> None:
+    """Bad options are refused before work starts."""
+    for name, value, known in (
+        ("size", size, (None, *SIZES)),
+        ("objective", objective, ("flow", "epsilon", "velocity")),
+        ("precision", precision, ("auto", "float32", "bfloat16")),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+    for name, value in (
+        ("codec_steps", codec_steps),
+        ("diffusion_steps", diffusion_steps),
+        ("batch_size", batch_size),
+    ):
+        check_steps(name, value)
+    if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
+        raise ValueError(f"accumulate must be a positive integer, got {accumulate!r}")
+    if ema is not None and not (isinstance(ema, int | float) and 0 <= ema < 1):
+        raise ValueError(f"ema must be at least 0 and below 1, got {ema!r}")
+    seed_sequence(seed, "codec")
+
+
+def _check_images(source: ImageData) -> None:
+    if len(source) < FEWEST:
+        raise ValueError(f"{len(source)} images are too few to fit models to: at least {FEWEST} are needed")
+    if source.image_size < SMALLEST:
+        raise ValueError(
+            f"images of {source.image_size} pixels are too small for an autoencoder: use image_size={SMALLEST} or more"
+        )
+    counts = np.bincount(source.labels, minlength=len(source.class_names))
+    if not counts.all():
+        raise ValueError(f"class {source.class_names[int(counts.argmin())]!r} has no images: leave it out")
+
+
+def _index(class_names: Sequence[str]) -> bytes:
+    """model_index.json of a DiTPipeline."""
+    import diffusers
+
+    facts = {
+        "_class_name": "DiTPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "id2label": {str(label): name for label, name in enumerate(class_names)},
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "transformer": ["diffusers", "DiTTransformer2DModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    return json.dumps(facts, indent=1, ensure_ascii=False).encode()

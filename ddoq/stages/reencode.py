@@ -1,0 +1,136 @@
+"""Weights after decoding: the masses of the cells of the synthesised images' own latents.
+
+Of all weights on given points the masses of their Voronoi cells make W2 to the data least (the talk's proposition;
+Graf and Luschgy, Foundations of Quantization, 2000, lemma 3.4). A point's own mass is that of the point's cell, and
+decoding and diffusion have moved the point: here the images are encoded again, and each class's real latents are
+counted in the cells of these latents.
+
+A latent in whose cell no real latent lies gets the mass 0: its image is left out of the loss, as the optimum asks. Of
+equal latents the first gets the mass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ddoq.machine import backend
+from ddoq.machine.memory import BatchSize
+from ddoq.models.codecs.codec import Codec
+from ddoq.models.fitting.steps import torch_seed
+from ddoq.quantization.transport import w2
+from ddoq.stages.encode import read_latents
+from ddoq.storage.run import Run, seed_sequence
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Reencoded:
+    """Latents of the images, float16 (M, *latent_shape) as those of the data are kept; real latents in each cell, int64
+    (M,); mean squared distance of a class's real latents to the nearest, (C,).
+    """
+
+    latents: NDArray[np.float16]
+    counts: NDArray[np.int64]
+    distortion: NDArray[np.float64]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """By name, for a safetensors file."""
+        return {"latents": self.latents, "counts": self.counts, "distortion": self.distortion}
+
+
+def reencode(
+    run: Run,
+    codec: Codec,
+    images: NDArray[np.uint8],
+    class_offsets: NDArray[np.int64],
+    *,
+    seed: int = 0,
+    limit: BatchSize | None = None,
+    device: torch.device | str = "cpu",
+) -> Reencoded:
+    """Encode images and count each class's real latents in the cells of theirs.
+
+    Parameters
+    ----------
+    run
+        With the stage encode done, by this codec.
+    images
+        uint8 (M, c, h, w), class by class.
+    class_offsets
+        (C + 1,): class c has the images class_offsets[c] to class_offsets[c + 1].
+    seed
+        Of a codec that samples its posterior: each image has its own stream, by position.
+    limit
+        Images per call of the codec; part of the result, as in `encode`. None: 64.
+
+    Raises
+    ------
+    ValueError
+        A latent has another shape than the data's, is NaN, infinite or beyond float16; names class and position.
+    """
+    shape = tuple(run.info("encode")["latent_shape"])
+    sampled = getattr(codec, "posterior", "mean") == "sample"
+    latents = np.empty((len(images), *shape), np.float16)
+    limit = limit or BatchSize(64)
+    for begin in range(0, len(images), limit.asked):
+        batch = np.arange(begin, min(begin + limit.asked, len(images)))
+
+        def make(part: slice, batch: NDArray[np.int64] = batch) -> NDArray[np.float16]:
+            streams = [seed_sequence(seed, "reencode", i) for i in batch[part]] if sampled else []
+            return _encoded(codec, images[batch[part]], shape, device, streams)
+
+        latents[batch] = np.concatenate(limit.parts(make, len(batch)))
+    bad = np.flatnonzero(~np.isfinite(latents).reshape(len(latents), -1).all(axis=1))
+    if len(bad):
+        c = int(np.searchsorted(class_offsets, bad[0], side="right")) - 1
+        name = run.manifest["class_names"][c]
+        raise ValueError(
+            f"the codec encodes image {bad[0] - class_offsets[c]} of class {name!r} to latents that are NaN, infinite "
+            "or beyond float16 (65504)"
+        )
+    counts = np.zeros(len(images), np.int64)
+    distortion = np.zeros(len(class_offsets) - 1)
+    for c, (begin, end) in enumerate(pairwise(class_offsets)):
+        real = read_latents(run, c)[0].astype(np.float32)
+        own = latents[begin:end].reshape(end - begin, -1).astype(np.float32)
+        labels, distances = np.empty(len(real), np.int64), np.empty(len(real))
+        backend.core.assign(real, own, labels, distances, backend.n_threads(None), backend.isa())
+        counts[begin:end] = np.bincount(labels, minlength=end - begin)
+        distortion[c] = distances.mean()
+    return Reencoded(latents, counts, distortion)
+
+
+@torch.no_grad()
+def _encoded(
+    codec: Codec, images: NDArray[np.uint8], shape: tuple[int, ...], device: Any, streams: list[np.random.SeedSequence]
+) -> NDArray[np.float16]:
+    drawn = [torch.Generator().manual_seed(torch_seed(stream)) for stream in streams]
+    encoded = codec.encode(torch.from_numpy(images).to(device).float() / 255, *([drawn] if drawn else []))
+    if tuple(encoded.shape) != (len(images), *shape):
+        raise ValueError(f"the codec encodes images to latents {tuple(encoded.shape[1:])}, and the data to {shape}")
+    return encoded.to(torch.float16).cpu().numpy()
+
+
+def class_distances(
+    run: Run, name: str, points: NDArray[Any], offsets: NDArray[np.int64], masses: dict[str, Floats], progress: bool
+) -> dict[str, list[float]]:
+    """W2 of each class's real latents to its points, under several masses; those of the points' own cells, which make
+    it least, are called "reencoded" (of the set "points", "density").
+    """
+    found: dict[str, list[float]] = {weighting: [] for weighting in masses}
+    spans = list(pairwise(offsets))
+    for c, (begin, end) in enumerate(tqdm(spans, desc=f"W2 to {name}", unit="class", disable=not progress)):
+        real = read_latents(run, c)[0].astype(np.float32)
+        own = points[begin:end].reshape(end - begin, -1).astype(np.float32)
+        for weighting, mass in masses.items():
+            voronoi = weighting == "reencoded" or (name == "points" and weighting == "density")
+            found[weighting].append(w2(real, own, None if voronoi else mass[begin:end]))
+    return found

@@ -1,0 +1,332 @@
+"""From points back to images: diffused, decoded, or the nearest real ones.
+
+Works through fixed batches of the points in class order. A finished batch lies in the run's work folder until the last
+is done, so that a killed run goes on where it stopped; each image has its own random stream, so that the result is the
+same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from tqdm import tqdm
+
+from ddoq.data.distilled import class_weights, write_images
+from ddoq.data.image_data import ImageData, open_data
+from ddoq.data.images import to_pixels
+from ddoq.machine.memory import BatchSize
+from ddoq.models.codecs.codec import Codec, fingerprint
+from ddoq.models.diffusion.model import Diffusion, check_sampling
+from ddoq.models.fitting.steps import torch_seed
+from ddoq.stages.encode import read_latents
+from ddoq.stages.reencode import reencode
+from ddoq.storage.files import digest, write_atomic
+from ddoq.storage.run import Run, RunError, seed_sequence
+
+Images = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Points:
+    """The quantisation of a run: points (K, *latent_shape) float32, classes and positions within them (K,), counts,
+    class offsets (C + 1,).
+    """
+
+    points: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+
+def synthesize(
+    run: Run,
+    data: ImageData,
+    codec: Codec,
+    diffusion: Diffusion | None,
+    *,
+    synthesis: Literal["diffuse", "decode", "nearest"],
+    folder: Path,
+    seed: int,
+    strength: float | None = None,
+    steps: int = 25,
+    guidance: float = 2.0,
+    output_size: int | None = None,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> None:
+    """Make the images of a run's points and write them with their weights; skipped where done, resumed where begun.
+
+    Stage "synthesize" for the run's main images, "synthesize:<name of the folder>" for controls. The images are encoded
+    again and the data counted in their own cells (column `reencoded`); their latents and these counts go to a file
+    beside the folder, such as images.safetensors.
+
+    Parameters
+    ----------
+    run, data, codec
+        With the stages encode and quantize done, from these data by this codec.
+    diffusion
+        Needed by "diffuse".
+    synthesis
+        "diffuse": each point noised to a time and denoised under its class, then decoded; "decode": decoded as it is;
+        "nearest": distinct real images, matched to the points of their class with the least sum of squared distances
+        between latents; their indices in the data are written as `source_index`.
+    folder
+        run.path / "images", or run.path / "controls" / name.
+    seed
+        Of the noise: each image has its own stream, by class and position.
+    strength, steps, guidance
+        Of the diffusion: share of the schedule (None: the model's default), timesteps of the whole schedule, guidance
+        scale (1: none).
+    output_size
+        Side of the images that are written, which are resized to it (bicubic, antialiased); default: the data's.
+    batch_size
+        Images at a time. The result depends on it in its last bits. Halved where memory runs out, which is warned of
+        and recorded.
+
+    Raises
+    ------
+    ValueError
+        Bad arguments, or results of codec or diffusion that have wrong shapes or are not finite, with the class and
+        position.
+    """
+    stage = "synthesize" if folder == run.path / "images" else f"synthesize:{folder.name}"
+    config = run.manifest["config"]
+    weighting, prior = config.get("weighting", "density"), config.get("class_prior", "balanced")
+    inputs: dict[str, Any] = {
+        "points": run.output("quantize"),
+        "synthesis": synthesis,
+        "weighting": [weighting, prior],
+        "batch_size": batch_size,
+        "data": [run.output("encode"), data.fingerprint, data.image_size, data.channels],
+        "codec": fingerprint(codec),
+        "output_size": output_size,
+    }
+    info: dict[str, Any] = {"synthesis": synthesis, "batch_size": batch_size}
+    if synthesis == "diffuse":
+        if diffusion is None:
+            raise ValueError("synthesis 'diffuse' needs a diffusion model")
+        sampling = _sampling(diffusion, strength, steps, guidance)
+        inputs["diffusion"] = [fingerprint(diffusion), seed, sampling]
+        info.update(sampling, **getattr(diffusion, "facts", {}))
+    work = run.path / "work" / folder.name
+    if run.done(stage, inputs):
+        _remove(work)
+        return
+    start = time.monotonic()
+    points = _read_points(run.path / "quantization.safetensors")
+    extra: list[dict[str, Any]] = [{} for _ in points.classes]
+    if synthesis == "nearest":
+        sources = _nearest(run, points)
+        extra = [{"source_index": int(source)} for source in sources]
+        real = open_data(data, image_size=output_size)
+
+        def make(batch: slice) -> Images:
+            return np.ascontiguousarray(real.images(sources[batch]))
+
+    else:
+        names = run.manifest["class_names"]
+
+        def make(batch: slice) -> Images:
+            latents = torch.from_numpy(points.points[batch]).to(device)
+            if synthesis == "diffuse":
+                assert diffusion is not None
+                latents = _diffuse(diffusion, latents, points, batch, seed, sampling, names)
+            return _resized(_pixels(codec.decode(latents), data, points, batch, names), output_size)
+
+    limit = BatchSize(batch_size)
+    images = _in_batches(make, len(points.classes), limit, work, digest(inputs), synthesis, progress)
+    again = reencode(
+        run, codec, _resized(images, data.image_size), points.offsets, seed=seed, limit=limit, device=device
+    )
+    counts = again.counts if weighting == "reencoded" else points.counts
+    outputs = write_images(
+        folder,
+        images,
+        points.classes,
+        class_weights(counts, points.offsets, weighting, prior),
+        points.counts,
+        run.manifest["class_names"],
+        [{"reencoded": int(count), **row} for count, row in zip(again.counts, extra, strict=True)],
+        f"ddoq with preset {config['preset']}" if config.get("preset") else "ddoq",
+    )
+    latents = folder.with_suffix(".safetensors")
+    write_atomic(latents, safetensors.numpy.save(again.arrays()))
+    info.update(images=len(images), w2=float(np.sqrt(again.distortion).mean()), **limit.facts)
+    run.record(stage, inputs, [*outputs, latents], seconds=time.monotonic() - start, info=info)
+    _remove(work)
+
+
+def _sampling(diffusion: Any, strength: float | None, steps: int, guidance: float) -> dict[str, Any]:
+    """The settings that are used, with the share of the point that the strength keeps, where the model can tell."""
+    check_sampling(strength, steps, guidance)
+    if strength is None and hasattr(diffusion, "default_strength"):
+        strength = diffusion.default_strength(steps)
+    kept = diffusion.keep(strength, steps) if strength is not None and hasattr(diffusion, "keep") else None
+    return {"strength": strength, "keep": kept, "steps": steps, "guidance": guidance}
+
+
+def _read_points(path: Path) -> Points:
+    with safetensors.safe_open(path, "numpy") as file:
+        shape = json.loads(file.metadata()["latent_shape"])
+        arrays = {name: file.get_tensor(name) for name in ("points", "counts", "class_offsets")}
+    sizes = np.diff(arrays["class_offsets"])
+    return Points(
+        points=arrays["points"].reshape(-1, *shape),
+        classes=np.repeat(np.arange(len(sizes)), sizes),
+        positions=np.concatenate([np.arange(size) for size in sizes]),
+        counts=arrays["counts"],
+        offsets=arrays["class_offsets"],
+    )
+
+
+def _nearest(run: Run, points: Points) -> NDArray[np.int64]:
+    """Index in the data of a real image for each point, no latent twice within a class."""
+    sources = np.empty(len(points.classes), np.int64)
+    for c, (begin, end) in enumerate(zip(points.offsets[:-1], points.offsets[1:], strict=True)):
+        latents, indices = read_latents(run, c)
+        _, first = np.unique(latents, axis=0, return_index=True)
+        first.sort()
+        chosen = points.points[begin:end].reshape(end - begin, -1).astype(np.float64)
+        cost = np.concatenate([_distances(chosen, latents[part]) for part in _parts(first)], axis=1)
+        sources[begin:end] = indices[first[linear_sum_assignment(cost)[1]]]
+    return sources
+
+
+def _parts(rows: NDArray[np.intp], size: int = 1024) -> Iterator[NDArray[np.intp]]:
+    for begin in range(0, len(rows), size):
+        yield rows[begin : begin + size]
+
+
+def _distances(points: NDArray[np.float64], latents: NDArray[Any]) -> NDArray[np.float64]:
+    """Squared distances (k, n)."""
+    x = latents.astype(np.float64)
+    distances: NDArray[np.float64] = (points**2).sum(1)[:, None] + (x**2).sum(1) - 2 * points @ x.T
+    return distances
+
+
+def _diffuse(
+    diffusion: Diffusion,
+    latents: Tensor,
+    points: Points,
+    batch: slice,
+    seed: int,
+    sampling: dict[str, Any],
+    names: list[str],
+) -> Tensor:
+    where = list(zip(points.classes[batch].tolist(), points.positions[batch].tolist(), strict=True))
+    streams = [seed_sequence(seed, "synthesize", c, i) for c, i in where]
+    sampled = diffusion.sample(
+        latents,
+        torch.from_numpy(points.classes[batch]),
+        [torch.Generator().manual_seed(torch_seed(stream)) for stream in streams],
+        strength=sampling["strength"],
+        steps=sampling["steps"],
+        guidance=sampling["guidance"],
+    )
+    what = f"{type(diffusion).__qualname__}.sample"
+    if sampled.shape != latents.shape:
+        raise ValueError(f"{what} returned shape {tuple(sampled.shape)} for points of shape {tuple(latents.shape)}")
+    _check_finite(sampled, what, where, names)
+    return sampled
+
+
+def _pixels(images: Tensor, data: ImageData, points: Points, batch: slice, names: list[str]) -> Images:
+    """Decoded images in [0, 1] as uint8, checked against the data's shape."""
+    where = list(zip(points.classes[batch].tolist(), points.positions[batch].tolist(), strict=True))
+    expected = (len(where), data.channels, data.image_size, data.image_size)
+    if tuple(images.shape) != expected:
+        raise ValueError(
+            f"the codec decodes to images {tuple(images.shape)}, the data's are {expected}: "
+            "give an image_size that it can keep (often a multiple of 8), and a codec for as many channels"
+        )
+    _check_finite(images, "the codec's decode", where, names)
+    return (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def _resized(images: Images, size: int | None) -> Images:
+    """Images at another side, as `ddoq.data.images` resizes those of a data set."""
+    if size is None or size == images.shape[-1]:
+        return images
+    return np.stack([to_pixels(image.transpose(1, 2, 0), size, len(image)) for image in images])
+
+
+def _check_finite(values: Tensor, what: str, where: list[tuple[int, int]], names: list[str]) -> None:
+    bad = (~values.isfinite().flatten(1).all(1)).nonzero()
+    if len(bad):
+        c, i = where[int(bad[0])]
+        raise ValueError(f"{what} returned NaN or infinity for point {i} of class {names[c]!r}")
+
+
+def _in_batches(
+    make: Callable[[slice], Images], count: int, limit: BatchSize, work: Path, key: str, what: str, progress: bool
+) -> Images:
+    """Images of all points; each batch is kept in `work` as it is made, and taken from there if it was made from the
+    same inputs and is whole. A batch that memory is too small for is made in halves, as are those after it, in a
+    resumed run too.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    parts = []
+    with tqdm(total=count, desc=what, unit="image", disable=not progress) as bar:
+        for begin in range(0, count, limit.asked):
+            size = min(limit.asked, count - begin)
+            path = work / f"batch-{begin // limit.asked:06d}.safetensors"
+            images = _read_batch(path, key, limit)
+            if images is None:
+                with torch.no_grad():
+                    images = np.concatenate(limit.parts(_after(begin, make), size))
+                images = np.ascontiguousarray(images)  # channels last, safetensors would write them in that order
+                metadata = {"inputs": key, "sha256": hashlib.sha256(images.tobytes()).hexdigest()}
+                metadata |= {name: str(value) for name, value in limit.facts.items()}
+                write_atomic(path, safetensors.numpy.save({"images": images}, metadata=metadata))
+                bar.update(len(images))
+            else:
+                bar.update(len(images))
+                bar.initial = bar.n  # so that the rate is that of this process
+            parts.append(images)
+    return np.concatenate(parts)
+
+
+def _after(begin: int, make: Callable[[slice], Images]) -> Callable[[slice], Images]:
+    """`make` for slices counted from `begin`."""
+    return lambda part: make(slice(begin + part.start, begin + part.stop))
+
+
+def _remove(work: Path) -> None:
+    shutil.rmtree(work, ignore_errors=True)
+    with suppress(OSError):  # absent, or another synthesis has its batches there
+        work.parent.rmdir()
+
+
+def _read_batch(path: Path, key: str, limit: BatchSize) -> Images | None:
+    """Images of a finished batch, after which `limit` is what it was; None if there is none from the same inputs."""
+    if not path.is_file():
+        return None
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            metadata, images = file.metadata() or {}, file.get_tensor("images")
+    except safetensors.SafetensorError as error:
+        raise RunError(f"{path} is damaged ({error}): delete it and run again to make it again") from error
+    if metadata.get("inputs") != key:
+        return None
+    if metadata.get("sha256") != hashlib.sha256(images.tobytes()).hexdigest():
+        raise RunError(f"{path} is damaged: delete it and run again to make it again")
+    limit.take_over(metadata)
+    whole: Images = images
+    return whole

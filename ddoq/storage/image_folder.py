@@ -1,0 +1,244 @@
+"""The image folder: how distilled images lie on disk, readable by everyone.
+
+    0003_dog/00007.png   number and name of the class, number within the class; sorted folders are the classes in order
+    metadata.jsonl       a row per image: file_name, label, class_name, weight, count, sha256, what the synthesis adds
+    README.md            a Hugging Face dataset card whose features carry the class names
+
+`datasets`, torchvision and timm read it as it is. The names of the classes are those of metadata.jsonl: a folder's
+name is only a safe form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from PIL import Image
+
+from ddoq.storage.files import RunError, inside, new_folder, plain
+
+METADATA, CARD = "metadata.jsonl", "README.md"
+_TYPES = {"file_name": str, "label": int, "class_name": str, "weight": float, "count": int, "sha256": str}
+
+
+def write_images(
+    folder: Path,
+    images: np.ndarray[Any, Any],
+    labels: np.ndarray[Any, Any],
+    weights: np.ndarray[Any, Any],
+    counts: np.ndarray[Any, Any],
+    class_names: Sequence[str],
+    extra: Sequence[dict[str, Any]],
+    made_by: str = "ddoq",
+) -> list[Path]:
+    """Write images as class folders of PNG files with metadata.jsonl and a dataset card: whole, or not at all.
+
+    Parameters
+    ----------
+    folder
+        Made, or replaced if it is there.
+    images
+        uint8 (K, c, h, w), c 1 or 3.
+    labels, weights, counts
+        (K,): class index; what the loss is multiplied by; images of the full set in the point's cell.
+    class_names
+        By label.
+    extra
+        K dictionaries of further columns, such as the index of the real image that was taken; the same keys in each.
+    made_by
+        What the card says that the images are made by.
+
+    Returns
+    -------
+    list of Path
+        metadata.jsonl and README.md, the outputs to record: metadata.jsonl holds the sha256 of every image.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp()) / "images"
+    >>> images = np.zeros((2, 1, 8, 8), np.uint8)
+    >>> _ = write_images(folder, images, np.array([0, 1]), np.ones(2), np.array([3, 4]), ["cat", "dog"], [{}, {}])
+    >>> sorted(path.name for path in folder.iterdir())
+    ['0000_cat', '0001_dog', 'README.md', 'metadata.jsonl']
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"images must be uint8 (K, 1 or 3, h, w), got {images.dtype} {images.shape}")
+    for name, values in (("labels", labels), ("weights", weights), ("counts", counts), ("extra", extra)):
+        if len(values) != len(images):
+            raise ValueError(f"{len(images)} images but {len(values)} {name}")
+    folders = [folder_name(label, name, len(class_names)) for label, name in enumerate(class_names)]
+    within = [0] * len(class_names)
+    with new_folder(folder) as work:
+        rows = []
+        for i, pixels in enumerate(images):
+            label = int(labels[i])
+            file_name = f"{folders[label]}/{within[label]:05d}.png"
+            within[label] += 1
+            data = png(pixels)
+            path = work / file_name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
+            row = {
+                "file_name": file_name,
+                "label": label,
+                "class_name": class_names[label],
+                "weight": float(weights[i]),
+            }
+            rows.append({**row, "count": int(counts[i]), "sha256": _sha256(data), **extra[i]})
+        lines = [json_line(row) for row in rows]
+        (work / METADATA).write_bytes(("\n".join(lines) + "\n").encode())
+        (work / CARD).write_bytes(dataset_card(class_names, rows, extra[0] if len(extra) else {}, made_by).encode())
+    return [folder / METADATA, folder / CARD]
+
+
+def read_rows(metadata: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Path of the image and row of each line of a metadata.jsonl; RunError naming the line where it is not one that
+    ddoq writes.
+    """
+    with open(metadata, encoding="utf-8") as file:
+        for number, line in enumerate(_lines(file, metadata), 1):
+            try:
+                row = json.loads(line)
+                good = isinstance(row, dict) and all(
+                    isinstance(row.get(key), kind) and not isinstance(row[key], bool) for key, kind in _TYPES.items()
+                )
+            except (ValueError, RecursionError):
+                good = False
+            if not good:
+                raise RunError(
+                    f"{metadata}, line {number}: not a row with {', '.join(_TYPES)}; the file is damaged or not ddoq's"
+                )
+            yield inside(metadata.parent, row["file_name"], metadata), row
+
+
+def class_names_of(metadata: Path, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Names by label of the rows of a metadata.jsonl; RunError if a label has two names or none."""
+    names: dict[int, str] = {}
+    for row in rows:
+        if names.setdefault(row["label"], row["class_name"]) != row["class_name"]:
+            raise RunError(
+                f"{metadata}: label {row['label']} is both {names[row['label']]!r} and {row['class_name']!r}"
+            )
+    if sorted(names) != list(range(len(names))) or len(set(names.values())) != len(names):
+        raise RunError(
+            f"{metadata}: labels {sorted(names)} with names {sorted(names.values())} are not classes 0 to C - 1"
+        )
+    return tuple(names[label] for label in range(len(names)))
+
+
+# what the Hugging Face loader takes for the name of a split when it stands alone between separators
+_SPLIT = re.compile(
+    r"(?<=[-._ 0-9])(train|training|validation|valid|dev|val|test|testing|eval|evaluation)(?=[-._ 0-9]|$)"
+)
+
+
+def folder_name(label: int, class_name: str, n_classes: int) -> str:
+    """Folder of a class: its number, padded so that sorted order is class order, and a safe form of its name.
+
+    Path separators, colons, control characters and leading dots become "_"; "~" keeps a class called "train" from
+    being taken for a split.
+
+    Examples
+    --------
+    >>> folder_name(3, "dog", 10), folder_name(0, "AC/DC", 10), folder_name(90, "train", 100)
+    ('0003_dog', '0000_AC_DC', '0090_train~')
+    """
+    safe = "".join("_" if char in "/\\:" or unicodedata.category(char) in ("Cc", "Cs") else char for char in class_name)
+    safe = re.sub(r"^\.+", lambda dots: "_" * len(dots[0]), safe).encode()[:180].decode(errors="ignore")
+    return _SPLIT.sub(r"\1~", f"{label:0{max(4, len(str(n_classes - 1)))}d}_{safe}")
+
+
+def dataset_card(
+    class_names: Sequence[str], rows: Sequence[dict[str, Any]], extra: dict[str, Any], made_by: str = "ddoq"
+) -> str:
+    """README.md: YAML features with the class names for the Hugging Face loader, then how to read the folder."""
+    kinds = {"weight": "float64", "count": "int64", "sha256": "string"}
+    kinds |= {key: _kind(value) for key, value in extra.items()}
+    names = "".join(f"          '{label}': {json_line(name)}\n" for label, name in enumerate(class_names))
+    columns = "".join(f"  - name: {json_line(key)}\n    dtype: {kind}\n" for key, kind in kinds.items())
+    features = f"""  features:
+  - name: image
+    dtype: image
+  - name: label
+    dtype:
+      class_label:
+        names:
+{names}  - name: class_name
+    dtype: string
+{columns}"""
+    # the loader takes the features from configs, the viewer on the hub from dataset_info
+    return f"""---
+task_categories:
+- image-classification
+tags:
+- dataset-distillation
+- ddoq
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: "**"
+{features}dataset_info:
+{features}---
+
+# A distilled data set
+
+{len(rows)} weighted images of {len(class_names)} classes, made by {made_by}. Multiply each image's loss by
+its `weight`; `count` is the number of images of the full set that the image stands for.
+
+- ddoq: `ddoq.load(run)`, a torch Dataset of (image, target, weight).
+- Hugging Face: `datasets.load_dataset("/path/to/this/folder", split="train")` gives `label` as a ClassLabel with the
+  names above. `datasets.load_dataset("imagefolder", data_dir="/path/to/this/folder", split="train")` does not read
+  this card: there `label` is the index and `class_name` the name.
+- torchvision (`ImageFolder`) and timm: the class folders are numbered, so that their sorted order is the order of the
+  classes; the exact names are in `metadata.jsonl`.
+"""
+
+
+def json_line(value: Any) -> str:
+    r"""JSON on one line, readable, without the characters at which YAML and some readers break lines, and UTF-8: half
+    of a surrogate pair, which a text from another JSON may hold, stays escaped.
+
+    Examples
+    --------
+    >>> json_line({"caption": "☃\u2028\ud800"})
+    '{"caption": "☃\\u2028\\ud800"}'
+    """
+    text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
+    return re.sub("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]", lambda char: f"\\u{ord(char[0]):04x}", text)
+
+
+def _kind(value: Any) -> str:
+    for kind, name in ((bool, "bool"), (int | np.integer, "int64"), (float | np.floating, "float64"), (str, "string")):
+        if isinstance(value, kind):
+            return name
+    raise TypeError(f"a column of the metadata must hold numbers or text, got {value!r:.100}")
+
+
+def _lines(file: TextIO, metadata: Path) -> Iterator[str]:
+    try:
+        yield from file
+    except UnicodeDecodeError as error:
+        raise RunError(f"{metadata} is damaged: it is not UTF-8 text ({error.reason})") from error
+
+
+def png(pixels: np.ndarray[Any, Any]) -> bytes:
+    """Give the PNG file of an image (1 or 3, h, w) uint8."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(
+        buffer, "PNG"
+    )
+    return buffer.getvalue()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

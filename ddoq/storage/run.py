@@ -1,0 +1,338 @@
+"""The run folder: one manifest (run.json), stages that are skipped when done, one process at a time, verification.
+
+run.json holds the configuration, the class names in order, versions, machine and, per stage, the hash of what went in,
+the sha256 of each file that came out, time, peak memory and facts. Times and memory are nowhere else, so that two runs
+of one configuration have the same bytes in every other file. An output `metadata.jsonl` stands for the images it lists
+with their hashes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddoq._version import __version__
+from ddoq.storage.files import RunError as RunError
+from ddoq.storage.files import clean, digest, inside, is_temporary, plain, sha256_file, write_atomic
+from ddoq.storage.image_folder import METADATA, read_rows
+
+FORMAT = 1  # of run.json; raised when an older ddoq could not read it
+MANIFEST, LOCK = "run.json", "run.lock"
+
+
+class NoRunError(RunError):
+    """The folder has no run.json, or another program's."""
+
+
+class Run:
+    """A run folder: `path`, and `manifest`, the content of its run.json.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with Run.locked(folder, {"ipc": 10}, ["cat", "dog"]) as run:
+    ...     if not run.done("greet", {"ipc": 10}):
+    ...         write_atomic(folder / "hello.txt", b"hello")
+    ...         run.record("greet", {"ipc": 10}, [folder / "hello.txt"], seconds=0.1, info={"words": 1})
+    >>> Run.open(folder).info("greet")
+    {'words': 1}
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Run:
+        """Open a run folder for reading; NoRunError if there is none, RunError if its run.json is damaged."""
+        folder = Path(path).absolute()
+        return cls(folder, _read_manifest(folder / MANIFEST))
+
+    @classmethod
+    @contextmanager
+    def locked(
+        cls, path: str | os.PathLike[str], config: Mapping[str, Any], class_names: Sequence[str]
+    ) -> Iterator[Run]:
+        """Create a run folder, or resume it, and keep other processes out until the block ends.
+
+        Raises
+        ------
+        RunError
+            The folder cannot be made or written, holds something else, is in use by another process, was made with
+            another configuration (every difference is named), or its run.json is damaged.
+        """
+        folder = Path(path).absolute()
+        _refuse_foreign(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise RunError(f"cannot make or write the run folder {folder}: {error.strerror}; choose another") from error
+        try:
+            _take(lock, folder)
+            wanted = {"config": plain(config), "class_names": plain(list(class_names))}
+            if (folder / MANIFEST).exists():
+                run = cls(folder, _read_manifest(folder / MANIFEST))
+                _check_same(folder, run.manifest, wanted)
+            else:
+                _refuse_foreign(folder)
+                run = cls(folder, {"format": FORMAT, **wanted, **environment(), "stages": {}})
+                run._write()
+            for place in (folder, folder / "latents", folder / "controls"):
+                clean(place)
+            yield run
+        finally:
+            os.close(lock)
+
+    def done(self, stage: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether a stage was recorded with these inputs and all its files are there and whole.
+
+        False if a file is missing: the stage is then made again. RunError naming the file if one is damaged; deleting
+        it is the remedy.
+        """
+        entry = self.manifest["stages"].get(stage)
+        if entry is None or entry["inputs"] != digest(inputs):
+            return False
+        missing = False
+        for path, reason in self._problems(stage):
+            if reason == "is damaged":
+                raise RunError(
+                    f"{path} is damaged (its sha256 is not the recorded one): delete it and run again to remake it"
+                )
+            missing = True
+        return not missing
+
+    def record(
+        self, stage: str, inputs: Mapping[str, Any], outputs: Sequence[Path], *, seconds: float, info: Mapping[str, Any]
+    ) -> None:
+        """Write a finished stage into run.json: its inputs' hash, its files' sha256, time in seconds, peak memory in
+        bytes, facts.
+
+        `outputs` are files below the run folder. Of an image folder give metadata.jsonl and README.md: the images are
+        listed there.
+        """
+        hashes = {}
+        for output in outputs:
+            path = self.path / output
+            hashes[path.relative_to(self.path).as_posix()] = sha256_file(path)
+        here = environment()
+        entry = {
+            "inputs": digest(inputs),
+            "outputs": hashes,
+            "output": digest(hashes),
+            "seconds": round(float(seconds), 3),
+            # of the process so far, so a stage's own need is at most this
+            "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "info": plain(info),
+        }
+        if any(here[key] != self.manifest[key] for key in here):
+            entry.update(here)  # resumed elsewhere or after an upgrade
+        self.manifest["stages"][stage] = entry
+        self._write()
+
+    def drop(self, stage: str) -> None:
+        """Forget a stage whose files are no longer wanted."""
+        if self.manifest["stages"].pop(stage, None) is not None:
+            self._write()
+
+    def output(self, stage: str) -> str:
+        """Hash over all files of a recorded stage, for the inputs of the next."""
+        return str(self._stage(stage)["output"])
+
+    def info(self, stage: str) -> dict[str, Any]:
+        """Facts that a recorded stage left."""
+        facts: dict[str, Any] = self._stage(stage)["info"]
+        return facts
+
+    def verify(self, stages: Sequence[str] | None = None) -> None:
+        """Check run.json and every recorded file (or those of some stages); RunError naming each missing or damaged
+        one.
+        """
+        _read_manifest(self.path / MANIFEST)
+        names = self.manifest["stages"] if stages is None else stages
+        problems = [f"{path} {reason}" for stage in names for path, reason in self._problems(stage)]
+        if problems:
+            raise RunError("; ".join(problems) + ": delete what is damaged and run ddoq distill again to remake it")
+
+    def _stage(self, stage: str) -> dict[str, Any]:
+        try:
+            entry: dict[str, Any] = self.manifest["stages"][stage]
+        except KeyError:
+            raise RunError(f"{self.path}: stage {stage!r} is not finished; run it again to resume") from None
+        return entry
+
+    def _problems(self, stage: str) -> Iterator[tuple[Path, str]]:
+        """Missing and damaged files of a recorded stage, with the images that its metadata.jsonl lists."""
+        for name, recorded in self._stage(stage)["outputs"].items():
+            path = inside(self.path, name, self.path / MANIFEST)
+            problem = _problem(path, recorded)
+            if problem:
+                yield path, problem
+            elif path.name == METADATA:
+                for image, row in read_rows(path):
+                    if problem := _problem(image, row["sha256"]):
+                        yield image, problem
+
+    def _write(self) -> None:
+        write_atomic(self.path / MANIFEST, _sealed(self.manifest))
+
+
+def seed_sequence(seed: int, stage: str, *key: int) -> np.random.SeedSequence:
+    """The random stream of a stage, and of a class or image in it: the same in every version and on every machine.
+
+    Examples
+    --------
+    >>> seed_sequence(0, "synthesize", 3, 7).generate_state(1)
+    array([...], dtype=uint32)
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
+    number = int.from_bytes(hashlib.sha256(stage.encode()).digest()[:4], "little")
+    return np.random.SeedSequence(int(seed), spawn_key=(number, *(int(part) for part in key)))
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, as far as results may depend on them."""
+    versions = {"ddoq": __version__, "python": platform.python_version()}
+    for name in ("numpy", "torch", "diffusers", "safetensors", "pillow"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    machine: dict[str, Any] = {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()}
+    if torch := sys.modules.get("torch"):
+        machine["torch_threads"] = torch.get_num_threads()
+        machine["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"versions": versions, "machine": machine}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _sealed(manifest: Mapping[str, Any]) -> bytes:
+    """run.json with the sha256 of all the rest of it."""
+    content = {key: manifest[key] for key in manifest if key != "sha256"}
+    text = json.dumps({**content, "sha256": digest(content)}, indent=1, ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        unusable = f"{path.parent} is not a run folder: cannot read {path} ({error.strerror})"
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise NoRunError(f"{unusable}; make one with ddoq distill") from error
+        raise RunError(unusable) from error
+    damaged = f"{path} is damaged: put back a copy of it, or start again in another folder"
+    try:
+        manifest = json.loads(data)
+        ours = isinstance(manifest, dict) and not manifest.keys().isdisjoint(("format", "sha256"))
+        whole = ours and _sealed(manifest) == data
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RunError(f"{damaged} ({error})") from error
+    if not ours:
+        raise NoRunError(f"{path.parent} is not a ddoq run, its run.json is another program's: choose another folder")
+    if not whole:
+        raise RunError(damaged)
+    if manifest.get("format") != FORMAT:
+        raise RunError(
+            f"{path} has format {manifest.get('format')!r} and this ddoq reads {FORMAT}: use the ddoq that made it"
+        )
+    if wrong := _misshapen(manifest):
+        raise RunError(f"{damaged} ({wrong} is not what ddoq writes)")
+    parsed: dict[str, Any] = manifest
+    return parsed
+
+
+def _misshapen(manifest: Mapping[str, Any]) -> str | None:
+    """The first part of run.json that is absent or of another kind than `locked` and `record` write."""
+    kinds = {"config": dict, "class_names": list, "versions": dict, "machine": dict, "stages": dict}
+    for key, kind in kinds.items():
+        if not isinstance(manifest.get(key), kind):
+            return key
+    if not all(isinstance(name, str) for name in manifest["class_names"]):
+        return "class_names"
+    kinds = {"inputs": str, "outputs": dict, "output": str, "info": dict}
+    for stage, entry in manifest["stages"].items():
+        whole = isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in kinds.items())
+        if not whole or not all(isinstance(recorded, str) for recorded in entry["outputs"].values()):
+            return f"stage {stage!r}"
+    return None
+
+
+def _problem(path: Path, recorded: str) -> str | None:
+    try:
+        return None if sha256_file(path) == recorded else "is damaged"
+    except FileNotFoundError:
+        return "is missing"
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """RunError for a file, or for a folder that holds something and is not a run."""
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RunError(f"cannot use {folder} as a run folder: {error.strerror}; choose another") from error
+    if MANIFEST in names:
+        _read_manifest(folder / MANIFEST)
+        return
+    foreign = sorted(name for name in names if name != LOCK and not is_temporary(name))
+    if foreign:
+        raise RunError(
+            f"{folder} is not empty and not a run folder (it holds {foreign[0]!r}): choose a new or empty folder"
+        )
+
+
+def _take(lock: int, folder: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock, 20, 0).decode(errors="replace").strip()
+        raise RunError(f"{folder} is in use by another process ({holder}): wait until it ends") from None
+    except OSError as error:
+        raise RunError(f"cannot lock {folder / LOCK}: {error.strerror}; choose a local folder") from error
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+
+
+def _check_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    changed = [
+        f"{key}: {old!r:.200} in the folder, {new!r:.200} now"
+        for part in ("config", "class_names")
+        for key, old, new in differences(part.removeprefix("config"), found[part], wanted[part])
+    ]
+    if changed:
+        raise RunError(
+            f"{folder} was made with another configuration ({'; '.join(changed)}): "
+            "choose another folder, or call with the configuration of this one"
+        )
+
+
+def differences(key: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Keys (dotted where nested) under which two configurations differ, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in dict.fromkeys([*old, *new]):
+            yield from differences(f"{key}.{name}" if key else name, old.get(name, "absent"), new.get(name, "absent"))
+    elif old != new:
+        yield key, old, new

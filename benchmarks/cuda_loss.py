@@ -33,7 +33,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import ddoq
-from ddoq.training.loss import WeightedLoss, _composed
+from ddoq.training.loss import WeightedLoss
+from ddoq.training.loss_torch import composed
 
 STEPS, RUNS, WARM_UP = 20, 25, 3
 SHAPES = ("1024x1000", "256x1000", "4096x1000", "16384x1000", "65536x1000")
@@ -135,7 +136,7 @@ def measure(kind: str, n: int, classes: int, dtype: torch.dtype, device: str) ->
         target, weight = target_of(kind, n, classes, dtype), torch.rand(n)
     soft, indices = WeightedLoss(kind)._split(target)  # type: ignore[arg-type]
     wide, wide_soft = logits.detach().double().requires_grad_(), None if soft is None else soft.double()
-    exact = gradient(lambda s: _composed(s, wide_soft, indices, weight.double(), kind, tau, 0.0), wide)
+    exact = gradient(lambda s: composed(s, wide_soft, indices, weight.double(), kind, tau, 0.0), wide)
     row: dict[str, Any] = {}
     for name, call in calls_of(kind, target, weight, tau, dtype, device).items():
         error = (gradient(call, logits).double() - exact).norm() / exact.norm()

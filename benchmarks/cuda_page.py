@@ -71,11 +71,11 @@ fewer classes than the GPU has multiprocessors, the fit leaves the others idle.
 ## How it is proved without a GPU
 
 `tests/cuda_model.py` is the fit in NumPy, with the kernels' blocks and the order of every addition, tested against
-the textbook (`ddoq/quantization/reference.py`). `tests/emulator` compiles the kernels, their host side and the binding for the
-CPU, threads as fibers that switch at barriers and warp operations: from the same G both give the same bits, in any
-order of the threads, and all tests of `tests/test_cuda.py` run on it, and on the machine's GPU where there is one.
-The same for the loss: `tests/cuda_loss_model.py` and `tests/test_cuda_loss.py`, with a tolerance, since the
-hardware's exponentials have errors of their own. What all this cannot show is what only hardware has: memory
+the textbook (`ddoq/quantization/reference.py`). `tests/emulator` compiles the kernels, their host side and the binding
+for the CPU, threads as fibers that switch at barriers and warp operations: from the same G both give the same bits, in
+any order of the threads, and all tests of `tests/quantization/test_cuda.py` run on it, and on the machine's GPU where
+there is one. The same for the loss: `tests/cuda_loss_model.py` and `tests/training/test_cuda_loss.py`, with a
+tolerance, since the hardware's exponentials have errors of their own. What all this cannot show is what only hardware has: memory
 ordering beyond barriers, cuBLAS itself, and time.
 
 On a machine with a GPU the same tests are its first check, and the sanitiser's. On an NVIDIA H200 (CUDA 13.0, torch
@@ -85,10 +85,10 @@ them, but failed to track one launch, which it counts as an error, so that it pr
 emulator in the same process, since mended for Ubuntu's compiler flags and not tried there again.
 synccheck and initcheck have not been run.
 
-    pytest tests/test_cuda.py tests/test_cuda_model.py tests/test_cuda_loss.py
+    pytest tests/quantization/test_cuda.py tests/quantization/test_cuda_model.py tests/training/test_cuda_loss.py
     for tool in memcheck racecheck synccheck initcheck; do
-        compute-sanitizer --tool $tool python -m pytest tests/test_cuda.py -k "device and not emulated"
-        compute-sanitizer --tool $tool python -m pytest tests/test_cuda_loss.py -k "gpu"
+        compute-sanitizer --tool $tool python -m pytest tests/quantization/test_cuda.py -k "device and not emulated"
+        compute-sanitizer --tool $tool python -m pytest tests/training/test_cuda_loss.py -k "gpu"
     done
     python benchmarks/cuda_quantize.py
     python benchmarks/cuda_loss.py

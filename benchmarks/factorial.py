@@ -64,7 +64,7 @@ from ddoq.cli.demo import BATCH_SIZE, EPOCHS
 from ddoq.data.distilled import DistilledDataset
 from ddoq.evaluation.gradients import gradient_agreement
 from ddoq.reporting.findings import spreads
-from ddoq.stages.reencode import class_distances
+from ddoq.stages.distances import class_distances
 from ddoq.storage.run import Run
 from ddoq.training.train_teacher import train_teacher
 from ddoq.training.training_set import Normalise

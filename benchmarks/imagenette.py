@@ -26,7 +26,8 @@ import ddoq
 from ddoq.data.image_data import open_data
 from ddoq.models.codecs.codec import fingerprint, open_codec
 from ddoq.quantization.minibatch import minibatch_points
-from ddoq.stages.encode import encode, read_latents
+from ddoq.stages.encode import encode
+from ddoq.stages.latents import read_latents
 from ddoq.storage.run import Run
 
 SIZE = 112  # pixels

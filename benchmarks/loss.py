@@ -26,7 +26,8 @@ from peak import measured
 from torch import Tensor
 from torch.nn import functional
 
-from ddoq.training.loss import WeightedLoss, _composed
+from ddoq.training.loss import WeightedLoss
+from ddoq.training.loss_torch import composed
 
 SHAPES = ((256, 1000), (1024, 1000), (8192, 1000))
 THREADS = 2
@@ -89,7 +90,7 @@ def measure(kind: str, n: int, classes: int, dtype: torch.dtype, repeats: int) -
     soft, indices = ours._split(target)
     calls: dict[str, Loss] = {
         "ddoq": lambda s: ours(s, target, weight),
-        "plain": lambda s: _composed(s, soft, indices, weight, kind, tau, 0.0),
+        "plain": lambda s: composed(s, soft, indices, weight, kind, tau, 0.0),
     }
     for name, peer in peers(kind, target, weight, tau).items():
         calls[name] = peer
@@ -105,7 +106,7 @@ def measure(kind: str, n: int, classes: int, dtype: torch.dtype, repeats: int) -
 
     wide = logits.detach().double().requires_grad_()
     wide_soft = None if soft is None else soft.double()
-    exact = gradient(lambda s: _composed(s, wide_soft, indices, weight.double(), kind, tau, 0.0), wide)
+    exact = gradient(lambda s: composed(s, wide_soft, indices, weight.double(), kind, tau, 0.0), wide)
     row: dict[str, Any] = {}
     for name, call in calls.items():
         row[name] = {

@@ -26,7 +26,7 @@ from sklearnex.cluster import KMeans as IntelKMeans
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import ddoq
-from ddoq.stages.encode import read_latents
+from ddoq.stages.latents import read_latents
 from ddoq.storage.run import Run
 
 THREADS = 2

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from ddoq.data.distilled import load as load
     from ddoq.data.image_data import open_data as open_data
     from ddoq.evaluation.evaluate import evaluate as evaluate
-    from ddoq.machine.backend import info as info
+    from ddoq.machine.info import info as info
     from ddoq.methods.distill import distill as distill
     from ddoq.quantization.estimator import OptimalQuantizer as OptimalQuantizer
     from ddoq.quantization.online import OnlineQuantizer as OnlineQuantizer
-    from ddoq.quantization.quantize import ClassQuantization as ClassQuantization
-    from ddoq.quantization.quantize import Quantization as Quantization
     from ddoq.quantization.quantize import quantize as quantize
     from ddoq.quantization.quantize import quantize_classes as quantize_classes
     from ddoq.quantization.rate_distortion import RateDistortion as RateDistortion
     from ddoq.quantization.rate_distortion import rate_distortion as rate_distortion
+    from ddoq.quantization.result import ClassQuantization as ClassQuantization
+    from ddoq.quantization.result import Quantization as Quantization
     from ddoq.quantization.transport import w2 as w2
     from ddoq.reporting.report import report as report
     from ddoq.stages.fit import fit as fit
@@ -37,18 +37,18 @@ if TYPE_CHECKING:
     from ddoq.training.train_teacher import train_teacher as train_teacher
 
 _MODULES = {
-    "ClassQuantization": "quantization.quantize",
+    "ClassQuantization": "quantization.result",
     "DistilledDataset": "data.distilled",
     "OnlineQuantizer": "quantization.online",
     "OptimalQuantizer": "quantization.estimator",
-    "Quantization": "quantization.quantize",
+    "Quantization": "quantization.result",
     "RateDistortion": "quantization.rate_distortion",
     "RunError": "storage.files",
     "WeightedLoss": "training.loss",
     "distill": "methods.distill",
     "evaluate": "evaluation.evaluate",
     "fit": "stages.fit",
-    "info": "machine.backend",
+    "info": "machine.info",
     "label": "training.label",
     "load": "data.distilled",
     "open_data": "data.image_data",

@@ -34,7 +34,8 @@ import ddoq
 from ddoq.cli.demo import digits
 from ddoq.evaluation.gradients import gradient_agreement
 from ddoq.evaluation.table import Evaluation
-from ddoq.reporting.findings import latent_map, spreads
+from ddoq.reporting.findings import spreads
+from ddoq.reporting.latent_map import latent_map
 from ddoq.storage.run import Run
 
 plt.rcParams.update({"figure.dpi": 110, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9})

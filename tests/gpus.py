@@ -13,9 +13,9 @@ import pytest
 from emulator.build import ROOT, build
 from numpy.typing import NDArray
 
-from ddoq import cuda
 from ddoq.machine import backend
-from ddoq.quantization.checks import GRAM
+from ddoq.machine import gpu as cuda
+from ddoq.quantization.forms import GRAM
 
 
 @pytest.fixture(scope="session")

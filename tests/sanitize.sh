@@ -33,5 +33,5 @@ ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1
 export PYTHONPATH LD_PRELOAD ASAN_OPTIONS
 "$python" -c "import ddoq._core as core; assert core.__file__.startswith('$folder'), core.__file__"
 "$python" -m pytest -q --capture=sys -p no:cacheprovider -c "$root/pyproject.toml" --rootdir "$folder" \
-    "$root/tests/test_core.py" "$root/tests/test_core_fuzz.py"
+    "$root/tests/machine/test_core.py" "$root/tests/machine/test_core_fuzz.py"
 "$python" "$root/tests/fuzz.py" --seconds "${SECONDS_FUZZ:-20}" --seed "${SEED:-0}"

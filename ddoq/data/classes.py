@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 Labels = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -91,3 +93,33 @@ def _label_array(labels: Any) -> np.ndarray[Any, Any]:
     if values.ndim != 1 or (len(values) and values.dtype.kind not in "iub"):
         raise TypeError(f"labels must be one integer or text per image, got {values.dtype} of shape {values.shape}")
     return values.astype(np.int64)
+
+
+def matched_labels(
+    labels: Tensor, names: Sequence[str], class_names: Sequence[str], what: str, renaming: str = ""
+) -> Tensor:
+    """Labels by `names` as labels by `class_names`; ValueError naming the classes that only one of the two has.
+
+    `renaming` is how a user gives the classes that are called `names` other names (see `ddoq.data.sources.Source`).
+
+    Examples
+    --------
+    >>> matched_labels(torch.tensor([0, 0, 1]), ("cat", "dog"), ("dog", "cat"), "test data")
+    tensor([1, 1, 0])
+    """
+    missing = [name for name in class_names if name not in names]
+    extra = [name for name in names if name not in class_names]
+    if missing or extra:
+        parts = [f"lacks {_listed(missing)}"] * bool(missing) + [f"has {_listed(extra)} beside"] * bool(extra)
+        raise ValueError(
+            f"classes are matched by name, and the {what} {' and '.join(parts)} "
+            f"(the set to train on has {_listed(class_names)})"
+            + f"; where they only have other names, {renaming}"
+            * bool(renaming and missing and extra)
+        )
+    return torch.tensor([class_names.index(name) for name in names])[labels]
+
+
+def _listed(names: Sequence[str], limit: int = 8) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(repr, names[:limit])) + more

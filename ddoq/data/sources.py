@@ -19,8 +19,9 @@ from PIL import Image
 from ddoq.data.classes import Labels, check_lengths, own_names, resolve_labels
 from ddoq.data.folders import class_folders, ddoq_rows
 from ddoq.data.images import Array, as_array, check_range, is_grey, naming, to_pixels, to_uint8
-from ddoq.storage.files import digest, sha256_file
+from ddoq.storage.files import sha256_file
 from ddoq.storage.image_folder import METADATA, class_names_of
+from ddoq.storage.values import digest
 
 
 class Source:

@@ -14,7 +14,6 @@ stays beside the logs, as evaluation.json, and gathers the rows of all calls on 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -24,14 +23,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ddoq.data.distilled import DistilledDataset, Weighting
+from ddoq.data.distilled import DistilledDataset
+from ddoq.data.weights import Weighting
 from ddoq.evaluation import gradients as agreement
-from ddoq.evaluation.plan import HIDDEN, Compared, Entry, Given, full_entries, open_compared
+from ddoq.evaluation.logs import HIDDEN, TABLE, by_test_set, log_name
+from ddoq.evaluation.plan import Compared, Entry, Given, full_entries, open_compared
 from ddoq.evaluation.table import ANY, FULL, stored
 from ddoq.evaluation.table import Evaluation as Evaluation
 from ddoq.evaluation.table import Row as Row
 from ddoq.machine.device import torch_device
-from ddoq.storage.files import digest
 from ddoq.training.log import logged_accuracies
 from ddoq.training.protocols import FEWEST_STEPS, ProtocolName, changes_of, recipe_for
 from ddoq.training.recipe import Recipe
@@ -40,8 +40,6 @@ from ddoq.training.targets import Folders, Targets, on_views_of, open_targets
 from ddoq.training.teacher import Teacher, open_teacher
 from ddoq.training.train import fit
 from ddoq.training.training_set import HeldOut, TrainingSet, open_test
-
-TABLE = "evaluation.json"
 
 
 def evaluate(
@@ -197,11 +195,6 @@ def evaluate(
     return evaluation
 
 
-def by_test_set(folder: Path, test_set: str) -> Path:
-    """Where in a folder for logs those of one test set are, with their table."""
-    return folder / f"test-{test_set[:8]}"
-
-
 @dataclass(frozen=True)
 class _How:
     """How every student is trained: protocol, what differs from it, teacher, stored labels, the first set, options of
@@ -269,18 +262,6 @@ class _How:
         assert result.accuracy is not None
         assert result.best is not None
         return result.accuracy, result.best
-
-
-def log_name(name: str, images: int, weighting: str, student: str, protocol: str, seed: int) -> str:
-    """The file of a training's log; a long protocol is cut short and told apart by its hash.
-
-    >>> log_name("random subset", 100, "uniform", "convnet3", "dc, epochs=30", 0)
-    'random_subset-100-uniform-convnet3-dc_epochs_30-seed0.jsonl'
-    """
-    if len(protocol) > 80:
-        protocol = f"{protocol[:70]} {digest(protocol)[:8]}"
-    parts = [re.sub(r"[^\w.]+", "_", part) for part in (name, str(images), weighting, student, protocol)]
-    return f"{'-'.join(parts)}-seed{seed}.jsonl"
 
 
 def _check_labels(folders: Folders, teacher: Teacher | None, sets: Sequence[Compared], random: bool) -> None:

@@ -26,16 +26,19 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ddoq.data.distilled import DistilledDataset, Weighting, load
+from ddoq.data.classes import matched_labels
+from ddoq.data.distilled import DistilledDataset, load
 from ddoq.data.image_data import ImageData, open_data
-from ddoq.evaluation.plan import log_folder
-from ddoq.machine.device import deterministic, seeded, torch_device
-from ddoq.storage.files import plain, write_atomic
-from ddoq.storage.run import seed_sequence
-from ddoq.training.log import conditions
+from ddoq.data.weights import Weighting
+from ddoq.evaluation.logs import log_folder
+from ddoq.machine.device import deterministic, torch_device
+from ddoq.machine.environment import conditions
+from ddoq.machine.streams import seed_sequence, seeded
+from ddoq.storage.files import write_atomic
+from ddoq.storage.values import plain
 from ddoq.training.loop import block
 from ddoq.training.students import create_student
-from ddoq.training.training_set import Normalise, TrainingSet, matched_labels
+from ddoq.training.training_set import Normalise, TrainingSet
 
 
 @dataclass(frozen=True)

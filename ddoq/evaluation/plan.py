@@ -18,14 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddoq.data.distilled import DistilledDataset, Weighting, load
+from ddoq.data.classes import matched_labels
+from ddoq.data.distilled import DistilledDataset, load
 from ddoq.data.image_data import open_data
+from ddoq.data.weights import Weighting
+from ddoq.evaluation.logs import log_folder
 from ddoq.evaluation.table import ANY, FULL, OFF, RANDOM
-from ddoq.storage.files import digest
-from ddoq.storage.run import MANIFEST, Run, seed_sequence
-from ddoq.training.training_set import TrainingSet, matched_labels
+from ddoq.machine.streams import seed_sequence
+from ddoq.storage.manifest import MANIFEST
+from ddoq.storage.run import Run
+from ddoq.storage.values import digest
+from ddoq.training.training_set import TrainingSet
 
-HIDDEN = ".train"  # folder for the logs of a folder of class folders, where it is no class
 ORDER = ("given", "nearest", "decode", "diffuse")  # of the rows; "given": a folder that ddoq.weigh gave weights
 Given = DistilledDataset | str | PathLike[str]
 Member = DistilledDataset | TrainingSet  # the latter where there are no weights to choose
@@ -222,12 +226,6 @@ def _as_set(member: Member, weighting: Weighting | None = None) -> TrainingSet:
     if isinstance(member, TrainingSet):
         return member
     return TrainingSet.of(member if weighting is None else member.reweighted(weighting))
-
-
-def log_folder(path: Path) -> Path:
-    """`train/` in a run; hidden in a folder of class folders, none of which it is."""
-    run = (path / MANIFEST).exists() and "quantize" in Run.open(path).manifest["stages"]
-    return path / ("train" if run else HIDDEN)
 
 
 def _same(data: TrainingSet) -> TrainingSet:

@@ -7,7 +7,6 @@ import os
 from functools import cache
 from types import ModuleType
 
-from ddoq._version import __version__
 from ddoq.machine.limits import cpu_quota
 
 try:
@@ -18,7 +17,7 @@ except ImportError as error:
         "to get the installed ddoq"
     ) from error
 
-__all__ = ["core", "cuda_module", "info", "isa", "n_threads"]
+__all__ = ["core", "cuda_module", "isa", "n_threads"]
 
 
 def isa() -> str:
@@ -82,25 +81,6 @@ def cuda_module() -> ModuleType | str:
         )
     except ImportError as error:
         return f"the CUDA part of ddoq cannot be loaded: {error}"
-
-
-def info() -> dict[str, object]:
-    """What this build is and runs on: version, instruction sets, threads, and its GPUs, or why there is none.
-
-    Examples
-    --------
-    >>> sorted(info())
-    ['cuda', 'isa', 'isas', 'threads', 'version']
-    """
-    from ddoq.machine.gpu import describe
-
-    return {
-        "version": __version__,
-        "isa": isa(),
-        "isas": core.isas(),
-        "threads": n_threads(),
-        "cuda": describe(),
-    }
 
 
 def _omp_threads() -> int | None:

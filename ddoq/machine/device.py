@@ -46,14 +46,3 @@ def deterministic(device: torch.device) -> Iterator[None]:
     attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cuda" else nullcontext()
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True), attention:
         yield
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global streams, which initialisation and dropout draw from, and put them back afterwards."""
-    index = device.index if device.index is not None or device.type != "cuda" else torch.cuda.current_device()
-    with torch.random.fork_rng([] if index is None else [index]):
-        torch.default_generator.manual_seed(seed)
-        if index is not None:
-            torch.cuda.default_generators[index].manual_seed(seed)
-        yield

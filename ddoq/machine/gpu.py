@@ -41,16 +41,6 @@ def why_not() -> str | None:
     return module if isinstance(module, str) else _problem(module)
 
 
-def describe() -> str:
-    """The GPUs in a line, or why there is none; what `ddoq.info` tells."""
-    problem = why_not()
-    if problem is not None:
-        return f"no: {problem}"
-    _, driver, runtime, devices, _ = usable().look()
-    names = [f"{name} (sm_{major}{minor}, {memory / 2**30:.0f} GiB)" for name, major, minor, memory in devices]
-    return f"{', '.join(names)}; CUDA {_version(runtime)}, driver for {_version(driver)}"
-
-
 def usable() -> ModuleType:
     """The compiled part, if it can be used; RuntimeError that says why not."""
     module = _module()

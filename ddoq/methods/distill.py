@@ -5,16 +5,17 @@ data -> encode -> quantize -> synthesize, over a run folder in which every finis
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ddoq.data.distilled import DistilledDataset, Weighting, class_weights, load
-from ddoq.data.image_data import ImageData
+from ddoq.data.distilled import DistilledDataset, load
+from ddoq.data.weights import Weighting, class_weights
 from ddoq.machine.device import torch_device
-from ddoq.methods.inputs import open_models
+from ddoq.machine.streams import seed_sequence
+from ddoq.methods.inputs import check_ipc, open_models
 from ddoq.methods.presets import Preset, labelled, settle
 from ddoq.models.codecs.autoencoder import Posterior
 from ddoq.models.codecs.codec import fingerprint, open_codec
@@ -25,11 +26,13 @@ from ddoq.models.fitting.loop import Journal
 from ddoq.models.fitting.steps import check_steps
 from ddoq.models.parts import Precision, as_dtype
 from ddoq.quantization.quantize import quantize_classes
-from ddoq.stages.encode import encode, open_reusable, read_all_latents
+from ddoq.stages.encode import encode
 from ddoq.stages.fit_model import fitted
+from ddoq.stages.latents import open_reusable, read_all_latents
 from ddoq.stages.quantize import quantize_run
 from ddoq.stages.synthesize import synthesize
-from ddoq.storage.run import MANIFEST, Run, seed_sequence
+from ddoq.storage.manifest import MANIFEST
+from ddoq.storage.run import Run
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -239,7 +242,7 @@ def distill(
         raise ValueError(
             "prompt and negative_prompt are for Stable Diffusion: give its pipeline, folder or id as diffusion"
         )
-    _check_ipc(source, ipc)
+    check_ipc(source, ipc)
     batch = batch_size or max(1, min(64, BATCH_PIXELS // source.image_size**2))
     main = model if synthesis == "diffuse" else None  # what controls alone need may be added later
     given = "for controls alone" if main is None else fingerprint(main)
@@ -356,27 +359,3 @@ def _wanted(synthesis: str, controls: Sequence[str]) -> list[Any]:
         if name not in ("diffuse", "decode", "nearest"):
             raise ValueError(f"synthesis {name!r} is not known: use 'diffuse', 'decode' or 'nearest'")
     return wanted
-
-
-def _check_ipc(source: ImageData, ipc: int) -> None:
-    if isinstance(ipc, bool) or not isinstance(ipc, int | np.integer) or ipc < 1:
-        raise ValueError(f"ipc must be a positive integer, got {ipc!r}")
-    sizes = np.bincount(source.labels, minlength=len(source.class_names))
-    smallest = int(sizes.argmin())
-    if sizes[smallest] < ipc:
-        raise ValueError(
-            f"ipc={ipc} is more than the {sizes[smallest]} images of class {source.class_names[smallest]!r}: lower ipc"
-        )
-    for c, name in enumerate(source.class_names):
-        distinct: set[bytes] = set()
-        for part in _parts(np.flatnonzero(source.labels == c), max(ipc, 64)):
-            distinct.update(image.tobytes() for image in source.images(part))
-            if len(distinct) >= ipc:  # nearly always after the first part
-                break
-        else:
-            raise ValueError(f"ipc={ipc} is more than the {len(distinct)} distinct images of class {name!r}: lower ipc")
-
-
-def _parts(indices: np.ndarray[Any, Any], size: int) -> Iterator[np.ndarray[Any, Any]]:
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size]

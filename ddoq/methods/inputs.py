@@ -4,10 +4,11 @@ pipeline only what the syntheses need is read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from ddoq.data.image_data import ImageData, open_data
@@ -84,3 +85,27 @@ def _latent_side(parts: Parts) -> int | None:
         if parts.kind(part) is not None and isinstance(side := parts.config(part).get("sample_size"), int):
             return side
     return None
+
+
+def check_ipc(source: ImageData, ipc: int) -> None:
+    if isinstance(ipc, bool) or not isinstance(ipc, int | np.integer) or ipc < 1:
+        raise ValueError(f"ipc must be a positive integer, got {ipc!r}")
+    sizes = np.bincount(source.labels, minlength=len(source.class_names))
+    smallest = int(sizes.argmin())
+    if sizes[smallest] < ipc:
+        raise ValueError(
+            f"ipc={ipc} is more than the {sizes[smallest]} images of class {source.class_names[smallest]!r}: lower ipc"
+        )
+    for c, name in enumerate(source.class_names):
+        distinct: set[bytes] = set()
+        for part in _parts(np.flatnonzero(source.labels == c), max(ipc, 64)):
+            distinct.update(image.tobytes() for image in source.images(part))
+            if len(distinct) >= ipc:  # nearly always after the first part
+                break
+        else:
+            raise ValueError(f"ipc={ipc} is more than the {len(distinct)} distinct images of class {name!r}: lower ipc")
+
+
+def _parts(indices: np.ndarray[Any, Any], size: int) -> Iterator[np.ndarray[Any, Any]]:
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]

@@ -7,14 +7,13 @@ else.
 
 from __future__ import annotations
 
+import json
 import re
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-
-from ddoq.models.config import read_config
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 CONFIGS = {"scheduler": "scheduler_config.json"}  # where it is not config.json
@@ -198,3 +197,14 @@ def settle_module(model: Any, device: torch.device, dtype: torch.dtype | None) -
     if device.type == "cuda":
         model = model.to(memory_format=torch.channels_last)
     return model.eval()
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a JSON object; ValueError naming the file if it is none."""
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds a JSON {type(config).__name__}: a configuration is an object {{...}}")
+    return config

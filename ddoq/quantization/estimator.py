@@ -12,10 +12,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ddoq.machine import backend
 from ddoq.quantization.checks import check_sample_weight
-from ddoq.quantization.forms import Form, Refine
 from ddoq.quantization.online import OnlineQuantizer
-from ddoq.quantization.quantize import Quantization, quantize
-from ddoq.quantization.starts import Init, RandomState
+from ddoq.quantization.options import Form, Init, RandomState, Refine
+from ddoq.quantization.quantize import quantize
+from ddoq.quantization.result import Quantization
 
 
 class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ddoq.quantization.checks import GRAM, GRAM_MOVES, SKETCH, STREAMING
-
-Refine = Literal["auto", "hartigan", "none"]
-Form = Literal["auto", "gram", "streaming"]
+from ddoq.quantization.options import Form, Refine
 
 # Single-point moves overfit where a cell has few samples: on latents of ImageNette (d 6,272) they left the distortion
 # on held-out samples the same or lower at 17 samples a point and more, and raised it by 3 to 6 % at 5.
@@ -52,3 +47,6 @@ def curve_forms(forms: NDArray[np.uint8], largest: NDArray[np.uint8]) -> NDArray
     own = np.where(forms == GRAM, GRAM, GRAM_MOVES)
     shared: NDArray[np.uint8] = np.where(largest >= SKETCH, largest, own).astype(np.uint8)
     return shared
+
+
+GRAM, GRAM_MOVES, SKETCH, STREAMING = range(4)  # enum ddoq_form

@@ -1,156 +1,32 @@
 """Quantisation on a GPU: where the samples lie, and what the CUDA part needs and leaves.
 
-The arithmetic is that of the C core in Gram form (`csrc/gpu`), from the same random numbers. What the GPU cannot tell
+The arithmetic is that of the C core in Gram form (`csrc/cuda`), from the same random numbers. What the GPU cannot tell
 from its products alone - samples too alike for float32, values that are not finite - goes to the CPU's checks and core,
 class by class.
 """
 
 from __future__ import annotations
 
-import re
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ddoq.machine import backend, gpu
-from ddoq.quantization.checks import (
-    GRAM,
-    GRAM_MOVES,
-    as_samples,
-    check_finite,
-    check_number_of_points,
-    of_class,
-    widened,
-)
-from ddoq.quantization.one_pass import label_left_out
-from ddoq.quantization.starts import Init, starts
+from ddoq.quantization.assign import label_left_out
+from ddoq.quantization.checks import check_finite, check_number_of_points, of_class
+from ddoq.quantization.device_samples import DeviceSamples, Place, dlpack_capsule, is_torch_tensor
+from ddoq.quantization.forms import GRAM, GRAM_MOVES
+from ddoq.quantization.options import Init
+from ddoq.quantization.samples import widened
+from ddoq.quantization.starts import starts
 
 if TYPE_CHECKING:
-    from ddoq.quantization.quantize import ClassQuantization, Progress
+    from ddoq.quantization.options import Progress
+    from ddoq.quantization.result import ClassQuantization
 
-KDL_CUDA = 2  # DLDeviceType
-LEGACY_STREAM = 1  # DLPack's name of the default stream
 NOT_FINITE = 3  # enum ddoq_cuda_problem
-
-
-@dataclass(frozen=True)
-class Place:
-    """A GPU by its number, and the stream by which the samples on it are ordered."""
-
-    device: int
-    stream: int = 0
-
-
-class DeviceSamples:
-    """Samples (n, d) on a GPU; `dtype` is NumPy's, with uint16 for bfloat16 as the core has it."""
-
-    def __init__(self, X: Any, place: Place) -> None:
-        self.array = X
-        self.shape = tuple(int(size) for size in X.shape)
-        name = str(X.dtype).removeprefix("torch.")
-        if name not in ("float16", "bfloat16", "float32"):
-            raise TypeError(f"on a GPU X must be float16, bfloat16 or float32, not {name}: convert it")
-        self.dtype = np.dtype("uint16" if name == "bfloat16" else name)
-        if len(self.shape) != 2:
-            raise ValueError(f"X must have the shape (samples, features), but its shape is {self.shape}: reshape it")
-        if 0 in self.shape:
-            raise ValueError(f"X is empty: its shape is {self.shape}")
-        self.place = place
-
-    def __len__(self) -> int:
-        """Give the number of samples."""
-        return self.shape[0]
-
-    def capsule(self) -> Any:
-        """The samples as a DLPack capsule, in the order of the place's stream."""
-        return _capsule(self.array, self.place)
-
-    def __getitem__(self, index: NDArray[np.int64]) -> NDArray[Any]:
-        """Give some rows, copied to the host, as `as_samples` does."""
-        if _torch_tensor(self.array):
-            torch = sys.modules["torch"]
-            return as_samples(self.array[torch.as_tensor(index, device=self.array.device)].cpu(), halves=True)
-        rows = self.array[index]
-        return as_samples(rows.get() if hasattr(rows, "get") else np.asarray(rows), halves=True)
-
-
-def placed(X: ArrayLike, device: str) -> tuple[NDArray[Any] | DeviceSamples, Place | None]:
-    """The samples, and the GPU that they are to be quantised on, or None for the CPU.
-
-    Raises
-    ------
-    ValueError
-        A device by no such name or number; samples on another device than the one asked for.
-    RuntimeError
-        A GPU is asked for by name, and there is none: with the reason.
-    """
-    name = re.fullmatch(r"auto|cpu|gpu(?::([0-9]+))?", str(device), re.ASCII)
-    if name is None:
-        raise ValueError(f"device must be 'auto', 'cpu', 'gpu' or a GPU by number such as 'gpu:1', got {device!r}")
-    own = _device_of(X)
-    if own is None:
-        if name[0] in ("auto", "cpu"):
-            return as_samples(X, halves=True), None
-        place = _checked(Place(int(name[1] or 0)))
-        return _for_gpu(as_samples(X, halves=True)), place
-    if name[0] == "cpu":
-        raise ValueError("X is on a GPU: use device='auto', or give X.cpu()")
-    if name[1] is not None and int(name[1]) != own:
-        raise ValueError(f"X is on GPU {own}, not on {device!r}: leave the number out")
-    return DeviceSamples(X, _checked(Place(own, _stream_of(X)))), Place(own, _stream_of(X))
-
-
-def _device_of(X: Any) -> int | None:
-    """Number of the GPU that an array is on, or None."""
-    if not hasattr(X, "__dlpack_device__"):
-        return None
-    kind, number = X.__dlpack_device__()
-    return int(number) if int(kind) == KDL_CUDA else None
-
-
-def _torch_tensor(X: Any) -> bool:
-    torch = sys.modules.get("torch")  # no tensor without it, and never imported for this
-    return torch is not None and isinstance(X, torch.Tensor)
-
-
-def _stream_of(X: Any) -> int:
-    """The stream that torch works on now; the default one for all other libraries, which DLPack makes wait."""
-    return int(sys.modules["torch"].cuda.current_stream(X.device).cuda_stream) if _torch_tensor(X) else 0
-
-
-def _checked(place: Place) -> Place:
-    *_, devices, archs = gpu.usable().look()
-    if place.device >= len(devices):
-        raise ValueError(f"device 'gpu:{place.device}' is not there: there are {len(devices)} GPUs")
-    problem = gpu.no_code_for(devices[place.device], archs)
-    if problem is not None:
-        raise RuntimeError(problem)
-    return place
-
-
-def _for_gpu(X: NDArray[Any]) -> NDArray[Any]:
-    if X.dtype == np.float64:
-        raise TypeError("on a GPU X must be float16, bfloat16 or float32, not float64: use device='cpu', or convert it")
-    return X
-
-
-def _capsule(array: Any, place: Place) -> Any:
-    if _torch_tensor(array):
-        array = array.detach().contiguous()
-        with sys.modules["torch"].cuda.device(array.device):  # torch exports tensors of the current device alone
-            return _exported(array, place)
-    return _exported(array, place)
-
-
-def _exported(array: Any, place: Place) -> Any:
-    stream = place.stream or LEGACY_STREAM
-    try:
-        return array.__dlpack__(stream=stream, max_version=(1, 1))
-    except TypeError:  # of before version 1
-        return array.__dlpack__(stream=stream)
 
 
 def quantize_on_gpu(
@@ -182,7 +58,7 @@ def quantize_on_gpu(
     start = starts(init, n_init, seeds, w, rows, row_offsets, k, result.points)
     labels, problems = np.empty(len(rows), dtype=np.int64), np.empty(len(k), dtype=np.uint8)
     points: Any = result.points
-    if isinstance(X, DeviceSamples) and _torch_tensor(X.array):
+    if isinstance(X, DeviceSamples) and is_torch_tensor(X.array):
         torch = sys.modules["torch"]
         points = torch.empty(result.points.shape, dtype=torch.float32, device=X.array.device)
     on_device = points is not result.points
@@ -200,7 +76,7 @@ def quantize_on_gpu(
         place.device,
         place.stream,
         0,
-        _capsule(points, place) if on_device else points,
+        dlpack_capsule(points, place) if on_device else points,
         result.weights,
         result.counts,
         labels,

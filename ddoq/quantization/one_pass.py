@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddoq.machine import backend
-from ddoq.quantization.checks import widened
+from ddoq.quantization.samples import widened
 
 if TYPE_CHECKING:
-    from ddoq.quantization.gpu import DeviceSamples
-    from ddoq.quantization.quantize import ClassQuantization, Clock, Progress
+    from ddoq.quantization.options import Clock, Progress
+    from ddoq.quantization.result import ClassQuantization
 
 
 def one_pass(
@@ -49,15 +49,3 @@ def one_pass(
         result.n_iter[c] = 1
         if progress:
             progress(c + 1)
-
-
-def label_left_out(
-    result: ClassQuantization, X: NDArray[Any] | DeviceSamples, w: NDArray[np.float64], n_threads: int, isa: str
-) -> None:
-    """Label the samples of weight zero, which took no part, by their nearest points."""
-    for c in np.unique(result.class_index[w == 0]):
-        left_out = np.flatnonzero((result.class_index == c) & (w == 0))
-        points = result.points[result.offsets[c] : result.offsets[c + 1]]
-        labels = np.empty(len(left_out), dtype=np.int64)
-        backend.core.assign(X[left_out], points, labels, np.empty(len(left_out)), n_threads, isa)
-        result.labels[left_out] = labels

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ddoq.machine import backend
-from ddoq.quantization.checks import as_samples, check_finite, check_integer
-from ddoq.quantization.quantize import Clock, Quantization
+from ddoq.quantization.checks import check_finite
+from ddoq.quantization.options import Clock, check_integer
+from ddoq.quantization.result import Quantization
+from ddoq.quantization.samples import as_samples
 
 AVERAGED_POWER = 1 / 2
 

@@ -7,135 +7,29 @@ points. Greedy k-means++ start, Lloyd's iterations to the fixed point of the lab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from numbers import Integral
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ddoq.machine import backend
-from ddoq.quantization.budget import convex_curve, grid, share
-from ddoq.quantization.checks import (
-    SKETCH,
-    STREAMING,
-    as_classes,
-    check_finite,
+from ddoq.quantization.curves import share_budget
+from ddoq.quantization.device_samples import placed
+from ddoq.quantization.options import (
+    Clock,
+    Form,
+    Init,
+    Method,
+    Progress,
+    RandomState,
+    Refine,
     check_integer,
-    check_memory,
-    check_number_of_points,
-    check_sample_weight,
-    check_starts,
-    check_tolerance,
-    count_distinct,
-    real_type,
 )
-from ddoq.quantization.forms import Form, Refine, curve_forms, forms_of
-from ddoq.quantization.gpu import DeviceSamples, Place, placed, quantize_on_gpu
-from ddoq.quantization.one_pass import label_left_out, one_pass
-from ddoq.quantization.starts import Init, RandomState, starts, streams
-
-Clock = Literal["global", "point"]
-Method = Literal["lloyd", "clvq", "minibatch"]
-Progress = Callable[[int], None]
-
-# In Gram form starts are cheap beside the matrix, the cheaper the fewer points, and the best of several is lower where
-# the data have clusters. In a sketch seeds are exchanged, which lowers it more than further starts.
-STARTS, STARTS_OF_FEW, FEW_POINTS = 4, 8, 16
-STARTS_IN_SKETCH, STARTS_IN_SKETCH_OF_FEW = 1, 4
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """A weighted set of points that stands for the samples it was made from.
-
-    Attributes
-    ----------
-    points
-        (k, d), the samples' float32 or float64: the weighted mean of each cell.
-    weights
-        (k,) float64: mass of each cell over the whole mass; they sum to one.
-    counts
-        (k,) int64: samples of positive weight in each cell.
-    labels
-        (n,) int64: index of each sample's nearest point.
-    distortion
-        Weighted mean squared distance to the nearest point: the squared 2-Wasserstein distance.
-    n_iter
-        Lloyd iterations of the restart that was kept.
-
-    Examples
-    --------
-    >>> import ddoq
-    >>> pair = ddoq.quantize([[0.0], [1.0], [2.0], [9.0]], 2, random_state=0)
-    >>> sorted(zip(pair.points[:, 0].tolist(), pair.weights.tolist()))
-    [(1.0, 0.75), (9.0, 0.25)]
-    """
-
-    points: NDArray[Any]
-    weights: NDArray[np.float64]
-    counts: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    distortion: float
-    n_iter: int
-
-
-@dataclass(frozen=True)
-class ClassQuantization:
-    """The quantisations of C classes side by side, in the sorted order of their labels; `[i]` is the one of class i.
-
-    Attributes
-    ----------
-    classes
-        (C,): the distinct labels in sorted order.
-    class_index
-        (n,) int64: index of each sample's class in `classes`.
-    points
-        (K, d): the points of all classes, class by class.
-    weights, counts
-        (K,): of each point, within its class: the weights of a class sum to one.
-    offsets
-        (C + 1,) int64: class i has the points offsets[i] to offsets[i + 1].
-    labels
-        (n,) int64: index of each sample's nearest point within its class.
-    distortion, n_iter
-        (C,): of each class.
-
-    Examples
-    --------
-    >>> import ddoq
-    >>> both = ddoq.quantize_classes([[0.0], [2.0], [5.0], [5.0]], ["cat", "cat", "dog", "dog"], 1)
-    >>> both.points.tolist(), both.distortion.tolist(), both[1].counts.tolist()
-    ([[1.0], [5.0]], [1.0, 0.0], [2])
-    """
-
-    classes: NDArray[Any]
-    class_index: NDArray[np.int64]
-    points: NDArray[Any]
-    weights: NDArray[np.float64]
-    counts: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    distortion: NDArray[np.float64]
-    n_iter: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        """Give the number of classes."""
-        return len(self.classes)
-
-    def __getitem__(self, i: int) -> Quantization:
-        """Give the quantisation of the i-th class; its labels are those of the class's samples, in the data's order."""
-        i = range(len(self))[i]
-        part = slice(self.offsets[i], self.offsets[i + 1])
-        return Quantization(
-            points=self.points[part],
-            weights=self.weights[part],
-            counts=self.counts[part],
-            labels=self.labels[self.class_index == i],
-            distortion=float(self.distortion[i]),
-            n_iter=int(self.n_iter[i]),
-        )
+from ddoq.quantization.result import ClassQuantization, Quantization
+from ddoq.quantization.samples import as_classes
+from ddoq.quantization.solve import solve
+from ddoq.quantization.starts import streams
 
 
 def quantize(
@@ -236,7 +130,7 @@ def quantize(
     11.0
     """
     samples, place = placed(X, device)
-    result = _quantize(
+    result = solve(
         samples,
         np.zeros(len(samples), dtype=np.int64),
         np.array([None]),
@@ -330,7 +224,7 @@ def quantize_classes(
     if budget is None:
         numbers = _points_per_class(k, len(classes))
     else:
-        numbers = _share_budget(
+        numbers = share_budget(
             samples,
             class_index,
             classes,
@@ -346,7 +240,7 @@ def quantize_classes(
             n_threads=n_threads,
             place=place,
         )
-    return _quantize(
+    return solve(
         samples,
         class_index,
         classes,
@@ -367,223 +261,6 @@ def quantize_classes(
         n_threads=n_threads,
         place=place,
     )
-
-
-def _quantize(
-    X: NDArray[Any] | DeviceSamples,
-    class_index: NDArray[np.int64],
-    classes: NDArray[Any],
-    k: NDArray[np.int64],
-    seeds: list[np.random.SeedSequence],
-    *,
-    method: Method,
-    sample_weight: ArrayLike | None,
-    init: Init,
-    n_init: int | Literal["auto"],
-    refine: Refine,
-    form: Form,
-    max_iter: int,
-    tol: float,
-    progress: Progress | None,
-    n_threads: int | None,
-    step: tuple[float, float] | None = None,
-    clock: Clock = "global",
-    average: bool = False,
-    repeats: NDArray[np.int64] | None = None,
-    place: Place | None = None,
-) -> ClassQuantization:
-    n_init, max_iter = check_starts(n_init), check_integer(max_iter, "max_iter")
-    if refine not in ("auto", "hartigan", "none"):
-        raise ValueError(f'refine must be "auto", "hartigan" or "none", not {refine!r}')
-    if form not in ("auto", "gram", "streaming"):
-        raise ValueError(f'form must be "auto", "gram" or "streaming", not {form!r}')
-    if form == "streaming" and refine == "hartigan":
-        raise ValueError('refine="hartigan" needs the Gram matrix: use form="gram", or refine="none"')
-    tol = check_tolerance(tol)
-    if method not in ("lloyd", "clvq", "minibatch"):
-        raise ValueError(f'method must be "lloyd", "clvq" or "minibatch", not {method!r}')
-    options = (init, n_init, refine, form, max_iter, tol)
-    plain = isinstance(init, str) and options == ("k-means++", "auto", "auto", "auto", 300, 1e-4)
-    if method != "lloyd" and (sample_weight is not None or not plain):
-        names = "sample_weight, init, n_init, refine, form, max_iter and tol"
-        raise ValueError(f'{names} are for method="lloyd", not {method!r}')
-    if method != "clvq" and (step is not None or clock != "global" or average):
-        raise ValueError(f'step, clock and average are for method="clvq", not {method!r}')
-    if place is not None and (method != "lloyd" or form == "streaming"):
-        raise ValueError('a GPU has method="lloyd" in Gram form alone: use device="cpu"')
-    threads, isa = backend.n_threads(n_threads), backend.isa()
-    w = check_sample_weight(sample_weight, len(X))
-    own_classes, own_k = classes, k
-    if repeats is not None:
-        first = np.cumsum(repeats) - repeats
-        own_classes, own_k = classes[first], np.maximum.reduceat(k, first)
-    if not isinstance(X, DeviceSamples):
-        check_finite(X, class_index, own_classes, threads)
-
-    rows = np.flatnonzero(w > 0)
-    narrow = np.uint16 if len(own_classes) <= 2**16 else np.int64  # which NumPy sorts in linear time
-    rows = rows[np.argsort(class_index[rows].astype(narrow), kind="stable")]
-    sizes = np.bincount(class_index[rows], minlength=len(own_classes))
-    if not isinstance(X, DeviceSamples):  # otherwise the GPU tells which classes to look at
-        check_number_of_points(X, rows, _offsets(sizes), own_k, own_classes)
-    form = "gram" if place is not None else form
-    forms = own_forms = forms_of(form, refine, sizes, own_k, X.shape[1])
-    if repeats is not None:
-        forms = curve_forms(forms_of(form, refine, np.repeat(sizes, repeats), k, X.shape[1]), np.repeat(forms, repeats))
-    if method == "lloyd" and place is None:
-        check_memory(sizes, own_k, X.shape[1], real_type(X.dtype), threads, own_classes, own_forms, refine)
-    if repeats is not None:
-        own = np.split(rows, np.cumsum(sizes)[:-1])
-        rows = np.concatenate([part for part, repeat in zip(own, repeats, strict=True) for _ in range(repeat)])
-        sizes = np.repeat(sizes, repeats)
-    row_offsets, point_offsets = _offsets(sizes), _offsets(k)
-    n_starts = np.full(len(k), n_init) if n_init != "auto" else _automatic_starts(init, forms, k, place is not None)
-    n_init = int(n_starts.max())
-
-    result = _empty_result(X, class_index, classes, point_offsets)
-    if method != "lloyd":
-        assert not isinstance(X, DeviceSamples)
-        one_pass(result, X, method, step, clock, average, seeds, progress, threads, isa)
-        return result
-    if place is not None:
-        return quantize_on_gpu(
-            place,
-            X,
-            result,
-            forms,
-            k,
-            seeds,
-            w,
-            rows,
-            row_offsets,
-            init=init,
-            n_starts=n_starts,
-            max_iter=max_iter,
-            progress=progress,
-            n_threads=threads,
-            label_all=repeats is None,
-        )
-    assert not isinstance(X, DeviceSamples)
-    labels = np.empty(len(rows), dtype=np.int64)
-    backend.core.quantize_classes(
-        X,
-        w,
-        rows,
-        row_offsets,
-        point_offsets,
-        n_init,
-        n_starts,
-        *starts(init, n_init, seeds, w, rows, row_offsets, k, result.points),
-        max_iter,
-        tol,
-        forms,
-        threads,
-        isa,
-        result.points,
-        result.weights,
-        result.counts,
-        labels,
-        result.distortion,
-        result.n_iter,
-        progress,
-    )
-    if repeats is None:
-        result.labels[rows] = labels
-        label_left_out(result, X, w, threads, isa)
-    return result
-
-
-def _automatic_starts(init: Init, forms: NDArray[np.uint8], k: NDArray[np.int64], on_gpu: bool) -> NDArray[np.int64]:
-    if not isinstance(init, str):
-        return np.ones(len(k), dtype=np.int64)
-    few = k <= FEW_POINTS
-    n_starts = np.where(few, STARTS_OF_FEW, STARTS)
-    if init == "k-means++" and not on_gpu:
-        exchanged = np.where(few, STARTS_IN_SKETCH_OF_FEW, STARTS_IN_SKETCH)
-        n_starts = np.where(forms == SKETCH, exchanged, n_starts)
-    return np.where(forms == STREAMING, 1, n_starts)
-
-
-def quantize_curves(
-    X: NDArray[Any],
-    class_index: NDArray[np.int64],
-    classes: NDArray[Any],
-    k: list[NDArray[np.int64]],
-    seeds: list[np.random.SeedSequence],
-    *,
-    sample_weight: ArrayLike | None,
-    **options: Any,
-) -> list[NDArray[np.float64]]:
-    """Distortion of each class for each of its own numbers of points k; options as for `_quantize`.
-
-    The core shares the Gram matrix among consecutive classes of the same rows: each class is given once for each k, in
-    the form of its largest one.
-    """
-    repeats = np.array([len(numbers) for numbers in k])
-    result = _quantize(
-        X,
-        class_index,
-        np.repeat(classes, repeats),
-        np.concatenate(k),
-        [seed for seed, repeat in zip(seeds, repeats, strict=True) for _ in range(repeat)],
-        method="lloyd",
-        sample_weight=sample_weight,
-        progress=None,
-        repeats=repeats,
-        **options,
-    )
-    return np.split(result.distortion, np.cumsum(repeats)[:-1])
-
-
-def _share_budget(
-    X: NDArray[Any] | DeviceSamples,
-    class_index: NDArray[np.int64],
-    classes: NDArray[Any],
-    budget: int,
-    seeds: list[np.random.SeedSequence],
-    *,
-    sample_weight: ArrayLike | None,
-    init: Init,
-    **options: Any,
-) -> NDArray[np.int64]:
-    if not isinstance(init, str):
-        raise ValueError('init must be "k-means++" or "random" with a budget, which finds the numbers of points')
-    if isinstance(X, DeviceSamples):
-        raise ValueError("a budget needs the samples in host memory: give X.cpu() and device='cuda'")
-    if budget < len(classes):
-        raise ValueError(f"budget = {budget} is below one point for each of the {len(classes)} classes: choose more")
-    w = check_sample_weight(sample_weight, len(X))
-    most = budget - len(classes) + 1
-    own = [np.flatnonzero((class_index == c) & (w > 0)) for c in range(len(classes))]
-    limits = [max(1, count_distinct(X, rows, most)) for rows in own]
-    if sum(limits) < budget:
-        raise ValueError(f"budget = {budget} is above the {sum(limits)} distinct samples of all classes: choose less")
-    numbers = [grid(limit) for limit in limits]
-    curves = quantize_curves(X, class_index, classes, numbers, seeds, sample_weight=sample_weight, init=init, **options)
-    convex = [convex_curve(k, distortion) for k, distortion in zip(numbers, curves, strict=True)]
-    return share(convex, np.array([w[rows].sum() for rows in own]), budget)
-
-
-def _empty_result(
-    X: NDArray[Any] | DeviceSamples, class_index: NDArray[np.int64], classes: NDArray[Any], offsets: NDArray[np.int64]
-) -> ClassQuantization:
-    """Allocate the arrays that the core fills."""
-    n_points, n_classes = int(offsets[-1]), len(classes)
-    return ClassQuantization(
-        classes=classes,
-        class_index=class_index,
-        points=np.empty((n_points, X.shape[1]), dtype=real_type(X.dtype)),
-        weights=np.empty(n_points, dtype=np.float64),
-        counts=np.empty(n_points, dtype=np.int64),
-        offsets=offsets,
-        labels=np.empty(len(X), dtype=np.int64),
-        distortion=np.empty(n_classes, dtype=np.float64),
-        n_iter=np.empty(n_classes, dtype=np.int64),
-    )
-
-
-def _offsets(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
 def _points_per_class(k: int | Sequence[int] | None, n_classes: int) -> NDArray[np.int64]:

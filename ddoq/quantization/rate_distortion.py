@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ddoq.quantization.checks import as_classes, as_samples, check_integer
-from ddoq.quantization.forms import Form, Refine
-from ddoq.quantization.quantize import quantize_curves
-from ddoq.quantization.starts import Init, RandomState, streams
+from ddoq.quantization.curves import quantize_curves
+from ddoq.quantization.options import Form, Init, RandomState, Refine, check_integer
+from ddoq.quantization.samples import as_classes, as_samples
+from ddoq.quantization.starts import streams
 
 LEGEND_ROWS = 20  # of a column
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-Init = Literal["k-means++", "random"] | ArrayLike
-RandomState = int | np.random.SeedSequence | np.random.Generator | np.random.RandomState | None
+from ddoq.quantization.forms import SKETCH, STREAMING
+from ddoq.quantization.options import Init
 
 
 def streams(random_state: object, n_classes: int) -> list[np.random.SeedSequence]:
@@ -79,3 +79,22 @@ def starts(
             chosen.append(drawn.ravel())
         return None, np.concatenate(chosen), None
     raise ValueError(f'init must be "k-means++", "random" or the starting points, not {init!r}')
+
+
+# In Gram form starts are cheap beside the matrix, the cheaper the fewer points, and the best of several is lower where
+# the data have clusters. In a sketch seeds are exchanged, which lowers it more than further starts.
+STARTS, STARTS_OF_FEW, FEW_POINTS = 4, 8, 16
+
+
+STARTS_IN_SKETCH, STARTS_IN_SKETCH_OF_FEW = 1, 4
+
+
+def automatic_starts(init: Init, forms: NDArray[np.uint8], k: NDArray[np.int64], on_gpu: bool) -> NDArray[np.int64]:
+    if not isinstance(init, str):
+        return np.ones(len(k), dtype=np.int64)
+    few = k <= FEW_POINTS
+    n_starts = np.where(few, STARTS_OF_FEW, STARTS)
+    if init == "k-means++" and not on_gpu:
+        exchanged = np.where(few, STARTS_IN_SKETCH_OF_FEW, STARTS_IN_SKETCH)
+        n_starts = np.where(forms == SKETCH, exchanged, n_starts)
+    return np.where(forms == STREAMING, 1, n_starts)

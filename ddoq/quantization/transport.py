@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ddoq.machine import backend
-from ddoq.quantization.checks import as_samples, check_finite, check_sample_weight
+from ddoq.quantization.checks import check_finite, check_sample_weight
+from ddoq.quantization.samples import as_samples
 
 MAX_PIVOTS = 10**9  # of the network simplex: far above what it needs, so that it ends at the optimum
 

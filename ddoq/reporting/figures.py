@@ -11,8 +11,9 @@ from ddoq.evaluation.gradients import Agreement
 from ddoq.evaluation.table import FULL, RANDOM, Evaluation
 from ddoq.reporting import findings
 from ddoq.reporting.charts import Axis, Line, line_chart, map_chart
+from ddoq.reporting.latent_map import Map, latent_map
+from ddoq.stages.distances import Distance
 from ddoq.storage.run import Run
-from ddoq.storage.tables import Distance
 
 STYLES = 10  # colours of lines and classes in the style sheet
 COLOURS = {"density": "s0", "uniform": "s1", "sqrt": "s2", "reencoded": "s4"}
@@ -45,7 +46,7 @@ def curve_chart(curve: findings.Curve, ipc: int | None) -> str:
     return line_chart(lines, x, y, "points per class", "% of one point's", "Distortion by number of points", mark)
 
 
-def class_map(found: findings.Map) -> str:
+def class_map(found: Map) -> str:
     clouds = [(latents, f"s{c % STYLES}") for c, latents in enumerate(found.latents)]
     points = [
         (points, weights, f"s{c % STYLES}", name)
@@ -58,7 +59,7 @@ def panels(run: Run, most: int = 6) -> list[tuple[str, str]]:
     """A map of its own for each of the first classes."""
     panels = []
     for c in range(min(len(run.manifest["class_names"]), most)):
-        found = findings.latent_map(run, range(c, c + 1))
+        found = latent_map(run, range(c, c + 1))
         if found is not None:
             drawn = [(found.points[0], found.weights[0], "s0", found.names[0])]
             title = f"Latents and points of {found.names[0]}"

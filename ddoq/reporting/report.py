@@ -6,30 +6,24 @@ and by `charts`. Colours follow the reader's light or dark setting, the layout t
 
 from __future__ import annotations
 
-import base64
 import importlib.resources
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from ddoq._version import __version__
 from ddoq.data.distilled import DistilledDataset, load
 from ddoq.evaluation.table import Evaluation, explained
 from ddoq.reporting import figures, findings
+from ddoq.reporting.call import call, flattened
+from ddoq.reporting.gallery import gallery
+from ddoq.reporting.latent_map import MAP_CLASSES, Map, latent_map
 from ddoq.storage.files import write_atomic
-from ddoq.storage.image_folder import png
 from ddoq.storage.run import Run
 
-MAX_CLASSES, MAX_IMAGES = 20, 20  # of the gallery; of more images the heaviest and the lightest are shown
 MAX_SPREADS = 100  # classes in the chart of weights
-TILE = 128  # side in pixels from which images are made smaller
 
 
 def report(run: str | PathLike[str], out: str | PathLike[str] | None = None) -> Path:
@@ -90,7 +84,7 @@ def _template() -> Any:
 def _content(run: Run, dataset: DistilledDataset) -> dict[str, Any]:
     """What the template fills in: it escapes all but the SVG, which `charts` has escaped."""
     spreads = findings.spreads(dataset)
-    curve, everything = findings.rate_distortion_curve(run), _map(run, findings.MAP_CLASSES)
+    curve, everything = findings.rate_distortion_curve(run), _map(run, MAP_CLASSES)
     evaluation = findings.evaluation(run)
     config = run.manifest["config"]
     return {
@@ -104,8 +98,8 @@ def _content(run: Run, dataset: DistilledDataset) -> dict[str, Any]:
         "variation": float(np.mean([spread.variation for spread in spreads])),
         "effective": float(np.mean([spread.effective for spread in spreads])),
         "ipc": len(dataset) / len(dataset.class_names),
-        "gallery": _gallery(dataset, spreads),
-        "controls": [(name, _gallery(load(run.path, synthesis=name), None, 10)) for name in _controls(run)],
+        "gallery": gallery(dataset, spreads),
+        "controls": [(name, gallery(load(run.path, synthesis=name), None, 10)) for name in _controls(run)],
         "distances": figures.distance_bars(findings.distances(run)),
         "curve": curve,
         "curve_svg": None if curve is None else figures.curve_chart(curve, config.get("ipc")),
@@ -119,10 +113,10 @@ def _content(run: Run, dataset: DistilledDataset) -> dict[str, Any]:
         "differences": [] if evaluation is None else figures.difference_strips(evaluation),
         "trainings": [] if evaluation is None else figures.training_charts(run, evaluation),
         "agreements": [figures.agreement_chart(*found) for found in findings.agreements(run)[:6]],
-        "settings": list(findings.flattened(config)),
+        "settings": list(flattened(config)),
         "stages": findings.stages(run),
         "manifest": run.manifest,
-        "call": findings.call(run.manifest),
+        "call": call(run.manifest),
     }
 
 
@@ -139,59 +133,5 @@ def _controls(run: Run) -> list[str]:
     return [name.partition(":")[2] for name in run.manifest["stages"] if name.startswith("synthesize:")]
 
 
-@dataclass(frozen=True)
-class Tile:
-    """An image of the gallery: its data, its weight, and that as a share of the greatest in percent."""
-
-    source: str
-    weight: float
-    count: int
-    percent: float
-
-
-@dataclass(frozen=True)
-class Shelf:
-    """A class of the gallery; `left_out` images between the heaviest and the lightest are not shown."""
-
-    name: str
-    spread: findings.Spread | None
-    tiles: tuple[Tile, ...]
-    left_out: int
-
-
-def _gallery(
-    dataset: DistilledDataset, spreads: Sequence[findings.Spread] | None, classes: int = MAX_CLASSES
-) -> list[Shelf]:
-    labels, weights = dataset.labels.numpy(), dataset.weights.numpy()
-    heaviest = float(weights.max())
-    shelves = []
-    for c, name in enumerate(dataset.class_names[:classes]):
-        own = np.flatnonzero(labels == c)
-        own = own[np.argsort(-weights[own], kind="stable")]
-        shown = own if len(own) <= MAX_IMAGES else np.r_[own[: MAX_IMAGES // 2], own[-(MAX_IMAGES // 2) :]]
-        tiles = tuple(
-            Tile(
-                _source(dataset.images[i].numpy()),
-                float(weights[i]),
-                int(dataset.counts[i]),
-                100 * weights[i] / heaviest,
-            )
-            for i in shown
-        )
-        shelves.append(Shelf(name, None if spreads is None else spreads[c], tiles, len(own) - len(shown)))
-    return shelves
-
-
-def _source(pixels: NDArray[np.uint8]) -> str:
-    """An image as a data URL: PNG as it is where it is small, else a JPEG of at most TILE pixels."""
-    if pixels.shape[-1] <= 64:
-        return "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
-    image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    image.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _map(run: Run, most: int) -> findings.Map | None:
-    return findings.latent_map(run, range(min(len(run.manifest["class_names"]), most)))
+def _map(run: Run, most: int) -> Map | None:
+    return latent_map(run, range(min(len(run.manifest["class_names"]), most)))

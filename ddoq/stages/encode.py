@@ -11,27 +11,23 @@ pixels and of its content.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 import torch
 from tqdm import tqdm
 
 from ddoq.data.image_data import ImageData
 from ddoq.machine.memory import BatchSize
+from ddoq.machine.streams import seed_sequence, torch_seed
 from ddoq.models.codecs.codec import Codec, fingerprint
-from ddoq.models.fitting.steps import torch_seed
-from ddoq.storage.files import RunError, digest, share, write_atomic
-from ddoq.storage.run import Run, differences, seed_sequence
-
-Array = np.ndarray[Any, Any]
+from ddoq.stages.latents import Array, latent_info, open_reusable, read_shard, shard_bytes, shard_path, take_over
+from ddoq.storage.files import write_atomic
+from ddoq.storage.run import Run
+from ddoq.storage.values import digest
 
 
 def encode(
@@ -100,7 +96,7 @@ def encode(
     folder.mkdir(exist_ok=True)
     order = np.argsort(data.labels, kind="stable")
     parts = [order[i : i + shard_size] for i in range(0, len(order), shard_size)]
-    paths = [_shard_path(run, number) for number in range(len(parts))]
+    paths = [shard_path(run, number) for number in range(len(parts))]
     for stale in set(folder.glob("shard-*.safetensors")) - set(paths):
         stale.unlink()
     facts = []
@@ -109,9 +105,9 @@ def encode(
     with tqdm(total=len(order), desc="encode", unit="image", disable=not progress) as bar:
         for path, indices in zip(paths, parts, strict=True):
             made_from = digest([inputs, indices])
-            kept = _read_whole(path, made_from) if path.exists() else None
+            kept = read_shard(path, made_from) if path.exists() else None
             if kept is None and other is not None and (theirs := other.path / "latents" / path.name).exists():
-                kept = _take_over(theirs, path, made_from)
+                kept = take_over(theirs, path, made_from)
             if kept is None:
                 kept = _encode_shard(path, made_from, data, codec, indices, device, seed, limit, bar)
             else:
@@ -124,77 +120,8 @@ def encode(
         inputs,
         paths,
         seconds=time.monotonic() - start,
-        info={**_info(facts, data, shard_size), **limit.facts},
+        info={**latent_info(facts, data, shard_size), **limit.facts},
     )
-
-
-def open_reusable(path: str | PathLike[str], config: Mapping[str, Any]) -> Run:
-    """Open a run whose latents are to be taken over by a run of configuration `config`.
-
-    Raises
-    ------
-    RunError
-        The folder is no run or has no latents, or the configurations show that the latents differ; names why.
-    """
-    other = Run.open(path)
-    if not any((other.path / "latents").glob("shard-*.safetensors")):
-        raise RunError(f"{other.path} has no latents to take over: give a run folder that ddoq distill made")
-    theirs = other.manifest["config"]
-    keys = ["data", "image_size", "channels", "batch_size"]
-    codec, given = theirs.get("codec", {}), config.get("codec", {})
-    # A codec that was fitted may be given to another run. Runs that distill has not made may hold text here.
-    if list(codec) == list(given):
-        keys += ["codec", "seed"] if "fit" in given else ["codec"]
-    old, new = ({key: source[key] for key in keys if key in source} for source in (theirs, config))
-    if found := [f"{key}: {a!r:.200} there, {b!r:.200} here" for key, a, b in differences("", old, new)]:
-        raise RunError(f"the latents of {other.path} are not those of this run ({'; '.join(found)})")
-    return other
-
-
-def read_latents(run: Run, class_index: int) -> tuple[Array, Array]:
-    """Latents of one class and their indices in the data set, without reading other classes.
-
-    Returns
-    -------
-    float16 (n, d), int64 (n,)
-        d is the product of the latent shape, which `run.info("encode")["latent_shape"]` gives.
-
-    Raises
-    ------
-    RunError
-        A shard is missing or damaged, by name.
-    """
-    info = run.info("encode")
-    ends = np.cumsum(info["class_sizes"])
-    stop = int(ends[class_index])
-    start = stop - info["class_sizes"][class_index]
-    latents, indices = [], []
-    for number in range(start // info["shard_size"], (stop - 1) // info["shard_size"] + 1):
-        first = number * info["shard_size"]
-        rows = slice(max(start - first, 0), min(stop - first, info["shard_size"]))
-        path = _shard_path(run, number)
-        try:
-            with safetensors.safe_open(path, framework="numpy") as shard:
-                latents.append(shard.get_slice("latents")[rows])
-                indices.append(shard.get_slice("indices")[rows])
-        except (safetensors.SafetensorError, OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read ({error}): delete it and run again to remake it") from error
-    found = np.concatenate(latents)
-    if len(found) != stop - start:
-        raise RunError(f"{run.path / 'latents'} has {len(found)} rows of class {class_index}, not {stop - start}")
-    return found.reshape(len(found), -1), np.concatenate(indices)
-
-
-def read_all_latents(run: Run) -> tuple[Array, Array]:
-    """Latents (n, *latent_shape) float16 and labels (n,), class by class."""
-    shape = run.info("encode")["latent_shape"]
-    parts = [read_latents(run, c)[0] for c in range(len(run.manifest["class_names"]))]
-    labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    return np.concatenate(parts).reshape(-1, *shape), labels
-
-
-def _shard_path(run: Run, number: int) -> Path:
-    return run.path / "latents" / f"shard-{number:05d}.safetensors"
 
 
 @torch.inference_mode()
@@ -244,7 +171,7 @@ def _encode_shard(
         **limit.facts,
     }
     arrays = {"latents": np.concatenate(latents), "labels": data.labels[indices], "indices": indices.astype(np.int64)}
-    write_atomic(path, _shard_bytes(arrays, facts))
+    write_atomic(path, shard_bytes(arrays, facts))
     return facts
 
 
@@ -265,58 +192,3 @@ def _checked(encoded: Any, batch: Array, data: ImageData) -> Array:
             f"the latents of image {index} of class {name!r} {what} ({data.where(index)}): check the codec's scaling"
         )
     return np.ascontiguousarray(half.cpu().numpy())
-
-
-def _shard_bytes(arrays: dict[str, Array], facts: dict[str, Any]) -> bytes:
-    content = hashlib.sha256(digest(facts).encode())
-    for name in sorted(arrays):
-        content.update(np.ascontiguousarray(arrays[name]).data)
-    text = json.dumps({**facts, "content": content.hexdigest()}, sort_keys=True)
-    return safetensors.numpy.save(arrays, metadata={"ddoq": text})
-
-
-def _read_whole(path: Path, made_from: str) -> dict[str, Any] | None:
-    """Metadata of a finished shard; None if it was made from something else. RunError if it is damaged."""
-    data = path.read_bytes()
-    try:
-        arrays = safetensors.numpy.load(data)
-        with safetensors.safe_open(path, framework="numpy") as shard:
-            facts: dict[str, Any] = json.loads(shard.metadata()["ddoq"])
-        facts.pop("content")
-        whole = _shard_bytes(arrays, facts) == data
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is damaged ({error}): delete it and run again to remake it") from error
-    if not whole:
-        raise RunError(f"{path} is damaged: delete it and run again to remake it")
-    return facts if facts["made_from"] == made_from else None
-
-
-def _take_over(source: Path, path: Path, made_from: str) -> dict[str, Any]:
-    """Share another run's shard; its metadata. RunError if it is damaged or of other inputs."""
-    facts = _read_whole(source, made_from)
-    if facts is None:
-        raise RunError(
-            f"{source} was made from other images, by another codec or with other settings: its latents cannot be "
-            "taken over (a codec that the other run has fitted must be given, as its folder `codec`)"
-        )
-    share(source, path)
-    return facts
-
-
-def _info(facts: list[dict[str, Any]], data: ImageData, shard_size: int) -> dict[str, Any]:
-    """What later stages need to know; mean and standard deviation per channel are of the pixels in [0, 1]."""
-    count = len(data) * data.image_size**2
-    mean = [sum(column) / count for column in zip(*(shard["sum"] for shard in facts), strict=True)]
-    squares = [sum(column) / count for column in zip(*(shard["squares"] for shard in facts), strict=True)]
-    shapes = {tuple(shard["latent_shape"]) for shard in facts}
-    if len(shapes) != 1:
-        raise ValueError(f"the codec gave latents of different shapes: {sorted(shapes)}")
-    return {
-        "n": len(data),
-        "latent_shape": list(shapes.pop()),
-        "mean": [value / 255 for value in mean],
-        "std": [max(square - value**2, 0.0) ** 0.5 / 255 for square, value in zip(squares, mean, strict=True)],
-        "class_sizes": np.bincount(data.labels, minlength=len(data.class_names)),
-        "shard_size": shard_size,
-        "pixels": digest([shard["pixels"] for shard in facts]),
-    }

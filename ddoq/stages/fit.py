@@ -22,45 +22,25 @@ import torch
 
 from ddoq.data.image_data import ImageData, open_data
 from ddoq.machine.device import torch_device
+from ddoq.machine.streams import seed_sequence
 from ddoq.models.codecs.codec import open_codec
 from ddoq.models.fitting.autoencoder import fit_codec
 from ddoq.models.fitting.dit import Objective, fit_diffusion, new_scheduler
 from ddoq.models.fitting.loop import Journal
 from ddoq.models.fitting.pictures import Pictures
+from ddoq.models.fitting.sizes import SIZES, SizeName, default_size, layout, training_steps
 from ddoq.models.fitting.state import TrainingPrecision
 from ddoq.models.fitting.steps import check_steps
-from ddoq.stages.encode import encode, read_all_latents
+from ddoq.stages.encode import encode
 from ddoq.stages.fit_model import fitted
+from ddoq.stages.latents import read_all_latents
 from ddoq.storage.files import write_atomic
-from ddoq.storage.run import Run, seed_sequence
+from ddoq.storage.run import Run
 
 if TYPE_CHECKING:
     from os import PathLike
 
 FEWEST, SMALLEST = 16, 8  # images, and pixels of their side
-PATCHES = 32  # along a side, at most
-PASSES = 300  # over the images, at most, by the default number of steps, if that is above 500
-
-
-@dataclass(frozen=True)
-class Size:
-    """Sizes of the models, images per step and steps by default."""
-
-    base_channels: int
-    codec_batch: int
-    codec_steps: int
-    width: int
-    depth: int
-    diffusion_batch: int
-    diffusion_steps: int
-
-
-SizeName = Literal["tiny", "small", "base"]
-SIZES: dict[str, Size] = {
-    "tiny": Size(16, 32, 1_200, 128, 4, 64, 4_000),
-    "small": Size(32, 64, 20_000, 384, 12, 128, 100_000),
-    "base": Size(64, 64, 100_000, 768, 12, 256, 400_000),
-}
 
 
 @dataclass(frozen=True)
@@ -189,7 +169,7 @@ def fit(
     codec_options = {
         "factor": factor,
         "base_channels": chosen.base_channels,
-        "steps": codec_steps or _steps(chosen.codec_steps, codec_batch, len(source)),
+        "steps": codec_steps or training_steps(chosen.codec_steps, codec_batch, len(source)),
         "batch_size": codec_batch,
         **shared,
     }
@@ -198,7 +178,7 @@ def fit(
         "depth": chosen.depth,
         "patch": patch,
         "objective": objective,
-        "steps": diffusion_steps or _steps(chosen.diffusion_steps, diffusion_batch, len(source)),
+        "steps": diffusion_steps or training_steps(chosen.diffusion_steps, diffusion_batch, len(source)),
         "batch_size": diffusion_batch,
         "ema": ema,
         **shared,
@@ -238,40 +218,6 @@ def fit(
             run.drop("encode")
         shutil.rmtree(run.path / "latents", ignore_errors=True)
         return Fitted(run.path, source.class_names, run.info("codec"), run.info("diffusion"))
-
-
-def default_size(side: int, n: int) -> SizeName:
-    """Give the size for n images of a side in pixels.
-
-    >>> default_size(32, 50_000), default_size(96, 13_000), default_size(256, 1_281_167), default_size(256, 1_000)
-    ('tiny', 'small', 'base', 'tiny')
-    """
-    if side > 128 and n >= 100_000:
-        return "base"
-    return "small" if side > 64 and n >= 10_000 else "tiny"
-
-
-def layout(side: int) -> tuple[int, int]:
-    """Pixels per latent and latents per patch, along a side.
-
-    The latents are as small as leaves at least 12 of them, at most 8 times smaller than the image, and an even number,
-    for patches of 2; where the side is odd, patches are single latents.
-
-    >>> layout(28), layout(32), layout(64), layout(256), layout(27)
-    ((2, 2), (2, 2), (4, 2), (8, 2), (1, 1))
-    """
-    factor = next((f for f in (8, 4, 2) if side % (2 * f) == 0 and side // f >= 12), 1)
-    patch = 2 if side // factor % 2 == 0 else 1
-    if side // factor // patch > PATCHES:
-        raise ValueError(
-            f"images of {side} pixels leave {side // factor // patch} patches along a side, at most {PATCHES} fit: "
-            f"use image_size={min(side // 16 * 16, 16 * PATCHES)}"
-        )
-    return factor, patch
-
-
-def _steps(steps: int, batch: int, n: int) -> int:
-    return min(steps, max(500, round(PASSES * n / batch)))
 
 
 def _smaller(accumulate: int, batch: int, size: SizeName) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 
 from ddoq.machine.memory import first_line, ran_out_of_memory
 from ddoq.models.fitting.loop import Journal
-from ddoq.storage.files import digest
 from ddoq.storage.run import Run
+from ddoq.storage.values import digest
 
 
 def fitted(

@@ -15,10 +15,12 @@ import numpy as np
 import safetensors.numpy
 from tqdm import tqdm
 
-from ddoq.quantization.quantize import ClassQuantization, quantize_classes
-from ddoq.stages.encode import read_latents
+from ddoq.machine.streams import seed_sequence
+from ddoq.quantization.quantize import quantize_classes
+from ddoq.quantization.result import ClassQuantization
+from ddoq.stages.latents import read_latents
 from ddoq.storage.files import write_atomic
-from ddoq.storage.run import Run, seed_sequence
+from ddoq.storage.run import Run
 
 GROUP_BYTES = 1 << 30  # latents of neighbouring classes quantised in one call, so that classes run side by side
 

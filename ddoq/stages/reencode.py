@@ -18,15 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ddoq.machine import backend
 from ddoq.machine.memory import BatchSize
+from ddoq.machine.streams import seed_sequence, torch_seed
 from ddoq.models.codecs.codec import Codec
-from ddoq.models.fitting.steps import torch_seed
-from ddoq.quantization.transport import w2
-from ddoq.stages.encode import read_latents
-from ddoq.storage.run import Run, seed_sequence
+from ddoq.stages.latents import read_latents
+from ddoq.storage.run import Run
 
 Floats = NDArray[np.float64]
 
@@ -117,20 +115,3 @@ def _encoded(
     if tuple(encoded.shape) != (len(images), *shape):
         raise ValueError(f"the codec encodes images to latents {tuple(encoded.shape[1:])}, and the data to {shape}")
     return encoded.to(torch.float16).cpu().numpy()
-
-
-def class_distances(
-    run: Run, name: str, points: NDArray[Any], offsets: NDArray[np.int64], masses: dict[str, Floats], progress: bool
-) -> dict[str, list[float]]:
-    """W2 of each class's real latents to its points, under several masses; those of the points' own cells, which make
-    it least, are called "reencoded" (of the set "points", "density").
-    """
-    found: dict[str, list[float]] = {weighting: [] for weighting in masses}
-    spans = list(pairwise(offsets))
-    for c, (begin, end) in enumerate(tqdm(spans, desc=f"W2 to {name}", unit="class", disable=not progress)):
-        real = read_latents(run, c)[0].astype(np.float32)
-        own = points[begin:end].reshape(end - begin, -1).astype(np.float32)
-        for weighting, mass in masses.items():
-            voronoi = weighting == "reencoded" or (name == "points" and weighting == "density")
-            found[weighting].append(w2(real, own, None if voronoi else mass[begin:end]))
-    return found

@@ -7,13 +7,7 @@ same.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,37 +15,23 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 import torch
-from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from tqdm import tqdm
 
-from ddoq.data.distilled import class_weights, write_images
+from ddoq.data.distilled import write_images
 from ddoq.data.image_data import ImageData, open_data
 from ddoq.data.images import to_pixels
+from ddoq.data.weights import class_weights
 from ddoq.machine.memory import BatchSize
+from ddoq.machine.streams import seed_sequence, torch_seed
 from ddoq.models.codecs.codec import Codec, fingerprint
 from ddoq.models.diffusion.model import Diffusion, check_sampling
-from ddoq.models.fitting.steps import torch_seed
-from ddoq.stages.encode import read_latents
+from ddoq.stages.batches import Images, in_batches, remove_batches
+from ddoq.stages.nearest import nearest_images
+from ddoq.stages.points import Points, read_points
 from ddoq.stages.reencode import reencode
-from ddoq.storage.files import digest, write_atomic
-from ddoq.storage.run import Run, RunError, seed_sequence
-
-Images = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Points:
-    """The quantisation of a run: points (K, *latent_shape) float32, classes and positions within them (K,), counts,
-    class offsets (C + 1,).
-    """
-
-    points: NDArray[np.float32]
-    classes: NDArray[np.int64]
-    positions: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    offsets: NDArray[np.int64]
+from ddoq.storage.files import write_atomic
+from ddoq.storage.run import Run
+from ddoq.storage.values import digest
 
 
 def synthesize(
@@ -127,13 +107,13 @@ def synthesize(
         info.update(sampling, **getattr(diffusion, "facts", {}))
     work = run.path / "work" / folder.name
     if run.done(stage, inputs):
-        _remove(work)
+        remove_batches(work)
         return
     start = time.monotonic()
-    points = _read_points(run.path / "quantization.safetensors")
+    points = read_points(run.path / "quantization.safetensors")
     extra: list[dict[str, Any]] = [{} for _ in points.classes]
     if synthesis == "nearest":
-        sources = _nearest(run, points)
+        sources = nearest_images(run, points)
         extra = [{"source_index": int(source)} for source in sources]
         real = open_data(data, image_size=output_size)
 
@@ -151,7 +131,7 @@ def synthesize(
             return _resized(_pixels(codec.decode(latents), data, points, batch, names), output_size)
 
     limit = BatchSize(batch_size)
-    images = _in_batches(make, len(points.classes), limit, work, digest(inputs), synthesis, progress)
+    images = in_batches(make, len(points.classes), limit, work, digest(inputs), synthesis, progress)
     again = reencode(
         run, codec, _resized(images, data.image_size), points.offsets, seed=seed, limit=limit, device=device
     )
@@ -170,7 +150,7 @@ def synthesize(
     write_atomic(latents, safetensors.numpy.save(again.arrays()))
     info.update(images=len(images), w2=float(np.sqrt(again.distortion).mean()), **limit.facts)
     run.record(stage, inputs, [*outputs, latents], seconds=time.monotonic() - start, info=info)
-    _remove(work)
+    remove_batches(work)
 
 
 def _sampling(diffusion: Any, strength: float | None, steps: int, guidance: float) -> dict[str, Any]:
@@ -180,45 +160,6 @@ def _sampling(diffusion: Any, strength: float | None, steps: int, guidance: floa
         strength = diffusion.default_strength(steps)
     kept = diffusion.keep(strength, steps) if strength is not None and hasattr(diffusion, "keep") else None
     return {"strength": strength, "keep": kept, "steps": steps, "guidance": guidance}
-
-
-def _read_points(path: Path) -> Points:
-    with safetensors.safe_open(path, "numpy") as file:
-        shape = json.loads(file.metadata()["latent_shape"])
-        arrays = {name: file.get_tensor(name) for name in ("points", "counts", "class_offsets")}
-    sizes = np.diff(arrays["class_offsets"])
-    return Points(
-        points=arrays["points"].reshape(-1, *shape),
-        classes=np.repeat(np.arange(len(sizes)), sizes),
-        positions=np.concatenate([np.arange(size) for size in sizes]),
-        counts=arrays["counts"],
-        offsets=arrays["class_offsets"],
-    )
-
-
-def _nearest(run: Run, points: Points) -> NDArray[np.int64]:
-    """Index in the data of a real image for each point, no latent twice within a class."""
-    sources = np.empty(len(points.classes), np.int64)
-    for c, (begin, end) in enumerate(zip(points.offsets[:-1], points.offsets[1:], strict=True)):
-        latents, indices = read_latents(run, c)
-        _, first = np.unique(latents, axis=0, return_index=True)
-        first.sort()
-        chosen = points.points[begin:end].reshape(end - begin, -1).astype(np.float64)
-        cost = np.concatenate([_distances(chosen, latents[part]) for part in _parts(first)], axis=1)
-        sources[begin:end] = indices[first[linear_sum_assignment(cost)[1]]]
-    return sources
-
-
-def _parts(rows: NDArray[np.intp], size: int = 1024) -> Iterator[NDArray[np.intp]]:
-    for begin in range(0, len(rows), size):
-        yield rows[begin : begin + size]
-
-
-def _distances(points: NDArray[np.float64], latents: NDArray[Any]) -> NDArray[np.float64]:
-    """Squared distances (k, n)."""
-    x = latents.astype(np.float64)
-    distances: NDArray[np.float64] = (points**2).sum(1)[:, None] + (x**2).sum(1) - 2 * points @ x.T
-    return distances
 
 
 def _diffuse(
@@ -272,61 +213,3 @@ def _check_finite(values: Tensor, what: str, where: list[tuple[int, int]], names
     if len(bad):
         c, i = where[int(bad[0])]
         raise ValueError(f"{what} returned NaN or infinity for point {i} of class {names[c]!r}")
-
-
-def _in_batches(
-    make: Callable[[slice], Images], count: int, limit: BatchSize, work: Path, key: str, what: str, progress: bool
-) -> Images:
-    """Images of all points; each batch is kept in `work` as it is made, and taken from there if it was made from the
-    same inputs and is whole. A batch that memory is too small for is made in halves, as are those after it, in a
-    resumed run too.
-    """
-    work.mkdir(parents=True, exist_ok=True)
-    parts = []
-    with tqdm(total=count, desc=what, unit="image", disable=not progress) as bar:
-        for begin in range(0, count, limit.asked):
-            size = min(limit.asked, count - begin)
-            path = work / f"batch-{begin // limit.asked:06d}.safetensors"
-            images = _read_batch(path, key, limit)
-            if images is None:
-                with torch.no_grad():
-                    images = np.concatenate(limit.parts(_after(begin, make), size))
-                images = np.ascontiguousarray(images)  # channels last, safetensors would write them in that order
-                metadata = {"inputs": key, "sha256": hashlib.sha256(images.tobytes()).hexdigest()}
-                metadata |= {name: str(value) for name, value in limit.facts.items()}
-                write_atomic(path, safetensors.numpy.save({"images": images}, metadata=metadata))
-                bar.update(len(images))
-            else:
-                bar.update(len(images))
-                bar.initial = bar.n  # so that the rate is that of this process
-            parts.append(images)
-    return np.concatenate(parts)
-
-
-def _after(begin: int, make: Callable[[slice], Images]) -> Callable[[slice], Images]:
-    """`make` for slices counted from `begin`."""
-    return lambda part: make(slice(begin + part.start, begin + part.stop))
-
-
-def _remove(work: Path) -> None:
-    shutil.rmtree(work, ignore_errors=True)
-    with suppress(OSError):  # absent, or another synthesis has its batches there
-        work.parent.rmdir()
-
-
-def _read_batch(path: Path, key: str, limit: BatchSize) -> Images | None:
-    """Images of a finished batch, after which `limit` is what it was; None if there is none from the same inputs."""
-    if not path.is_file():
-        return None
-    try:
-        with safetensors.safe_open(path, "numpy") as file:
-            metadata, images = file.metadata() or {}, file.get_tensor("images")
-    except safetensors.SafetensorError as error:
-        raise RunError(f"{path} is damaged ({error}): delete it and run again to make it again") from error
-    if metadata.get("inputs") != key:
-        return None
-    if metadata.get("sha256") != hashlib.sha256(images.tobytes()).hexdigest():
-        raise RunError(f"{path} is damaged: delete it and run again to make it again")
-    limit.take_over(metadata)
-    whole: Images = images
-    return whole

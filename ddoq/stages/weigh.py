@@ -21,13 +21,14 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from ddoq.data.distilled import ClassPrior
+from ddoq.data.weights import ClassPrior
 from ddoq.machine.device import torch_device
-from ddoq.stages.reencode import Floats, class_distances
+from ddoq.stages.distances import Distance, Distances, class_distances
+from ddoq.stages.reencode import Floats
 from ddoq.stages.weigh_folder import weigh_folder
 from ddoq.storage.files import write_atomic
-from ddoq.storage.run import MANIFEST, Run
-from ddoq.storage.tables import Distance, Distances
+from ddoq.storage.manifest import MANIFEST
+from ddoq.storage.run import Run
 
 
 def weigh(

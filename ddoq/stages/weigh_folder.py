@@ -22,19 +22,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddoq.data.distilled import class_weights
+from ddoq.data.classes import matched_labels
 from ddoq.data.folders import class_folders
 from ddoq.data.image_data import ImageData, open_data
 from ddoq.data.sources import FolderSource
+from ddoq.data.weights import class_weights
 from ddoq.models.codecs.codec import fingerprint, open_codec
 from ddoq.quantization.transport import pot
+from ddoq.stages.distances import Distance, Distances, class_distances
 from ddoq.stages.encode import encode
-from ddoq.stages.reencode import Floats, class_distances, reencode
-from ddoq.storage.files import RunError, digest, plain, sha256_file, write_atomic
+from ddoq.stages.reencode import Floats, reencode
+from ddoq.storage.files import RunError, sha256_file, write_atomic
 from ddoq.storage.image_folder import METADATA, json_line
-from ddoq.storage.run import MANIFEST, NoRunError, Run
-from ddoq.storage.tables import Distance, Distances
-from ddoq.training.training_set import matched_labels
+from ddoq.storage.manifest import MANIFEST, NoRunError
+from ddoq.storage.run import Run
+from ddoq.storage.values import digest, plain
 
 GIVEN = "given"  # the set of a folder that is not a run
 ORIGINAL = "original"  # the weights that it came with

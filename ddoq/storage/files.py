@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
-import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import numpy as np
 
 
 class RunError(RuntimeError):
-    """Trouble with a run folder: damaged, foreign, in use, or made with another configuration."""
+    """Trouble with a run folder: damaged, foreign, in use, or made with another configuration.
+
+    Examples
+    --------
+    >>> import ddoq, tempfile
+    >>> try:
+    ...     ddoq.load(tempfile.mkdtemp())
+    ... except ddoq.RunError as error:
+    ...     print("run.json" in str(error))
+    True
+    """
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -124,42 +129,6 @@ def sha256_file(path: Path) -> str:
     """Hexadecimal sha256 of a file's bytes, read in pieces."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON gives it back: tuples and arrays as lists, NumPy scalars as Python's, non-finite floats as
-    strings.
-
-    Examples
-    --------
-    >>> plain({"size": (np.int64(2), float("inf"))})
-    {'size': [2, 'inf']}
-    """
-    if isinstance(value, np.generic | np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    raise TypeError(f"a {type(value).__name__} cannot be written to JSON: {value!r:.100}")
-
-
-def digest(value: Any) -> str:
-    """Hexadecimal sha256 of a value's canonical JSON.
-
-    Examples
-    --------
-    >>> digest({"b": 1, "a": [2]}) == digest({"a": (2,), "b": 1})
-    True
-    """
-    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def inside(folder: Path, name: str, source: Path) -> Path:

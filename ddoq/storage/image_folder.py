@@ -22,7 +22,8 @@ from typing import Any, TextIO
 import numpy as np
 from PIL import Image
 
-from ddoq.storage.files import RunError, inside, new_folder, plain
+from ddoq.storage.files import RunError, inside, new_folder
+from ddoq.storage.values import plain
 
 METADATA, CARD = "metadata.jsonl", "README.md"
 _TYPES = {"file_name": str, "label": int, "class_name": str, "weight": float, "count": int, "sha256": str}

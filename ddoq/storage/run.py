@@ -9,31 +9,19 @@ with their hashes.
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import importlib.metadata
-import json
 import os
-import platform
 import resource
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ddoq._version import __version__
+from ddoq.machine.environment import environment
 from ddoq.storage.files import RunError as RunError
-from ddoq.storage.files import clean, digest, inside, is_temporary, plain, sha256_file, write_atomic
+from ddoq.storage.files import clean, inside, is_temporary, sha256_file, write_atomic
 from ddoq.storage.image_folder import METADATA, read_rows
-
-FORMAT = 1  # of run.json; raised when an older ddoq could not read it
-MANIFEST, LOCK = "run.json", "run.lock"
-
-
-class NoRunError(RunError):
-    """The folder has no run.json, or another program's."""
+from ddoq.storage.manifest import FORMAT, LOCK, MANIFEST, read_manifest, sealed
+from ddoq.storage.values import differences, digest, plain
 
 
 class Run:
@@ -59,7 +47,7 @@ class Run:
     def open(cls, path: str | os.PathLike[str]) -> Run:
         """Open a run folder for reading; NoRunError if there is none, RunError if its run.json is damaged."""
         folder = Path(path).absolute()
-        return cls(folder, _read_manifest(folder / MANIFEST))
+        return cls(folder, read_manifest(folder / MANIFEST))
 
     @classmethod
     @contextmanager
@@ -85,7 +73,7 @@ class Run:
             _take(lock, folder)
             wanted = {"config": plain(config), "class_names": plain(list(class_names))}
             if (folder / MANIFEST).exists():
-                run = cls(folder, _read_manifest(folder / MANIFEST))
+                run = cls(folder, read_manifest(folder / MANIFEST))
                 _check_same(folder, run.manifest, wanted)
             else:
                 _refuse_foreign(folder)
@@ -161,7 +149,7 @@ class Run:
         """Check run.json and every recorded file (or those of some stages); RunError naming each missing or damaged
         one.
         """
-        _read_manifest(self.path / MANIFEST)
+        read_manifest(self.path / MANIFEST)
         names = self.manifest["stages"] if stages is None else stages
         problems = [f"{path} {reason}" for stage in names for path, reason in self._problems(stage)]
         if problems:
@@ -187,96 +175,7 @@ class Run:
                         yield image, problem
 
     def _write(self) -> None:
-        write_atomic(self.path / MANIFEST, _sealed(self.manifest))
-
-
-def seed_sequence(seed: int, stage: str, *key: int) -> np.random.SeedSequence:
-    """The random stream of a stage, and of a class or image in it: the same in every version and on every machine.
-
-    Examples
-    --------
-    >>> seed_sequence(0, "synthesize", 3, 7).generate_state(1)
-    array([...], dtype=uint32)
-    """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
-    number = int.from_bytes(hashlib.sha256(stage.encode()).digest()[:4], "little")
-    return np.random.SeedSequence(int(seed), spawn_key=(number, *(int(part) for part in key)))
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine, as far as results may depend on them."""
-    versions = {"ddoq": __version__, "python": platform.python_version()}
-    for name in ("numpy", "torch", "diffusers", "safetensors", "pillow"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    machine: dict[str, Any] = {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()}
-    if torch := sys.modules.get("torch"):
-        machine["torch_threads"] = torch.get_num_threads()
-        machine["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"versions": versions, "machine": machine}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _sealed(manifest: Mapping[str, Any]) -> bytes:
-    """run.json with the sha256 of all the rest of it."""
-    content = {key: manifest[key] for key in manifest if key != "sha256"}
-    text = json.dumps({**content, "sha256": digest(content)}, indent=1, ensure_ascii=False, allow_nan=False)
-    return text.encode() + b"\n"
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        unusable = f"{path.parent} is not a run folder: cannot read {path} ({error.strerror})"
-        if isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise NoRunError(f"{unusable}; make one with ddoq distill") from error
-        raise RunError(unusable) from error
-    damaged = f"{path} is damaged: put back a copy of it, or start again in another folder"
-    try:
-        manifest = json.loads(data)
-        ours = isinstance(manifest, dict) and not manifest.keys().isdisjoint(("format", "sha256"))
-        whole = ours and _sealed(manifest) == data
-    except (ValueError, TypeError, RecursionError) as error:
-        raise RunError(f"{damaged} ({error})") from error
-    if not ours:
-        raise NoRunError(f"{path.parent} is not a ddoq run, its run.json is another program's: choose another folder")
-    if not whole:
-        raise RunError(damaged)
-    if manifest.get("format") != FORMAT:
-        raise RunError(
-            f"{path} has format {manifest.get('format')!r} and this ddoq reads {FORMAT}: use the ddoq that made it"
-        )
-    if wrong := _misshapen(manifest):
-        raise RunError(f"{damaged} ({wrong} is not what ddoq writes)")
-    parsed: dict[str, Any] = manifest
-    return parsed
-
-
-def _misshapen(manifest: Mapping[str, Any]) -> str | None:
-    """The first part of run.json that is absent or of another kind than `locked` and `record` write."""
-    kinds = {"config": dict, "class_names": list, "versions": dict, "machine": dict, "stages": dict}
-    for key, kind in kinds.items():
-        if not isinstance(manifest.get(key), kind):
-            return key
-    if not all(isinstance(name, str) for name in manifest["class_names"]):
-        return "class_names"
-    kinds = {"inputs": str, "outputs": dict, "output": str, "info": dict}
-    for stage, entry in manifest["stages"].items():
-        whole = isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in kinds.items())
-        if not whole or not all(isinstance(recorded, str) for recorded in entry["outputs"].values()):
-            return f"stage {stage!r}"
-    return None
+        write_atomic(self.path / MANIFEST, sealed(self.manifest))
 
 
 def _problem(path: Path, recorded: str) -> str | None:
@@ -295,7 +194,7 @@ def _refuse_foreign(folder: Path) -> None:
     except OSError as error:
         raise RunError(f"cannot use {folder} as a run folder: {error.strerror}; choose another") from error
     if MANIFEST in names:
-        _read_manifest(folder / MANIFEST)
+        read_manifest(folder / MANIFEST)
         return
     foreign = sorted(name for name in names if name != LOCK and not is_temporary(name))
     if foreign:
@@ -327,12 +226,3 @@ def _check_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
             f"{folder} was made with another configuration ({'; '.join(changed)}): "
             "choose another folder, or call with the configuration of this one"
         )
-
-
-def differences(key: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Keys (dotted where nested) under which two configurations differ, with both values."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in dict.fromkeys([*old, *new]):
-            yield from differences(f"{key}.{name}" if key else name, old.get(name, "absent"), new.get(name, "absent"))
-    elif old != new:
-        yield key, old, new

@@ -4,54 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import statistics
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 # what LaTeX takes for a command
 ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 ESCAPES |= {"\\": r"\textbackslash{}", "±": r"$\pm$"}
-
-
-@dataclass(frozen=True)
-class Distance:
-    """W2 of each class's real latents to a set's weighted latents, in the latents' unit."""
-
-    set: str
-    weighting: str
-    per_class: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Mean over the classes."""
-        return statistics.fmean(self.per_class)
-
-
-@dataclass(frozen=True)
-class Distances:
-    """W2 of distilled sets to the data under several weights, and remarks; `str` gives an aligned table.
-
-    Examples
-    --------
-    >>> print(Distances((Distance("decode", "uniform", (1.0, 1.5)), Distance("decode", "reencoded", (1.0, 1.25)))))
-    set     weights    W2 to the data
-    ------  ---------  --------------
-    decode  uniform             1.250
-    decode  reencoded           1.125
-    """
-
-    rows: tuple[Distance, ...]
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        lines = [(row.set, row.weighting, f"{row.mean:#.4g}") for row in self.rows]
-        return "\n".join([*aligned(("set", "weights", "W2 to the data"), lines, {2}), *self.notes])
-
-    def to_json(self) -> dict[str, Any]:
-        """The table as plain lists, dictionaries, strings and numbers, the distance of every class included."""
-        rows = [{**asdict(row), "per_class": list(row.per_class), "mean": row.mean} for row in self.rows]
-        return {"rows": rows, "notes": list(self.notes)}
 
 
 def aligned(head: Sequence[str], lines: Sequence[Sequence[str]], right: Collection[int]) -> list[str]:

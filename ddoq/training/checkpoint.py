@@ -13,9 +13,9 @@ from typing import Any
 import safetensors
 from torch import Tensor, nn
 
-from ddoq.storage.files import RunError, digest, plain
-from ddoq.storage.run import differences
+from ddoq.storage.files import RunError
 from ddoq.storage.tensors import read_tensors, write_tensors
+from ddoq.storage.values import differences, digest, plain
 
 # Settings that change no weight: what the student is tested on and when, and where it was trained.
 TESTS = ("protocol", "test_images", "test_set", "test_crop", "check_from")

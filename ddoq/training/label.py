@@ -24,8 +24,9 @@ from tqdm import tqdm
 from ddoq.data.distilled import DistilledDataset
 from ddoq.data.image_data import ImageData
 from ddoq.machine.device import torch_device
-from ddoq.storage.files import RunError, clean, plain, write_atomic
+from ddoq.storage.files import RunError, clean, write_atomic
 from ddoq.storage.tensors import read_tensors, write_tensors
+from ddoq.storage.values import plain
 from ddoq.training.protocols import ONLY_HARD, ProtocolName, changes_of, recipe_for
 from ddoq.training.recipe import Recipe
 from ddoq.training.targets import ABOUT, differences, epoch_file, made_from, read_about, source

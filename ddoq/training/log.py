@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ddoq.storage.files import plain, write_atomic
-from ddoq.storage.run import environment
+from ddoq.machine.environment import environment
+from ddoq.storage.files import write_atomic
+from ddoq.storage.values import plain
 
 EPOCHS = 20  # written to a log
-
-
-def conditions(place: torch.device) -> dict[str, Any]:
-    """What decides a training's bits beside its recipe and data: versions, device, threads."""
-    versions = dict(environment()["versions"])
-    with suppress(importlib.metadata.PackageNotFoundError):
-        versions["timm"] = importlib.metadata.version("timm")
-    device = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
-    return {"versions": versions, "device": device, "torch_threads": torch.get_num_threads()}
 
 
 def write_log(

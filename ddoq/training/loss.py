@@ -11,7 +11,7 @@ what each image counts from step to step, and the batches' mean would no longer 
 On the CPU float32, bfloat16 and float64 logits go to the C core, on an NVIDIA GPU float32, float16 and bfloat16 ones to
 the CUDA part, which give the loss and its gradient by the logits in one pass: directly, or through the custom operator
 `ddoq::weighted_loss` where torch traces or wraps its tensors. Other devices and dtypes, weights or targets that
-need a gradient, and forward-mode differentiation use the same formulas in torch (`_composed`).
+need a gradient, and forward-mode differentiation use the same formulas in torch (`composed`).
 
 Forks: on the CPU the loss runs on the OpenMP threads that torch keeps. A process forked after torch has started them
 has none, and OpenMP waits for them without end, in torch's own operators as in the loss. Where this module was imported
@@ -22,18 +22,17 @@ as torch's DataLoader does in its workers, or start processes by "spawn".
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from ddoq.machine import backend
 from ddoq.training import loss_gpu
+from ddoq.training.loss_operator import IN_C, LossStep, TracedStep, in_core, operator
+from ddoq.training.loss_torch import check_values, composed
 
-_HALVES = (torch.float16, torch.bfloat16)
-_IN_C = (torch.float32, torch.bfloat16, torch.float64)
 _KINDS = ("index", "probs", "logits", "topk")
 
 
@@ -108,14 +107,14 @@ class WeightedLoss(nn.Module):
             arguments = (logits, soft, indices, weight, *options)
             eager, loss = _is_eager(logits, soft, indices, weight), None
             if not (logits.requires_grad and torch.is_grad_enabled()):
-                loss = (_in_core if eager else _operator)(*arguments)[0]
+                loss = (in_core if eager else operator)(*arguments)[0]
             elif eager:
-                loss = _Step.apply(*arguments)  # type: ignore[no-untyped-call]
+                loss = LossStep.apply(*arguments)  # type: ignore[no-untyped-call]
             else:
-                loss = _TracedStep.apply(*arguments)[0]  # type: ignore[no-untyped-call]
+                loss = TracedStep.apply(*arguments)[0]  # type: ignore[no-untyped-call]
             return loss
-        _check_values(logits, soft, indices, weight, self.target)
-        return _composed(logits, soft, indices, weight, *options)
+        check_values(logits, soft, indices, weight, self.target)
+        return composed(logits, soft, indices, weight, *options)
 
     def extra_repr(self) -> str:
         """The options, for printing."""
@@ -162,7 +161,7 @@ class WeightedLoss(nn.Module):
 def _fits_core(logits: Tensor, soft: Tensor | None, indices: Tensor | None, weight: Tensor) -> bool:
     """Whether compiled code takes all of it, and the gradient by the logits is the only one asked for."""
     if logits.is_cpu:
-        if logits.dtype not in _IN_C or not weight.is_cpu:
+        if logits.dtype not in IN_C or not weight.is_cpu:
             return False
         if not ((soft is None or soft.is_cpu) and (indices is None or indices.is_cpu)):
             return False
@@ -179,199 +178,3 @@ def _is_eager(*tensors: Tensor | None) -> bool:
     if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
         return False
     return all(tensor is None or type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
-
-
-def _weighted_loss(
-    logits: Tensor,
-    soft: Tensor | None,
-    indices: Tensor | None,
-    weight: Tensor,
-    target: str,
-    temperature: float,
-    label_smoothing: float,
-) -> tuple[Tensor, Tensor]:
-    """The loss and its gradient by the logits, in the C core."""
-    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    if soft is not None and soft.dtype != wide and (soft.dtype != torch.bfloat16 or wide == torch.float64):
-        soft = soft.to(wide)
-    if weight.dtype not in (torch.float32, torch.float64):
-        weight = weight.double()
-    try:
-        loss = backend.core.weighted_loss(
-            _array(logits),
-            None if soft is None else _array(soft),
-            None if indices is None else _array(indices.long()),
-            _array(weight),
-            target,
-            temperature,
-            label_smoothing,
-            torch.get_num_threads(),
-            backend.isa(),
-            _array(gradient),
-        )
-    except ValueError:
-        _check_values(logits, soft, indices, weight, target)
-        raise
-    return torch.scalar_tensor(loss, dtype=wide), gradient
-
-
-def _shapes(logits: Tensor, *_: object) -> tuple[Tensor, Tensor]:
-    """What the operator gives, without values."""
-    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    gradient = torch.empty_like(
-        logits, dtype=loss_gpu.gradient_dtype(logits.dtype), memory_format=torch.contiguous_format
-    )
-    return logits.new_empty((), dtype=wide), gradient
-
-
-def _in_core(logits: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-    """The loss and its gradient by the logits, where these are."""
-    return _weighted_loss(logits, *others) if logits.is_cpu else loss_gpu.weighted_loss(logits, *others)
-
-
-torch.library.define(
-    "ddoq::weighted_loss",
-    "(Tensor logits, Tensor? soft, Tensor? indices, Tensor weight, str target, float temperature,"
-    " float label_smoothing) -> (Tensor, Tensor)",
-)
-torch.library.impl("ddoq::weighted_loss", "cpu", _weighted_loss)
-torch.library.impl("ddoq::weighted_loss", "cuda", loss_gpu.operator)
-torch.library.register_fake("ddoq::weighted_loss", _shapes)
-_operator = torch.ops.ddoq.weighted_loss.default
-
-
-class _Step(torch.autograd.Function):
-    """The loss with its gradient, in an eager step."""
-
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        loss, ctx.gradient = _in_core(*arguments)
-        ctx.options = arguments[4:]
-        ctx.save_for_backward(*arguments[:4])
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, by_loss: Tensor) -> Any:
-        # The gradient is given away, and scaled in place: what takes it may add to it. A second pass through a graph
-        # that was kept computes it anew.
-        gradient, ctx.gradient = ctx.gradient, None
-        if gradient is None:
-            gradient = _in_core(*ctx.saved_tensors, *ctx.options)[1]
-        if not by_loss.is_cpu:
-            gradient = loss_gpu.scaled(gradient, by_loss.detach(), ctx.saved_tensors[0].dtype)
-        elif by_loss.item() != 1:
-            gradient.mul_(by_loss.detach())
-        if torch.is_grad_enabled():
-            gradient = _Underivable.apply(ctx.saved_tensors[0], gradient)  # type: ignore[no-untyped-call]
-        return gradient, None, None, None, None, None, None
-
-
-class _Underivable(torch.autograd.Function):
-    """A gradient by the logits of which no derivative may be taken."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, gradient: Tensor) -> Tensor:
-        return gradient
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise RuntimeError(
-            "WeightedLoss has no second derivative in compiled code: give float16 logits on the CPU, float64 ones on a "
-            "GPU, or write the loss in torch"
-        )
-
-
-class _TracedStep(torch.autograd.Function):
-    """The operator with its gradient, for torch.compile, which refuses second derivatives itself.
-
-    The operator itself has none: torch.library's own way to give it one takes longer than the loss of a small batch.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Any:
-        loss, gradient = _operator(*arguments)
-        ctx.save_for_backward(gradient)
-        ctx.dtype = arguments[0].dtype
-        ctx.mark_non_differentiable(gradient)
-        return loss, gradient
-
-    @staticmethod
-    def backward(ctx: Any, by_loss: Tensor, _: Any) -> Any:
-        (gradient,) = ctx.saved_tensors
-        return (gradient * by_loss).to(ctx.dtype), None, None, None, None, None, None
-
-
-def _array(tensor: Tensor) -> Any:
-    """The tensor's memory as a C-contiguous NumPy array, bfloat16 as uint16."""
-    if tensor.requires_grad:
-        tensor = tensor.detach()
-    tensor = tensor.contiguous()
-    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
-def _composed(
-    logits: Tensor,
-    soft: Tensor | None,
-    indices: Tensor | None,
-    weight: Tensor,
-    target: str,
-    temperature: float,
-    label_smoothing: float,
-) -> Tensor:
-    """The loss from torch's own operations."""
-    if logits.dtype in _HALVES:
-        logits = logits.float()
-    log_p = torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=1)
-    if soft is None:
-        assert indices is not None
-        # gather, not torch's cross_entropy: that silently leaves out rows whose target is -100
-        per_row = -log_p.gather(1, indices.long()[:, None])[:, 0]
-        if label_smoothing:
-            per_row = torch.lerp(per_row, -log_p.mean(dim=1), label_smoothing)
-    else:
-        soft = soft.to(logits.dtype)
-        if target == "logits":
-            soft = torch.softmax(soft / temperature, dim=1)
-        if indices is not None:
-            rest = (1 - soft.sum(dim=1, keepdim=True)).clamp(min=0) / max(1, logits.shape[1] - soft.shape[1])
-            soft = rest.expand(logits.shape).scatter(1, indices.long(), soft)
-        # a class of probability 0 adds 0, whatever its logits (masked ones are -inf)
-        per_row = nn.functional.kl_div(log_p.masked_fill(soft == 0, 0), soft, reduction="none").sum(dim=1)
-    return (weight.to(per_row.dtype) * per_row).sum() / len(logits)
-
-
-def _check_values(logits: Tensor, soft: Tensor | None, indices: Tensor | None, weight: Tensor, target: str) -> None:
-    """ValueError for the first row that breaks a rule.
-
-    Values are looked at on the CPU alone: on a GPU reading one back would stop the host at every step.
-    """
-    if weight.device.type == "cpu":
-        _check_rows(~((weight >= 0) & (weight < float("inf"))), weight, "weights must be finite and at least 0")
-    if indices is not None and indices.device.type == "cpu":
-        n_classes, index = logits.shape[1], indices.reshape(len(indices), -1)
-        bad = (index < 0) | (index >= n_classes)
-        first = index.gather(1, bad.int().argmax(dim=1, keepdim=True))[:, 0]
-        rule = f"class indices must be at least 0 and below {n_classes}, the number of logits"
-        _check_rows(bad.any(dim=1), first, rule)
-        ordered = index.sort(dim=1).values
-        twice = ordered[:, 1:] == ordered[:, :-1]
-        if twice.any():
-            row, at = (int(i) for i in twice.nonzero()[0])
-            raise ValueError(
-                f"class indices must be distinct in each row, got {ordered[row, at].item()} twice in row {row}"
-            )
-    if soft is not None and soft.device.type == "cpu" and target != "logits":
-        sums = soft.float().sum(dim=1)  # 1e-2: rows stored as float16 or bfloat16
-        _check_rows((soft < 0).any(dim=1), soft.amin(dim=1), "probabilities must be at least 0")
-        if target == "probs" or soft.shape == logits.shape:
-            _check_rows(~((sums - 1).abs() <= 1e-2), sums, "probabilities must sum to 1 in each row")
-        else:
-            _check_rows(~(sums <= 1 + 1e-2), sums, "probabilities must sum to at most 1 in each row")
-
-
-def _check_rows(bad: Tensor, values: Tensor, rule: str) -> None:
-    """ValueError with the first bad row, if there is one."""
-    if bad.any():
-        row = int(bad.int().argmax())
-        raise ValueError(f"{rule}, got {values[row].item()} in row {row}")

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ddoq.storage.files import plain
-from ddoq.storage.run import seed_sequence
-from ddoq.training.log import conditions
+from ddoq.machine.environment import conditions
+from ddoq.machine.streams import seed_sequence
+from ddoq.storage.values import plain
 from ddoq.training.training_set import HeldOut, TrainingSet
 
 Operation = Literal["shuffle", "crop", "flip", "jitter", "lighting", "dsa"]  # in the order in which they are applied

@@ -14,8 +14,9 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from ddoq.storage.files import RunError, digest, plain
+from ddoq.storage.files import RunError
 from ddoq.storage.tensors import read_tensors
+from ddoq.storage.values import digest, plain
 from ddoq.training.protocols import ONLY_HARD
 from ddoq.training.recipe import Recipe
 from ddoq.training.teacher import Teacher, open_teacher

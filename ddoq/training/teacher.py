@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddoq.data.class_names import label_names, match_labels
 from ddoq.machine.torchvision import ensure_importable
-from ddoq.models.diffusion.prompts import label_names, match_labels
 from ddoq.training.checkpoint import read_checkpoint
 from ddoq.training.students import create_student
 from ddoq.training.training_set import Normalise, TrainingSet

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from ddoq.data.distilled import DistilledDataset
 from ddoq.data.image_data import ImageData
-from ddoq.machine.device import deterministic, seeded, torch_device
-from ddoq.storage.files import check_writable, digest
-from ddoq.storage.run import seed_sequence
+from ddoq.machine.device import deterministic, torch_device
+from ddoq.machine.streams import seed_sequence, seeded
+from ddoq.storage.files import check_writable
+from ddoq.storage.values import digest
 from ddoq.training.checkpoint import find_checkpoint, write_checkpoint
 from ddoq.training.log import write_log
 from ddoq.training.loop import Descent, block

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddoq.data.classes import matched_labels
 from ddoq.data.distilled import DistilledDataset
 from ddoq.data.image_data import ImageData, open_data
-from ddoq.storage.files import digest
+from ddoq.storage.values import digest
 
 
 @dataclass(frozen=True)
@@ -134,38 +135,8 @@ def _converted(opened: ImageData) -> str:
     return f"test images {old} were converted to {' x '.join(map(str, new))}, to fit the images that students train on"
 
 
-def matched_labels(
-    labels: Tensor, names: Sequence[str], class_names: Sequence[str], what: str, renaming: str = ""
-) -> Tensor:
-    """Labels by `names` as labels by `class_names`; ValueError naming the classes that only one of the two has.
-
-    `renaming` is how a user gives the classes that are called `names` other names (see `ddoq.data.sources.Source`).
-
-    Examples
-    --------
-    >>> matched_labels(torch.tensor([0, 0, 1]), ("cat", "dog"), ("dog", "cat"), "test data")
-    tensor([1, 1, 0])
-    """
-    missing = [name for name in class_names if name not in names]
-    extra = [name for name in names if name not in class_names]
-    if missing or extra:
-        parts = [f"lacks {_listed(missing)}"] * bool(missing) + [f"has {_listed(extra)} beside"] * bool(extra)
-        raise ValueError(
-            f"classes are matched by name, and the {what} {' and '.join(parts)} "
-            f"(the set to train on has {_listed(class_names)})"
-            + f"; where they only have other names, {renaming}"
-            * bool(renaming and missing and extra)
-        )
-    return torch.tensor([class_names.index(name) for name in names])[labels]
-
-
 def _all(data: ImageData) -> tuple[Tensor, Tensor]:
     return torch.as_tensor(data.images(range(len(data)))), torch.as_tensor(data.labels)
-
-
-def _listed(names: Sequence[str], limit: int = 8) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(map(repr, names[:limit])) + more
 
 
 def _hash(names: Sequence[str], *tensors: Tensor) -> str:

@@ -18,7 +18,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ddoq.storage.run import seed_sequence
+from ddoq.machine.streams import seed_sequence
 from ddoq.training import augment
 from ddoq.training.recipe import Recipe
 from ddoq.training.siamese import NUMBERS, siamese

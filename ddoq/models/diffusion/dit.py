@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddoq.data.class_names import label_names, match_labels
 from ddoq.machine.torchvision import ensure_importable
 from ddoq.models.diffusion.partial import denoise
-from ddoq.models.diffusion.prompts import label_names, match_labels
 from ddoq.models.diffusion.scheduled import Scheduled, load_scheduler
 from ddoq.models.parts import Parts, Precision, settle_module
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from ddoq.machine.memory import BatchSize
+from ddoq.machine.streams import seed_sequence, torch_seed
 from ddoq.machine.torchvision import ensure_importable
 from ddoq.models.fitting.loop import Journal, train
 from ddoq.models.fitting.state import FitRecipe, TrainingPrecision
-from ddoq.models.fitting.steps import check_steps, torch_seed
-from ddoq.storage.run import seed_sequence
+from ddoq.models.fitting.steps import check_steps
 
 if TYPE_CHECKING:
     from ddoq.data.image_data import ImageData

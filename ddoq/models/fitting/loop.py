@@ -22,7 +22,8 @@ from ddoq.machine.device import deterministic
 from ddoq.machine.memory import first_line, ran_out_of_memory
 from ddoq.models.fitting.state import Draw, FitRecipe, Training
 from ddoq.models.fitting.steps import check_loss, cycle
-from ddoq.storage.files import digest, write_atomic
+from ddoq.storage.files import write_atomic
+from ddoq.storage.values import digest
 
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints; what is lost at most
 LINES, PICTURES = 100, 10  # of a training, in its log and on the way

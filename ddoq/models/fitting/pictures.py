@@ -9,12 +9,11 @@ import numpy as np
 import torch
 
 from ddoq.data.image_data import ImageData
+from ddoq.machine.streams import seed_sequence, torch_seed
 from ddoq.models.codecs.codec import Codec
 from ddoq.models.diffusion.dit import DiTDiffusion
-from ddoq.models.fitting.steps import torch_seed
 from ddoq.storage.files import write_atomic
 from ddoq.storage.image_folder import png
-from ddoq.storage.run import seed_sequence
 
 ROWS, COLUMNS = 10, 4  # of a picture: classes, and samples of each
 

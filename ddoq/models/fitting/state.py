@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from ddoq.machine.interrupts import uninterrupted
 from ddoq.machine.memory import ran_out_of_memory
-from ddoq.models.fitting.steps import Order, cycle, torch_seed
+from ddoq.machine.streams import torch_seed
+from ddoq.models.fitting.steps import Order, cycle
 from ddoq.storage.tensors import below, read_tensors, write_tensors
 
 TrainingPrecision = Literal["float32", "bfloat16"]

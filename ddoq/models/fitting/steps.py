@@ -70,8 +70,3 @@ def cycle(step: int, steps: int) -> float:
     top = (steps + 1) / 10 - 1
     low, share = (1 / 25, step / top) if 0 <= step < top else (1 / 250_000, 1 - (step - top) / (steps - top))
     return low + (1 - low) * (1 - math.cos(math.pi * share)) / 2
-
-
-def torch_seed(stream: np.random.SeedSequence) -> int:
-    """Seed of a torch generator from a stream of its own."""
-    return int(stream.generate_state(1, np.uint64)[0])

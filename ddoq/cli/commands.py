@@ -1,0 +1,241 @@
+"""The commands: each one reads its options and calls the function of that name."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ddoq.cli.options import Option, parse
+
+FOLDER_OR_NPZ = "A folder with one folder of images per class, or an .npz file (see ddoq --help)."
+
+
+RUN = Option(Path, "RUN", "The run folder that ddoq distill made.")
+
+
+RUNS = "Run folders that ddoq distill made, or folders of class folders."
+
+
+TEST = Option(str | None, help=f"{FOLDER_OR_NPZ} Its classes are matched by name.")
+
+
+SETTINGS = Option(
+    tuple[str, ...] | None,
+    value="NAME=VALUE [NAME=VALUE ...]",
+    help="Other settings of the protocol: augment=crop leaves out flips, which digits and letters need; "
+    "augment=crop+flip is both, augment=none neither. Names: epochs, batch_size, lr, momentum, weight_decay, decay_1d, "
+    "optimizer, schedule, accumulate, augment, crop_scale, patches, dsa, mix, mix_alpha, mix_probability, mix_weights, "
+    "temperature, label_epochs, test_crop, check_from, precision, channels_last; for what each means, "
+    "python -m pydoc ddoq.training.recipe.Recipe.",
+)
+
+
+TEACHERS = "A checkpoint of ddoq teacher, a folder with timm's config.json and weights, or the name of a pretrained \
+timm model; several are averaged."
+
+
+def read_data(path: str, split: str = "train") -> Any:
+    """Return what `ddoq.open_data` takes for a path: a folder as it is, an .npz file as (images, labels)."""
+    if not path.endswith(".npz"):
+        return path
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("it holds a single array, as an .npy file does: save images and labels with numpy.savez")
+        with loaded as arrays:
+            for images, labels in (("images", "labels"), (f"x_{split}", f"y_{split}")):
+                if images in arrays and labels in arrays:
+                    return arrays[images], arrays[labels]
+            names = ", ".join(arrays.files) or "nothing"
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is not a readable .npz file of plain arrays: {error}") from error
+    raise ValueError(f"{path} holds {names}, but neither images and labels nor x_{split} and y_{split}")
+
+
+def _distill(arguments: list[str]) -> None:
+    import ddoq
+
+    options = {
+        "data": Option(str, "DATA", FOLDER_OR_NPZ),
+        "out": Option(Path, "OUT"),
+        "codec": Option(str),
+        "diffusion": Option(str),
+        "latents": Option(Path | None),
+        "controls": Option(tuple[Literal["diffuse", "decode", "nearest"], ...]),
+        "class_names": Option(tuple[str, ...] | None),
+    }
+    chosen = parse("distill", arguments, [ddoq.distill], options)
+    small = ddoq.distill(read_data(chosen.pop("data")), **chosen)
+    folder = chosen["out"] / "images"
+    print(f"{len(small)} images of {len(small.class_names)} classes: {folder}")
+    print(f"their weights: {folder / 'metadata.jsonl'}")
+
+
+def _fit(arguments: list[str]) -> None:
+    import ddoq
+
+    options = {
+        "data": Option(str, "DATA", FOLDER_OR_NPZ),
+        "out": Option(Path, "OUT"),
+        "class_names": Option(tuple[str, ...] | None),
+    }
+    chosen = parse("fit", arguments, [ddoq.fit], options)
+    print(ddoq.fit(read_data(chosen.pop("data")), **chosen))
+
+
+def _teacher(arguments: list[str]) -> None:
+    import ddoq
+
+    options = {
+        "data": Option(str, "DATA", FOLDER_OR_NPZ),
+        "out": Option(Path, "OUT"),
+        "test": TEST,
+        "class_names": Option(tuple[str, ...] | None),
+        "settings": SETTINGS,
+        "log": Option(Path | None),
+    }
+    chosen = parse("teacher", arguments, [ddoq.train_teacher], options)
+    test, out = chosen.pop("test"), chosen["out"]
+    chosen["settings"] = _settings(chosen["settings"])
+    print(ddoq.train_teacher(read_data(chosen.pop("data")), test=test and read_data(test, "test"), **chosen))
+    print(f"the teacher: {out}")
+
+
+def _label(arguments: list[str]) -> None:
+    import ddoq
+
+    options = {
+        "dataset": Option(None),
+        "path": RUN,
+        "out": Option(Path, "OUT"),
+        "teacher": Option(tuple[str, ...], help=TEACHERS),
+        "settings": SETTINGS,
+    }
+    chosen = parse("label", arguments, [ddoq.label, ddoq.load], options)
+    chosen["settings"] = _settings(chosen["settings"])
+    small = ddoq.load(**{name: chosen.pop(name) for name in inspect.signature(ddoq.load).parameters})
+    print(ddoq.label(small, **chosen))
+
+
+def _train(arguments: list[str]) -> None:
+    import ddoq
+
+    options = {
+        "dataset": Option(None),
+        "path": RUN,
+        "teacher": Option(tuple[str, ...] | None, help=TEACHERS),
+        "labels": Option(Path | None),
+        "settings": SETTINGS,
+        "test": TEST,
+        "class_names": Option(tuple[str, ...] | None),
+        "log": Option(Path | None),
+    }
+    chosen = parse("train", arguments, [ddoq.train, ddoq.load], options)
+    test = chosen.pop("test")
+    chosen["settings"] = _settings(chosen["settings"])
+    small = ddoq.load(**{name: chosen.pop(name) for name in inspect.signature(ddoq.load).parameters})
+    result = ddoq.train(small, test=test and read_data(test, "test"), **chosen)
+    print(result)
+
+
+def _settings(texts: Sequence[str] | None) -> dict[str, Any]:
+    from ddoq.training.recipe import read_settings
+
+    return read_settings(texts or ())
+
+
+def _evaluate(arguments: list[str]) -> None:
+    import ddoq
+    from ddoq.storage.files import check_writable
+
+    def table(*, save: tuple[str, ...] = ()) -> None:
+        """Keep the table.
+
+        Parameters
+        ----------
+        save
+            Files for the table: JSON, CSV or LaTeX by their endings .json, .csv and .tex.
+        """
+
+    options = {
+        "run": Option(tuple[Path, ...], "RUN", RUNS, "(required)"),
+        "test": Option(str, help=f"{FOLDER_OR_NPZ} Its classes are matched by name."),
+        "data": Option(str | None),
+        "teacher": Option(tuple[str, ...] | None, help=TEACHERS),
+        "labels": Option(tuple[Path, ...] | None),
+        "settings": SETTINGS,
+        "save": Option(tuple[str, ...]),
+    }
+    chosen = parse("evaluate", arguments, [ddoq.evaluate, table], options)
+    files = chosen.pop("save")
+    if wrong := [file for file in files if Path(file).suffix not in (".json", ".csv", ".tex")]:
+        raise ValueError(f"--save {wrong[0]} must end with .json, .csv or .tex")
+    check_writable(*map(Path, files))  # now, not after hours of training
+    test, data = read_data(chosen.pop("test"), "test"), chosen.pop("data")
+    chosen["settings"] = _settings(chosen["settings"])
+    evaluation = ddoq.evaluate(test=test, data=data and read_data(data), **chosen)
+    for file in files:
+        evaluation.save(file)
+    print(evaluation)
+
+
+def _weigh(arguments: list[str]) -> None:
+    import ddoq
+
+    options = {
+        "folder": Option(Path, "FOLDER"),
+        "data": Option(str | None, help=f"{FOLDER_OR_NPZ} Its classes are matched by name. Of a run: none."),
+        "codec": Option(str),
+    }
+    chosen = parse("weigh", arguments, [ddoq.weigh], options)
+    data = chosen.pop("data")
+    print(ddoq.weigh(data=data and read_data(data), **chosen))
+
+
+def _report(arguments: list[str]) -> None:
+    import ddoq
+
+    options = {"run": RUN, "out": Option(str | None)}
+    print(ddoq.report(**parse("report", arguments, [ddoq.report], options)))
+
+
+def _info(arguments: list[str]) -> None:
+    import ddoq
+
+    if arguments not in ([], ["--json"]):
+        print("usage: ddoq info [--json]\n\nVersion, instruction set, threads and GPU of this build on this machine.")
+        if arguments not in (["-h"], ["--help"]):
+            raise SystemExit(2)
+        return
+    facts = ddoq.info()
+    if arguments:
+        print(json.dumps(facts, indent=2))
+    else:
+        for name, value in facts.items():
+            print(f"{name:12}{', '.join(map(str, value)) if isinstance(value, tuple | list) else value}")
+
+
+def _demo(arguments: list[str]) -> None:
+    from ddoq.cli.demo import demo
+
+    demo(**parse("demo", arguments, [demo], {"out": Option(str)}))
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "distill": _distill,
+    "fit": _fit,
+    "teacher": _teacher,
+    "label": _label,
+    "train": _train,
+    "evaluate": _evaluate,
+    "weigh": _weigh,
+    "report": _report,
+    "info": _info,
+    "demo": _demo,
+}

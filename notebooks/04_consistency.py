@@ -232,8 +232,8 @@ for process in ("VE", "VP"):
 
 # %% [markdown]
 # The proved constant takes the data to be as spread out as the disc allows at every moment. It blows up as $\delta \to
-# 0$, where the theorem says nothing; `tests/quantization/test_consistency.py` checks it path by path at a larger $\delta$,
-# where it is between 1.4 and 2.2.
+# 0$, where the theorem says nothing; `tests/quantization/test_consistency.py` checks it path by path at a larger
+# $\delta$, where it is between 1.4 and 2.2.
 #
 # ## The rate, and why the weights
 #

@@ -75,8 +75,8 @@ the textbook (`ddoq/quantization/reference.py`). `tests/emulator` compiles the k
 for the CPU, threads as fibers that switch at barriers and warp operations: from the same G both give the same bits, in
 any order of the threads, and all tests of `tests/quantization/test_cuda.py` run on it, and on the machine's GPU where
 there is one. The same for the loss: `tests/cuda_loss_model.py` and `tests/training/test_cuda_loss.py`, with a
-tolerance, since the hardware's exponentials have errors of their own. What all this cannot show is what only hardware has:
-memory ordering beyond barriers, cuBLAS itself, and time.
+tolerance, since the hardware's exponentials have errors of their own. What all this cannot show is what only hardware
+has: memory ordering beyond barriers, cuBLAS itself, and time.
 
 On a machine with a GPU the same tests are its first check, and the sanitiser's. On an NVIDIA H200 (CUDA 13.0, torch
 2.11) the 32 tests of the quantiser that run on the device passed, and those of the loss, torch.compile and CUDA graphs

@@ -13,20 +13,8 @@ from collections.abc import Sequence
 
 from ddoq._version import __version__
 from ddoq.cli.commands import COMMANDS
+from ddoq.machine.extras import EXTRAS
 
-EXTRAS = {  # module -> the extra of pyproject.toml that installs it
-    "tyro": "cli",
-    "torch": "torch",
-    "diffusers": "models",
-    "accelerate": "models",
-    "transformers": "text",
-    "timm": "train",
-    "torchvision": "train",
-    "datasets": "data",
-    "ot": "metrics",
-    "matplotlib": "report",
-    "jinja2": "report",
-}
 USAGE = f"""\
 ddoq {__version__}: a large labelled image data set becomes a small weighted one
 

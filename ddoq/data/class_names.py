@@ -14,7 +14,7 @@ def imagenet() -> dict[str, str]:
     >>> list(imagenet().items())[0]
     ('n01440764', 'tench, Tinca tinca')
     """
-    text = (Path(__file__).parents[2] / "data" / "imagenet.txt").read_text(encoding="utf-8")
+    text = (Path(__file__).parent / "imagenet.txt").read_text(encoding="utf-8")
     rows = (line.partition("\t") for line in text.splitlines() if not line.startswith("#"))
     return {wnid: words for wnid, _, words in rows}
 

@@ -72,6 +72,7 @@ def encode(
     >>> import tempfile
     >>> from ddoq.models.codecs.codec import open_codec
     >>> from ddoq.data.image_data import open_data
+    >>> from ddoq.stages.latents import read_latents
     >>> data = open_data((np.zeros((6, 8, 8), np.uint8), ["cat", "dog"] * 3))
     >>> with Run.locked(tempfile.mkdtemp(), {}, data.class_names) as run:
     ...     encode(run, data, open_codec("identity"), device="cpu", progress=False)

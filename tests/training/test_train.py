@@ -212,7 +212,7 @@ def test_settings_tell_versions_and_threads_apart(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
     assert Recipe().settings(data, None, CPU) == {**same, "torch_threads": 77}
     monkeypatch.undo()
-    monkeypatch.setattr(sys.modules["ddoq.storage.run"], "__version__", "77")
+    monkeypatch.setattr(sys.modules["ddoq.machine.environment"], "__version__", "77")
     assert Recipe().settings(data, None, CPU)["versions"] == {**same["versions"], "ddoq": "77"}
 
 

@@ -123,7 +123,7 @@ class BuildExt(build_ext):
         flags += [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
         flags.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
         version = subprocess.run([*nvcc, "--version"], check=True, capture_output=True).stdout
-        headers = sorted([Path("csrc/ddoq.h"), *Path("csrc/cuda").glob("*.h"), *Path("csrc/cuda").glob("*.cuh")])
+        headers = sorted([*Path("csrc").glob("*.h"), *Path("csrc/cuda").glob("*.h"), *Path("csrc/cuda").glob("*.cuh")])
         parts = [version, shlex.join(flags).encode(), *(path.read_bytes() for path in (source, *headers))]
         digest = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
         made = CUDA_CACHE / f"{source.stem}-{digest[:16]}.o"
@@ -162,7 +162,7 @@ def extensions():
     cuda_binding = glob("csrc/python/cuda_*.c")
     binding = sorted(set(glob("csrc/python/*.c")) - set(cuda_binding))
     include = ["csrc", numpy.get_include()]
-    sources = sorted(glob("csrc/cpu/*.c")) + binding
+    sources = sorted(glob("csrc/cpu/**/*.c", recursive=True)) + binding
     found = [extension("ddoq._core", sources, include_dirs=include, libraries=["m"], extra_link_args=LINK)]
     wanted = os.environ.get("DDOQ_BUILD_CUDA", "auto")
     if wanted not in ("auto", "0", "1"):

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-#include "cpu/kernels.h"
+#include "cpu/kernels/table.h"
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
 #include "cpu/team.h"

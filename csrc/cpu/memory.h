@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "cpu/kernels.h"
+#include "cpu/kernels/table.h"
 
 #define DDOQ_HUGE_PAGE ((size_t)1 << 21)
 

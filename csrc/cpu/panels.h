@@ -3,7 +3,7 @@
 #ifndef DDOQ_CPU_PANELS_H
 #define DDOQ_CPU_PANELS_H
 
-#include "cpu/kernels.h"
+#include "cpu/kernels/table.h"
 
 /* n rows of the matrix data (., d): data[index[i]], or data[i] where index is NULL. Of the kernels' reals, or of
  * halves, which widen makes floats. */

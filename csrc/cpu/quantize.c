@@ -14,9 +14,9 @@
 #include <string.h>
 
 #include "cpu/assign.h"
+#include "cpu/gram/result.h"
 #include "cpu/memory.h"
-#include "cpu/result.h"
-#include "cpu/stream.h"
+#include "cpu/stream/stream.h"
 
 #define LEAST_WEIGHT 1e-150 /* of the greatest, so that squares of weights do not vanish */
 

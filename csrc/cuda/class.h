@@ -1,6 +1,6 @@
-/* One class on the device, as cpu/fit.h has it on the CPU: what the kernels read, work in and write. All pointers are
- * to device memory and disjoint. G is float, what is made of it is double: sums that are updated by differences do not
- * drift then, single-point moves end, and G needs no centring but for the rounding of its own entries. */
+/* One class on the device, as cpu/gram/fit.h has it on the CPU: what the kernels read, work in and write. All pointers
+ * are to device memory and disjoint. G is float, what is made of it is double: sums that are updated by differences do
+ * not drift then, single-point moves end, and G needs no centring but for the rounding of its own entries. */
 #ifndef DDOQ_CUDA_CLASS_H
 #define DDOQ_CUDA_CLASS_H
 

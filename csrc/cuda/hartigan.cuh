@@ -1,6 +1,7 @@
-/* Single-point moves after Lloyd, as in cpu/hartigan.c: samples in index order, each takes its best move, until a sweep
- * moves none. Samples that do not move leave the state as it is, so that a warp's worth of them is weighed at a time:
- * the first one that would move does, and the next look starts behind it. The moves are those of one after the other.
+/* Single-point moves after Lloyd, as in cpu/gram/hartigan.c: samples in index order, each takes its best move, until a
+ * sweep moves none. Samples that do not move leave the state as it is, so that a warp's worth of them is weighed at a
+ * time: the first one that would move does, and the next look starts behind it. The moves are those of one after the
+ * other.
  */
 #ifndef DDOQ_CUDA_HARTIGAN_CUH
 #define DDOQ_CUDA_HARTIGAN_CUH

@@ -1,6 +1,6 @@
-/* Lloyd's iterations, as in cpu/lloyd.c. The sums of a cell are made afresh from its samples, or by the samples that
- * came and went where these are fewer; a warp has 32 columns of one cell at a time and adds the rows of G in the order
- * of the cell's list, in a register: S is read and written once an iteration, and once more by the assignment. */
+/* Lloyd's iterations, as in cpu/gram/lloyd.c. The sums of a cell are made afresh from its samples, or by the samples
+ * that came and went where these are fewer; a warp has 32 columns of one cell at a time and adds the rows of G in the
+ * order of the cell's list, in a register: S is read and written once an iteration, and once more by the assignment. */
 #ifndef DDOQ_CUDA_LLOYD_CUH
 #define DDOQ_CUDA_LLOYD_CUH
 

@@ -1,6 +1,7 @@
 /* Passes over the samples: copies for the product, and points and distortion from the data themselves, in double, as in
- * cpu/result.c. A block has one class and DDOQ_CUDA_FEATURES features, a thread one feature, so that every sum over
- * samples is in the order of the samples. Each reads the samples once from memory, and at most once more from L2. */
+ * cpu/gram/result.c. A block has one class and DDOQ_CUDA_FEATURES features, a thread one feature, so that every sum
+ * over samples is in the order of the samples. Each reads the samples once from memory, and at most once more from L2.
+ */
 #include "cuda/block.cuh"
 #include "cuda/kernels.h"
 

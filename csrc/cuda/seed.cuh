@@ -1,6 +1,6 @@
-/* Greedy k-means++, as in cpu/seed.c: each further seed is the best of 2 + floor(ln k) samples drawn with probability
- * proportional to weight times squared distance to the nearest seed so far. All candidates of a step are looked at in
- * one pass over the samples, a row of G each. */
+/* Greedy k-means++, as in cpu/gram/seed.c: each further seed is the best of 2 + floor(ln k) samples drawn with
+ * probability proportional to weight times squared distance to the nearest seed so far. All candidates of a step are
+ * looked at in one pass over the samples, a row of G each. */
 #ifndef DDOQ_CUDA_SEED_CUH
 #define DDOQ_CUDA_SEED_CUH
 

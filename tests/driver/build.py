@@ -20,7 +20,7 @@ def build(program: Path) -> None:
     os.chdir(ROOT)  # setup.py looks for its sources here
     flags = runpy.run_path("setup.py")
     compiler = os.environ.get("CC", "gcc")
-    sources = [*sorted((ROOT / "csrc/cpu").glob("*.c")), *sorted((ROOT / "tests/driver").glob("*.c"))]
+    sources = [*sorted((ROOT / "csrc/cpu").rglob("*.c")), *sorted((ROOT / "tests/driver").glob("*.c"))]
     with TemporaryDirectory() as folder:
 
         def compile_one(source: Path) -> str:

@@ -19,7 +19,6 @@ import numpy
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-KERNELS = ("fit.cu", "rows.cu", "loss.cu")
 
 
 def parts(text: str) -> list[str]:
@@ -84,7 +83,7 @@ def build(folder: Path) -> Path:
         subprocess.run([*command, *common, *include, "-c", source, "-o", target], check=True)
         return str(target)
 
-    names += [ROOT / "csrc/cuda" / name for name in KERNELS] + [HERE / "fibers.cpp", HERE / "runtime.cpp"]
+    names += [*sorted((ROOT / "csrc/cuda").glob("*.cu")), HERE / "fibers.cpp", HERE / "runtime.cpp"]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_one, names))
     place = folder / "nvidia" / "cu13" / "lib"

@@ -31,7 +31,7 @@ def test_each_object_holds_the_instructions_it_should(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "setup.py", *build], cwd=ROOT, env=environment, check=True, capture_output=True)
 
     def count(name: str, pattern: str, function: str = "") -> int:
-        (object_file,) = tmp_path.rglob(f"csrc/cpu/{name}.o")
+        (object_file,) = tmp_path.rglob(f"{name}.o")
         which = f"--disassemble={function}" if function else "-d"
         code = subprocess.run(["objdump", which, object_file], check=True, capture_output=True, text=True).stdout
         return len(re.findall(pattern, code))

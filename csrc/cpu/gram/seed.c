@@ -1,0 +1,107 @@
+/* Greedy k-means++ (Arthur and Vassilvitskii 2007; greedy variant as in scikit-learn): each further seed is the best of
+ * 2 + floor(ln k) samples drawn with probability proportional to weight times squared distance to the nearest seed so
+ * far. A trial reads one row of G.
+ *
+ * A draw is the first index whose cumulative sum exceeds u * total, so that a sample at distance zero is never drawn
+ * while another is left. Where all distances are zero, the lowest index that is not a seed yet is taken. */
+#include <math.h>
+#include <string.h>
+
+#include "cpu/gram/seed.h"
+
+double ddoq_accumulate(size_t n, const double *w, const double *value, double *cumulative)
+{
+    double total = 0;
+    for (size_t i = 0; i < n; i++)
+        cumulative[i] = total += value ? w[i] * value[i] : w[i];
+    return total;
+}
+
+size_t ddoq_draw(size_t n, const double *cumulative, double u)
+{
+    double threshold = u * cumulative[n - 1];
+    size_t low = 0, high = n;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (cumulative[middle] > threshold)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    if (low == n)
+        for (low = n - 1; low > 0 && cumulative[low] == cumulative[low - 1];)
+            low--;
+    return low;
+}
+
+size_t ddoq_first_free(size_t n, const int64_t *seeds, size_t n_seeds)
+{
+    for (size_t i = 0; i < n; i++) {
+        bool taken = false;
+        for (size_t j = 0; j < n_seeds && !taken; j++)
+            taken = seeds[j] == (int64_t)i;
+        if (!taken)
+            return i;
+    }
+    return 0;
+}
+
+/* Distance of every sample to the nearest seed, were m a seed too; returns the weighted sum. */
+static double try_seed(const struct ddoq_fit *fit, size_t m, double *out)
+{
+    return fit->kernels->trial(fit->n, ddoq_gram_row(fit, m), fit->diagonal[m], fit->diagonal, fit->closest, fit->w,
+                               out);
+}
+
+static void swap(double **a, double **b)
+{
+    double *t = *a;
+    *a = *b;
+    *b = t;
+}
+
+enum ddoq_status ddoq_seed_greedy(struct ddoq_fit *fit, const double *uniforms)
+{
+    size_t n = fit->n, n_trials = ddoq_seed_trials(fit->k);
+
+    ddoq_accumulate(n, fit->w, NULL, fit->cumulative);
+    fit->seeds[0] = (int64_t)ddoq_draw(n, fit->cumulative, *uniforms++);
+    for (size_t i = 0; i < n; i++)
+        fit->closest[i] = INFINITY;
+    try_seed(fit, (size_t)fit->seeds[0], fit->best);
+    swap(&fit->closest, &fit->best);
+
+    for (size_t j = 1; j < fit->k; j++, uniforms += n_trials) {
+        if (ddoq_stopped(fit->crew))
+            return DDOQ_INTERRUPTED;
+        if (!(ddoq_accumulate(n, fit->w, fit->closest, fit->cumulative) > 0)) {
+            fit->seeds[j] = (int64_t)ddoq_first_free(n, fit->seeds, j);
+            continue;
+        }
+        double least = INFINITY;
+        for (size_t t = 0; t < n_trials; t++) {
+            size_t m = ddoq_draw(n, fit->cumulative, uniforms[t]);
+            double potential = try_seed(fit, m, fit->trial);
+            if (t == 0 || potential < least * (1 - DDOQ_TIE)) {
+                least = potential;
+                fit->seeds[j] = (int64_t)m;
+                swap(&fit->trial, &fit->best);
+            }
+        }
+        swap(&fit->closest, &fit->best);
+    }
+    return DDOQ_OK;
+}
+
+void ddoq_assign_to_seeds(struct ddoq_fit *fit)
+{
+    for (size_t j = 0; j < fit->k; j++) {
+        size_t m = (size_t)fit->seeds[j];
+        fit->kernels->widen(fit->n, ddoq_gram_row(fit, m), 1, fit->sums + j * fit->n);
+        fit->scale[j] = -2;
+        fit->offset[j] = fit->diagonal[m];
+    }
+    fit->kernels->nearest(fit->n, fit->k, fit->sums, fit->scale, fit->offset, fit->label, fit->dist2);
+    for (size_t i = 0; i < fit->n; i++)
+        fit->dist2[i] += fit->diagonal[i];
+}

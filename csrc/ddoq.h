@@ -21,6 +21,9 @@ enum ddoq_status {
 /* Halves, of the samples and of the loss, are widened to float row by row; what is computed from them is float. */
 enum ddoq_type { DDOQ_FLOAT32, DDOQ_FLOAT64, DDOQ_BFLOAT16, DDOQ_FLOAT16 };
 
+/* A person feels no delay below it, and a poll, which may wait for Python's lock, costs nothing at this pace. */
+#define DDOQ_POLL_NANOSECONDS INT64_C(50000000)
+
 /* Called on the calling thread about every 50 ms with the number of finished tasks; anything but 0 stops the work. */
 struct ddoq_poll {
     int (*call)(void *context, size_t done);
@@ -106,6 +109,9 @@ enum ddoq_status ddoq_quantize_classes(const struct ddoq_run *run, const struct 
                                        size_t *failed_class);
 
 enum ddoq_target { DDOQ_INDEX, DDOQ_PROBS, DDOQ_LOGITS, DDOQ_TOPK };
+
+/* The sum of a row's probabilities may be so far from 1: rows that were stored as float16 or bfloat16 are. */
+#define DDOQ_SUM_TOLERANCE 1e-2
 
 struct ddoq_loss_args {
     enum ddoq_type type;        /* of logits and gradient */

@@ -16,7 +16,6 @@
 #define ALONE_ENTRIES ((size_t)1 << 16)
 #define ALONE_WITHOUT_TEAM ((size_t)1 << 19)
 #define MOST_THREADS 256
-#define SUM_TOLERANCE 1e-2 /* of a row's probabilities: rows stored as float16 or bfloat16 */
 
 struct pass {
     const struct ddoq_loss_args *args;
@@ -104,7 +103,7 @@ static int soft_row(const struct pass *p, size_t i, const void *s, double factor
     const void *t = scratch->target;
     if (a->target == DDOQ_TOPK) {
         const void *values = read_row(p, a->target_type, a->soft, i, a->k, scratch->teacher);
-        if (kernels->spread(n, a->k, values, a->indices + i * a->k, SUM_TOLERANCE, scratch->target))
+        if (kernels->spread(n, a->k, values, a->indices + i * a->k, DDOQ_SUM_TOLERANCE, scratch->target))
             return -1;
     } else {
         t = read_row(p, a->target_type, a->soft, i, n, scratch->target);
@@ -117,7 +116,7 @@ static int soft_row(const struct pass *p, size_t i, const void *s, double factor
         return 0;
     }
     struct ddoq_cross probs = kernels->cross_probs(n, s, most, scale, t);
-    if (probs.is_negative || !(fabs(probs.sum - 1) <= SUM_TOLERANCE))
+    if (probs.is_negative || !(fabs(probs.sum - 1) <= DDOQ_SUM_TOLERANCE))
         return -1;
     *loss = probs.cross + probs.sum * log(sum);
     subtract(p, factor * scale * probs.sum / sum, sum / probs.sum, t, e, out);

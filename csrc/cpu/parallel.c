@@ -12,7 +12,6 @@
 #include "cpu/parallel.h"
 
 #define MAX_THREADS 256
-#define POLL_NANOSECONDS 50000000
 
 struct ddoq_crew {
     ddoq_task task;
@@ -47,7 +46,7 @@ bool ddoq_poll_is_due(struct timespec *last)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    if ((int64_t)(now.tv_sec - last->tv_sec) * 1000000000 + (now.tv_nsec - last->tv_nsec) < POLL_NANOSECONDS)
+    if ((int64_t)(now.tv_sec - last->tv_sec) * 1000000000 + (now.tv_nsec - last->tv_nsec) < DDOQ_POLL_NANOSECONDS)
         return false;
     *last = now;
     return true;
@@ -133,7 +132,7 @@ static void wait_and_poll(struct ddoq_crew *crew)
     clock_gettime(CLOCK_MONOTONIC, &wake);
     pthread_mutex_lock(&crew->lock);
     while (crew->running > 0) {
-        wake.tv_nsec += POLL_NANOSECONDS;
+        wake.tv_nsec += DDOQ_POLL_NANOSECONDS;
         if (wake.tv_nsec >= 1000000000) {
             wake.tv_nsec -= 1000000000;
             wake.tv_sec++;

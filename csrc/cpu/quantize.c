@@ -18,8 +18,6 @@
 #include "cpu/memory.h"
 #include "cpu/stream/stream.h"
 
-#define LEAST_WEIGHT 1e-150 /* of the greatest, so that squares of weights do not vanish */
-
 struct job {
     const struct ddoq_quantize_args *args;
     const struct ddoq_isa *isa;
@@ -27,25 +25,11 @@ struct job {
     size_t *uniforms; /* (n_classes) where each class's numbers begin */
 };
 
-static size_t class_size(const struct ddoq_quantize_args *args, size_t class)
+/* Whether the class has the Gram matrix of the one before it. */
+static bool shares_gram(const struct ddoq_quantize_args *args, size_t c)
 {
-    return (size_t)(args->row_offsets[class + 1] - args->row_offsets[class]);
-}
-
-static size_t class_points(const struct ddoq_quantize_args *args, size_t class)
-{
-    return (size_t)(args->point_offsets[class + 1] - args->point_offsets[class]);
-}
-
-/* Whether the class has the rows and the Gram matrix of the one before it. */
-static bool same_rows(const struct ddoq_quantize_args *args, size_t class)
-{
-    size_t n = class_size(args, class);
-    return class > 0 && n == class_size(args, class - 1) &&
-           (args->forms[class] == DDOQ_SKETCH) == (args->forms[class - 1] == DDOQ_SKETCH) &&
-           args->forms[class] != DDOQ_STREAMING && args->forms[class - 1] != DDOQ_STREAMING &&
-           memcmp(args->rows + args->row_offsets[class], args->rows + args->row_offsets[class - 1],
-                  n * sizeof *args->rows) == 0;
+    return c > 0 && args->forms[c] != DDOQ_STREAMING && args->forms[c - 1] != DDOQ_STREAMING &&
+           (args->forms[c] == DDOQ_SKETCH) == (args->forms[c - 1] == DDOQ_SKETCH) && ddoq_same_rows(args, c);
 }
 
 /* One past the last class that shares the rows of this one. */
@@ -53,7 +37,7 @@ static size_t end_of_run(const struct ddoq_quantize_args *args, size_t class)
 {
     do
         class++;
-    while (class < args->n_classes && same_rows(args, class));
+    while (class < args->n_classes && shares_gram(args, class));
     return class;
 }
 
@@ -97,19 +81,6 @@ static bool allocate(struct ddoq_task *task)
         task->anchor = ddoq_take(memory, k, d, item);
     }
     return !memory->is_short;
-}
-
-void ddoq_read_weights(const struct ddoq_rows *x, const double *sample_weight, double *w)
-{
-    double greatest = 0;
-    int exponent;
-    for (size_t i = 0; i < x->n; i++) {
-        w[i] = sample_weight[x->index[i]];
-        greatest = fmax(greatest, w[i]);
-    }
-    frexp(greatest, &exponent);
-    for (size_t i = 0; i < x->n; i++)
-        w[i] = fmax(ldexp(w[i], -exponent), LEAST_WEIGHT);
 }
 
 /* Random signs: a fixed function of the feature (splitmix64), so that results depend on the data alone. */
@@ -174,7 +145,7 @@ static enum ddoq_status prepare_gram(struct ddoq_task *task, bool sketched)
     fit->n = task->sample.n;
     if (!allocate(task))
         return DDOQ_NO_MEMORY;
-    ddoq_read_weights(&task->x, task->args->sample_weight, task->w);
+    ddoq_read_weights(task->args, task->class, task->w);
     fit->w = task->w;
     if (sketched)
         choose_sample(task);
@@ -289,7 +260,7 @@ static enum ddoq_status quantize_class(struct ddoq_task *task, const struct job 
     task->class = class;
     task->first_row = (size_t)args->row_offsets[class];
     task->first_point = (size_t)args->point_offsets[class];
-    task->fit.k = class_points(args, class);
+    task->fit.k = ddoq_class_points(args, class);
     task->uniforms = args->uniforms ? args->uniforms + job->uniforms[class] : NULL;
     task->start_rows = args->start_rows ? args->start_rows + task->first_point * args->n_init : NULL;
     bool sketched = task->n_sketch > 0, empty;
@@ -314,11 +285,11 @@ static enum ddoq_status quantize_run(void *context, size_t at, struct ddoq_crew 
     const struct ddoq_quantize_args *args = job->args;
     size_t first = job->order[at], end = end_of_run(args, first), most = 0;
     for (size_t class = first; class < end; class++)
-        most = class_points(args, class) > most ? class_points(args, class) : most;
+        most = ddoq_class_points(args, class) > most ? ddoq_class_points(args, class) : most;
     size_t m = ddoq_sketch_features(most); /* one sketch for all of them */
     struct ddoq_task task = {.args = args, .class = first, .most = most};
     task.n_sketch = args->forms[first] == DDOQ_SKETCH && args->d > m ? m : 0;
-    task.x = ddoq_rows_of(job->isa, args->type, args->X, class_size(args, first), args->d);
+    task.x = ddoq_rows_of(job->isa, args->type, args->X, ddoq_class_size(args, first), args->d);
     task.x.index = args->rows + args->row_offsets[first];
     task.fit = (struct ddoq_fit){.kernels = task.x.kernels, .crew = crew};
 
@@ -371,12 +342,11 @@ enum ddoq_status ddoq_quantize_classes(const struct ddoq_run *run, const struct 
     if (!job.order || !job.uniforms || !sizes)
         goto cleanup;
     for (size_t c = 0; c < args->n_classes; c++) {
-        size_t k = class_points(args, c);
-        if (args->forms[c] != DDOQ_STREAMING && !same_rows(args, c))
-            sizes[n_tasks++] = (struct size_of_class){.n = class_size(args, c), .class = c};
+        if (args->forms[c] != DDOQ_STREAMING && !shares_gram(args, c))
+            sizes[n_tasks++] = (struct size_of_class){.n = ddoq_class_size(args, c), .class = c};
         job.uniforms[c] = next;
         if (args->uniforms)
-            next += args->n_init * (1 + (k - 1) * ddoq_seed_trials(k));
+            next += args->n_init * ddoq_uniforms_of_start(ddoq_class_points(args, c));
     }
     for (size_t c = 0; c < args->n_classes; c++) {
         if (args->forms[c] != DDOQ_STREAMING)

@@ -5,14 +5,14 @@
 
 #include <math_constants.h>
 
+#include "classes.h"
 #include "cuda/class.h"
 
 #define LANES 32
 #define WARPS 8
 #define THREADS (WARPS * LANES)
 #define ALL_LANES 0xffffffffu
-#define TRIALS 8  /* candidates of the seeding that are looked at together */
-#define TIE 1e-12 /* of two sums that differ by less than this share, the first counts as the lower one */
+#define TRIALS 8 /* candidates of the seeding that are looked at together */
 
 typedef struct ddoq_cuda_class Class;
 

@@ -80,7 +80,7 @@ __device__ static double distortion(Shared &shared, const double *dist2)
 __device__ static int fit_class(Shared &shared)
 {
     const Class &c = shared.c;
-    double least = CUDART_INF, tie = TIE * distortion(shared, c.diagonal);
+    double least = CUDART_INF, tie = DDOQ_TIE * distortion(shared, c.diagonal);
     for (int restart = 0; restart < c.n_init; restart++) {
         if (!start(shared, restart))
             return DDOQ_CUDA_TOO_ALIKE;

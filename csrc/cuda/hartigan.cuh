@@ -8,9 +8,6 @@
 
 #include "cuda/lloyd.cuh"
 
-#define LEAST_GAIN 1e-6 /* relative: a smaller gain is rounding */
-#define MAX_SWEEPS 1000 /* never reached on data whose distances exceed the rounding of G */
-
 __device__ inline double distance(const Class &c, int i, int j)
 {
     return c.diagonal[i] + (c.sums[(size_t)j * c.n + i] * c.scale[j] + c.offset[j]);
@@ -47,7 +44,7 @@ __device__ inline int cheapest(const Shared &shared, int i)
     double rest = c.mass[own] - c.w[i];
     if (c.count[own] < 2 || !(rest > 0))
         return own;
-    double cost = c.mass[own] / rest * distance(c, i, own), limit = cost * (1 - LEAST_GAIN);
+    double cost = c.mass[own] / rest * distance(c, i, own), limit = cost * (1 - DDOQ_LEAST_GAIN);
     if (!(cost > 0))
         return own;
     for (int warp = 0; warp < WARPS; warp++) {
@@ -117,7 +114,7 @@ __device__ inline void hartigan(Shared &shared)
     move_samples(c, false);
     update_points(c);
     bool moved = true;
-    for (int sweep = 0; moved && sweep < MAX_SWEEPS; sweep++) {
+    for (int sweep = 0; moved && sweep < DDOQ_MAX_SWEEPS; sweep++) {
         moved = false;
         for (int base = 0; base < c.n;) {
             weigh_moves(shared, base);

@@ -1,8 +1,7 @@
 /* Layout of the classes of a wave in its regions: the same code measures and places. */
 #include "cuda/layout.h"
 
-#include <string.h>
-
+#include "classes.h"
 #include "cuda/kernels.h"
 
 #define ALIGNMENT ((size_t)256)
@@ -13,13 +12,6 @@
 size_t ddoq_cuda_item(enum ddoq_type type)
 {
     return type == DDOQ_FLOAT32 ? sizeof(float) : sizeof(uint16_t);
-}
-
-bool ddoq_cuda_same_rows(const struct ddoq_quantize_args *args, size_t class)
-{
-    const int64_t *offset = args->row_offsets + class;
-    return class > 0 && offset[1] - offset[0] == offset[0] - offset[-1] &&
-           memcmp(args->rows + offset[0], args->rows + offset[-1], (size_t)(offset[1] - offset[0]) * 8) == 0;
 }
 
 static bool are_consecutive(const int64_t *rows, size_t n)
@@ -90,8 +82,7 @@ bool ddoq_cuda_lay_out(const struct ddoq_cuda_plan *plan, size_t class, const st
                        struct ddoq_cuda_regions *regions, struct ddoq_cuda_class *laid)
 {
     const struct ddoq_quantize_args *args = plan->job->args;
-    size_t n = (size_t)(args->row_offsets[class + 1] - args->row_offsets[class]);
-    size_t k = (size_t)(args->point_offsets[class + 1] - args->point_offsets[class]);
+    size_t n = ddoq_class_size(args, class), k = ddoq_class_points(args, class);
     size_t first_point = (size_t)args->point_offsets[class], d = args->d;
     size_t n_init = (size_t)args->n_starts[class];
     if (n > INT32_MAX / 2 || d > INT32_MAX || n_init > INT32_MAX)
@@ -111,7 +102,7 @@ bool ddoq_cuda_lay_out(const struct ddoq_cuda_plan *plan, size_t class, const st
         place_samples(plan, class, regions, laid);
     }
     if (args->uniforms)
-        laid->uniforms = take(&regions->up, n_init, 1 + (k - 1) * ddoq_seed_trials(k), sizeof *laid->uniforms);
+        laid->uniforms = take(&regions->up, n_init, ddoq_uniforms_of_start(k), sizeof *laid->uniforms);
     if (args->start_rows)
         laid->start_rows = take(&regions->up, n_init, k, sizeof *laid->start_rows);
     if (args->start_points)
@@ -139,7 +130,7 @@ struct ddoq_cuda_wave ddoq_cuda_wave_from(const struct ddoq_cuda_plan *plan, siz
     for (size_t at = first; at < plan->n && wave.count < MOST_CLASSES; at++) {
         struct ddoq_cuda_regions size = wave.size;
         bool same = at > first && plan->order[at] == plan->order[at - 1] + 1 &&
-                    ddoq_cuda_same_rows(plan->job->args, plan->order[at]);
+                    ddoq_same_rows(plan->job->args, plan->order[at]);
         before = laid;
         take(&size.up, 1, 1, sizeof laid); /* the class itself, in an array with the others */
         if (!ddoq_cuda_lay_out(plan, plan->order[at], same ? &before : NULL, &size, &laid))

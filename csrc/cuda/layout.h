@@ -34,9 +34,6 @@ struct ddoq_cuda_plan {
 
 size_t ddoq_cuda_item(enum ddoq_type type);
 
-/* Whether the class has the rows of the one before it, and so its Gram matrix. */
-bool ddoq_cuda_same_rows(const struct ddoq_quantize_args *args, size_t class);
-
 /* Takes the arrays of a class; shared: G, rows and weights are those of `previous`, which has the same rows. False
  * where sizes overflow. */
 bool ddoq_cuda_lay_out(const struct ddoq_cuda_plan *plan, size_t class, const struct ddoq_cuda_class *previous,

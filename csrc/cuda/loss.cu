@@ -14,7 +14,7 @@
 namespace
 {
 constexpr float LN2 = 0.693147180559945309f;
-constexpr float SUM_TOLERANCE = 1e-2f; /* of a row's probabilities: rows stored as float16 or bfloat16 */
+constexpr float SUM_TOLERANCE = (float)DDOQ_SUM_TOLERANCE;
 
 struct job {
     struct ddoq_cuda_loss_args a;

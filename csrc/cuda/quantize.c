@@ -4,18 +4,15 @@
 #include "cuda/quantize.h"
 
 #include <errno.h>
-#include <math.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "classes.h"
 #include "cuda/kernels.h"
 #include "cuda/session.h"
-
-#define LEAST_WEIGHT 1e-150 /* of the greatest, so that squares of weights do not vanish */
-#define POLL_NANOSECONDS 50000000L
 
 struct call {
     const struct ddoq_cuda_job *job;
@@ -28,22 +25,6 @@ struct call {
 
 /* ---- inputs of a wave ---- */
 
-/* As on the CPU: scaled by a power of two, so that the greatest is in 1/2..1. */
-static void read_weights(const struct ddoq_quantize_args *args, size_t class, double *w)
-{
-    const int64_t *rows = args->rows + args->row_offsets[class];
-    size_t n = (size_t)(args->row_offsets[class + 1] - args->row_offsets[class]);
-    double greatest = 0;
-    int exponent;
-    for (size_t i = 0; i < n; i++) {
-        w[i] = args->sample_weight[rows[i]];
-        greatest = fmax(greatest, w[i]);
-    }
-    frexp(greatest, &exponent);
-    for (size_t i = 0; i < n; i++)
-        w[i] = fmax(ldexp(w[i], -exponent), LEAST_WEIGHT);
-}
-
 /* What lies on the host for a pointer into a region. */
 static void *on_host(const struct ddoq_cuda_region *region, const void *device)
 {
@@ -55,9 +36,9 @@ static void fill_in(const struct call *call, const struct ddoq_cuda_region *up, 
 {
     const struct ddoq_quantize_args *args = call->job->args;
     size_t n = (size_t)laid->n, k = (size_t)laid->k, first_point = (size_t)args->point_offsets[class];
-    size_t n_init = (size_t)laid->n_init, n_uniforms = n_init * (1 + (k - 1) * (size_t)laid->n_trials);
+    size_t n_init = (size_t)laid->n_init, n_uniforms = n_init * ddoq_uniforms_of_start(k);
     if (!shared) {
-        read_weights(args, class, on_host(up, laid->w));
+        ddoq_read_weights(args, class, on_host(up, laid->w));
         if (laid->index)
             memcpy(on_host(up, laid->index), args->rows + args->row_offsets[class], n * sizeof *args->rows);
     }
@@ -93,7 +74,7 @@ static struct ddoq_cuda_regions prepare(struct call *call, const struct ddoq_cud
     struct ddoq_cuda_class *classes = (struct ddoq_cuda_class *)regions.up.host;
     regions.up.used = (wave->count * sizeof *classes + 255) / 256 * 256;
     for (size_t i = 0; i < wave->count; i++) {
-        bool same = i > 0 && order[i] == order[i - 1] + 1 && ddoq_cuda_same_rows(call->job->args, order[i]);
+        bool same = i > 0 && order[i] == order[i - 1] + 1 && ddoq_same_rows(call->job->args, order[i]);
         ddoq_cuda_lay_out(plan, order[i], same ? &call->laid[i - 1] : NULL, &regions, &call->laid[i]);
         fill_in(call, &regions.up, order[i], &call->laid[i], same);
     }
@@ -126,7 +107,7 @@ static int stage(struct call *call, const struct ddoq_cuda_plan *plan, const str
     size_t bytes = args->d * ddoq_cuda_item(args->type), most = session->staging_bytes / bytes, piece = 0;
     for (size_t at = wave->first; at < wave->first + wave->count; at++) {
         size_t class = plan->order[at];
-        bool same = at > wave->first && class == plan->order[at - 1] + 1 && ddoq_cuda_same_rows(args, class);
+        bool same = at > wave->first && class == plan->order[at - 1] + 1 && ddoq_same_rows(args, class);
         before = laid;
         ddoq_cuda_lay_out(plan, class, same ? &before : NULL, &regions, &laid);
         for (size_t i = 0, count; i < (size_t)laid.n && !same; i += count, piece++) {
@@ -217,7 +198,7 @@ static int poll_if_due(struct call *call, struct ddoq_cuda_error *error)
     const struct ddoq_poll *poll = &call->job->poll;
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    if (nanoseconds_from(&call->polled, &now) < POLL_NANOSECONDS)
+    if (nanoseconds_from(&call->polled, &now) < DDOQ_POLL_NANOSECONDS)
         return 0;
     call->polled = now;
     if (!poll->call || !poll->call(poll->context, call->done))
@@ -347,10 +328,9 @@ int ddoq_cuda_quantize(const struct ddoq_cuda_job *job, struct ddoq_cuda_error *
         goto cleanup;
     }
     for (size_t c = 0; c < args->n_classes; c++) {
-        size_t k = (size_t)(args->point_offsets[c + 1] - args->point_offsets[c]);
         call.order[c] = c;
         call.uniforms[c] = next;
-        next += args->n_init * (1 + (k - 1) * ddoq_seed_trials(k));
+        next += args->n_init * ddoq_uniforms_of_start(ddoq_class_points(args, c));
     }
     if (ddoq_cuda_open(&call.session, job, error))
         goto cleanup;

@@ -139,7 +139,7 @@ __device__ inline int best_candidate(Shared &shared, const double *uniforms, int
             double potential = 0;
             for (int warp = 0; warp < WARPS; warp++)
                 potential += shared.sum[t][warp];
-            if (first + t == 0 || potential < least * (1 - TIE)) {
+            if (first + t == 0 || potential < least * (1 - DDOQ_TIE)) {
                 least = potential;
                 best = shared.candidate[t];
             }

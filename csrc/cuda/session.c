@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "classes.h"
+
 #define WORKSPACE ((size_t)32 << 20) /* of a stream: what cuBLAS asks for on the largest devices */
 #define STAGING ((size_t)16 << 20)
 #define SHARE_OF_FREE 0.9 /* the rest is for what the driver takes beside it */
@@ -127,8 +129,8 @@ static int too_large(const struct ddoq_cuda_plan *plan, size_t class, size_t lim
              "quantising the %lld samples of class %zu takes %.2f GiB of the GPU (it grows with the square of their "
              "number), and %.2f GiB are free: use fewer samples, device=\"cpu\", or free memory of the GPU "
              "(torch.cuda.empty_cache())",
-             (long long)(args->row_offsets[class + 1] - args->row_offsets[class]), class,
-             (double)ddoq_cuda_bytes(&wave.size) / (1 << 30), (double)limit / (1 << 30));
+             (long long)ddoq_class_size(args, class), class, (double)ddoq_cuda_bytes(&wave.size) / (1 << 30),
+             (double)limit / (1 << 30));
     return -1;
 }
 

@@ -4,6 +4,8 @@
 
 #include <math.h>
 
+#include "classes.h"
+
 int ddoq_import_numpy(void)
 {
     import_array1(-1);
@@ -191,7 +193,7 @@ int ddoq_check_starts(const struct array *row_offsets, const struct array *point
     }
     for (size_t c = 0; c < n_classes; c++) {
         size_t k = (size_t)(point[c + 1] - point[c]), first = n_starts;
-        if (add_product(n_init, 1 + (k - 1) * ddoq_seed_trials(k), &n_uniforms) || add_product(n_init, k, &n_starts))
+        if (add_product(n_init, ddoq_uniforms_of_start(k), &n_uniforms) || add_product(n_init, k, &n_starts))
             return -1;
         if (start_rows->name && n_starts <= start_rows->shape[0] &&
             ddoq_check_indices(start_rows, first, n_starts, (size_t)(row[c + 1] - row[c])))

@@ -10,11 +10,9 @@
 
 #include <stdbool.h>
 
+#include "classes.h"
 #include "cpu/kernels/table.h"
 #include "cpu/parallel.h"
-
-/* Of two sums that differ by less than this share, the first counts as the lower one: their order is rounding. */
-#define DDOQ_TIE 1e-12
 
 struct ddoq_fit {
     const struct ddoq_kernels *kernels;

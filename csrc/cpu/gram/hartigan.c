@@ -7,9 +7,6 @@
  * to move to. */
 #include "cpu/gram/fit.h"
 
-#define LEAST_GAIN 1e-6 /* relative: a smaller gain is rounding */
-#define MAX_SWEEPS 1000 /* never reached on data whose distances exceed the rounding of G */
-
 static void set_point(struct ddoq_fit *fit, size_t j)
 {
     fit->scale[j] = -2 / fit->mass[j];
@@ -59,7 +56,7 @@ enum ddoq_status ddoq_hartigan(struct ddoq_fit *fit)
     enum ddoq_status status = ddoq_adopt_labels(fit);
     if (status != DDOQ_OK)
         return status;
-    for (int sweep = 0; moved > 0 && sweep < MAX_SWEEPS; sweep++) {
+    for (int sweep = 0; moved > 0 && sweep < DDOQ_MAX_SWEEPS; sweep++) {
         moved = 0;
         for (size_t i = 0; i < fit->n; i++) {
             if (ddoq_stopped(fit->crew))
@@ -69,7 +66,7 @@ enum ddoq_status ddoq_hartigan(struct ddoq_fit *fit)
             if (fit->count[own] < 2 || !(rest > 0))
                 continue;
             double cost = fit->mass[own] / rest * dist2(fit, i, own);
-            size_t target = cost > 0 ? cheapest(fit, i, own, cost * (1 - LEAST_GAIN)) : own;
+            size_t target = cost > 0 ? cheapest(fit, i, own, cost * (1 - DDOQ_LEAST_GAIN)) : own;
             if (target != own) {
                 move(fit, i, own, target);
                 moved++;

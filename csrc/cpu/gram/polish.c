@@ -9,7 +9,6 @@
 #include "cpu/gram/bounds.h"
 
 #define BLOCK_ROWS DDOQ_POLISH_ROWS
-#define LEAST_GAIN 1e-6
 #define MAX_PASSES 2
 #define FEW_MOVES 16 /* one in so many samples */
 
@@ -73,7 +72,7 @@ static int64_t cheapest(const struct ddoq_task *task, size_t i, const double *pr
         double rest = fit->mass[own] - w;
         if (fit->count[own] < 2 || !(rest > 0))
             return own;
-        limit = fit->mass[own] / rest * (norm - 2 * product[own] + fit->offset[own]) * (1 - LEAST_GAIN);
+        limit = fit->mass[own] / rest * (norm - 2 * product[own] + fit->offset[own]) * (1 - DDOQ_LEAST_GAIN);
     }
     for (size_t j = 0; j < fit->k; j++) {
         if ((int64_t)j == own)

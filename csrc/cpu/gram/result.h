@@ -42,9 +42,6 @@ struct ddoq_task {
     double rounding;      /* of distances */
 };
 
-/* w (n) = weights of the rows, scaled by a power of two so that the greatest is in 1/2..1. */
-void ddoq_read_weights(const struct ddoq_rows *x, const double *sample_weight, double *w);
-
 /* out (x->d) = weighted mean of the rows listed (n_list), or of the first n_list ones where list is NULL. */
 enum ddoq_status ddoq_write_mean(struct ddoq_task *task, const struct ddoq_rows *x, const double *w,
                                  const int64_t *list, size_t n_list, void *out);

@@ -180,7 +180,7 @@ static enum ddoq_status start(struct ddoq_stream *stream, const double *uniforms
     if (args->start_rows) {
         rows = args->start_rows + first_point * args->n_init + restart * k;
     } else {
-        enum ddoq_status status = ddoq_stream_seed(stream, uniforms + restart * (1 + (k - 1) * stream->n_trials));
+        enum ddoq_status status = ddoq_stream_seed(stream, uniforms + restart * ddoq_uniforms_of_start(k));
         if (status != DDOQ_OK)
             return status;
     }
@@ -241,20 +241,20 @@ static enum ddoq_status fit(struct ddoq_stream *stream, size_t class, const doub
 enum ddoq_status ddoq_stream_class(const struct ddoq_run *run, const struct ddoq_quantize_args *args, size_t class,
                                    const double *uniforms)
 {
-    size_t n = (size_t)(args->row_offsets[class + 1] - args->row_offsets[class]);
+    size_t n = ddoq_class_size(args, class);
     struct ddoq_stream stream = {.caller = run, .run = *run, .args = args};
     stream.run.poll = (struct ddoq_poll){.call = poll_caller, .context = &stream};
     clock_gettime(CLOCK_MONOTONIC, &stream.last_poll);
     stream.x = ddoq_rows_of(run->isa, args->type, args->X, n, args->d);
     stream.x.index = args->rows + args->row_offsets[class];
-    stream.k = (size_t)(args->point_offsets[class + 1] - args->point_offsets[class]);
+    stream.k = ddoq_class_points(args, class);
     stream.n_trials = ddoq_seed_trials(stream.k);
     stream.n_blocks = (n + DDOQ_STREAM_ROWS - 1) / DDOQ_STREAM_ROWS;
     stream.task_blocks = (size_t)(TASK_PRODUCTS / DDOQ_STREAM_ROWS / (double)args->d / (double)stream.k) + 1;
     stream.n_tasks = (stream.n_blocks + stream.task_blocks - 1) / stream.task_blocks;
     enum ddoq_status status = DDOQ_NO_MEMORY;
     if (allocate(&stream)) {
-        ddoq_read_weights(&stream.x, args->sample_weight, stream.w);
+        ddoq_read_weights(args, class, stream.w);
         status = fit(&stream, class, uniforms);
     }
     ddoq_release(&stream.memory);

@@ -7,10 +7,19 @@
 #include "cpu/panels.h"
 #include "cpu/parallel.h"
 
+#define DDOQ_PRODUCT_ROWS 48 /* a multiple of every panel's width */
+
 /* labels (n): the lowest index of the points (k, d) that are nearest to each row of x; dist2 (n). On the calling
  * thread. */
 enum ddoq_status ddoq_assign_rows(const struct ddoq_rows *x, const void *points, size_t k, int64_t *labels,
                                   double *dist2, struct ddoq_crew *crew);
+
+/* Bytes that ddoq_assign_rows takes for k points of d features while it works, at most. */
+static inline double ddoq_assign_scratch(size_t k, size_t d, size_t item)
+{
+    double reals = (double)(k + 2) * (double)d + (double)k * DDOQ_PRODUCT_ROWS; /* points, shift, a row; products */
+    return reals * (double)item + (double)(k + d) * sizeof(double);             /* norms and the sum of the points */
+}
 
 /* The same, with all threads of the run. */
 enum ddoq_status ddoq_assign_run(const struct ddoq_run *run, const struct ddoq_rows *x, const void *points, size_t k,
@@ -32,8 +41,6 @@ static inline double ddoq_distance_roundings(size_t d)
 {
     return (double)(d / 16 + 40) / 2 * DBL_EPSILON;
 }
-
-#define DDOQ_PRODUCT_ROWS 48 /* a multiple of every panel's width */
 
 /* product (k, DDOQ_PRODUCT_ROWS) = points (k, x->d), from which the shift (x->d) has been taken, times the rows of x,
  * at most DDOQ_PRODUCT_ROWS, less the shift; squares (DDOQ_PRODUCT_ROWS), unless NULL, = the squared norms of those.

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "cpu/kernels/table.h"
@@ -45,6 +46,30 @@ static inline void *ddoq_take(struct ddoq_memory *memory, size_t rows, size_t co
     else
         memory->is_short = true;
     return array;
+}
+
+/* An array to be taken: where its pointer lies, and its sizes. Of no rows the pointer becomes NULL. */
+struct ddoq_array {
+    void *at;
+    size_t rows, cols, item;
+};
+
+/* Takes all of a table; false where one of them could not be had. Every pointer is written. */
+static inline bool ddoq_take_all(struct ddoq_memory *memory, const struct ddoq_array *arrays, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        void *array = arrays[i].rows ? ddoq_take(memory, arrays[i].rows, arrays[i].cols, arrays[i].item) : NULL;
+        memcpy(arrays[i].at, &array, sizeof array); /* whatever it points to */
+    }
+    return !memory->is_short;
+}
+
+static inline double ddoq_bytes_of(const struct ddoq_array *arrays, size_t n)
+{
+    double bytes = 0;
+    for (size_t i = 0; i < n; i++)
+        bytes += (double)arrays[i].rows * (double)arrays[i].cols * (double)arrays[i].item;
+    return bytes;
 }
 
 static inline void ddoq_release(struct ddoq_memory *memory)

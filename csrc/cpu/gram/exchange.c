@@ -5,10 +5,23 @@
  *
  * What a seed's removal costs needs the second nearest seed of its samples alone, so that a candidate costs one row of
  * G and one pass over the samples. */
+#include "cpu/gram/exchange.h"
+
 #include <math.h>
 #include <string.h>
 
-#include "cpu/gram/seed.h"
+#include "cpu/draws.h"
+
+/* The state of the search, in arrays of the fit that are free between seeding and the first assignment. */
+struct search {
+    struct ddoq_fit *fit;
+    double *distances;        /* (n, k) squared distances to the seeds */
+    int64_t *first, *second;  /* (n) the two nearest seeds */
+    double *closest, *next;   /* (n) squared distances to them */
+    double *added;            /* (k) what the removal of a seed would add to the potential */
+    double *added_with;       /* (k) the same with a candidate as a further seed */
+    double *without, *column; /* (n) distances without the nearest seed; one column of G. The same array */
+};
 
 /* The two nearest seeds of a sample and their squared distances. */
 struct two {
@@ -31,92 +44,105 @@ static inline void compare(struct two *two, int64_t j, double value)
     }
 }
 
-/* Those of sample i, in arrays that are free while seeds are sought. */
-static inline void keep(struct ddoq_fit *fit, size_t i, const struct two *two)
+static inline void keep(struct search *s, size_t i, const struct two *two)
 {
-    fit->label[i] = two->first;
-    fit->target[i] = two->second;
-    fit->closest[i] = two->closest;
-    fit->best[i] = two->next;
+    s->first[i] = two->first;
+    s->second[i] = two->second;
+    s->closest[i] = two->closest;
+    s->next[i] = two->next;
 }
 
-static void compare_with(struct ddoq_fit *fit, size_t i, size_t j)
+static void compare_with(struct search *s, size_t i, size_t j)
 {
-    double value = fit->sums[i * fit->k + j];
-    struct two two = {fit->label[i], fit->target[i], fit->closest[i], fit->best[i]};
+    double value = s->distances[i * s->fit->k + j];
+    struct two two = {s->first[i], s->second[i], s->closest[i], s->next[i]};
     if (value < two.next) {
         compare(&two, (int64_t)j, value);
-        keep(fit, i, &two);
+        keep(s, i, &two);
     }
 }
 
-static void compare_with_all(struct ddoq_fit *fit, size_t i)
+static void compare_with_all(struct search *s, size_t i)
 {
     struct two two = {.closest = INFINITY, .next = INFINITY};
-    for (size_t j = 0; j < fit->k; j++)
-        compare(&two, (int64_t)j, fit->sums[i * fit->k + j]);
-    keep(fit, i, &two);
+    for (size_t j = 0; j < s->fit->k; j++)
+        compare(&two, (int64_t)j, s->distances[i * s->fit->k + j]);
+    keep(s, i, &two);
 }
 
-/* Sample m becomes the j-th seed: column j of the distances (n, k), which are kept in sums. */
-static void place_seed(struct ddoq_fit *fit, size_t j, size_t m)
+/* Sample m becomes the j-th seed. */
+static void place_seed(struct search *s, size_t j, size_t m)
 {
-    double norm = fit->diagonal[m], *products = fit->trial;
+    struct ddoq_fit *fit = s->fit;
+    double norm = fit->diagonal[m];
     fit->seeds[j] = (int64_t)m;
-    fit->kernels->widen(fit->n, ddoq_gram_row(fit, m), 1, products);
+    fit->kernels->widen(fit->n, ddoq_gram_row(fit, m), 1, s->column);
     for (size_t i = 0; i < fit->n; i++) {
-        double value = fit->diagonal[i] + norm - 2 * products[i];
-        fit->sums[i * fit->k + j] = value < 0 ? 0 : value;
+        double value = fit->diagonal[i] + norm - 2 * s->column[i];
+        s->distances[i * fit->k + j] = value < 0 ? 0 : value;
     }
 }
 
-static void start_search(struct ddoq_fit *fit)
+static struct search start_search(struct ddoq_fit *fit)
 {
+    struct search s = {.fit = fit,
+                       .distances = fit->sums,
+                       .first = fit->label,
+                       .second = fit->target,
+                       .closest = fit->closest,
+                       .next = fit->best,
+                       .added = fit->mass,
+                       .added_with = fit->squares,
+                       .without = fit->trial,
+                       .column = fit->trial};
     for (size_t j = 0; j < fit->k; j++)
-        place_seed(fit, j, (size_t)fit->seeds[j]);
+        place_seed(&s, j, (size_t)fit->seeds[j]);
     for (size_t i = 0; i < fit->n; i++)
-        compare_with_all(fit, i);
+        compare_with_all(&s, i);
+    return s;
 }
 
 /* Sample m takes the place of the j-th seed. */
-static void exchange(struct ddoq_fit *fit, size_t j, size_t m)
+static void exchange(struct search *s, size_t j, size_t m)
 {
-    place_seed(fit, j, m);
-    for (size_t i = 0; i < fit->n; i++) {
-        if (fit->label[i] == (int64_t)j || fit->target[i] == (int64_t)j)
-            compare_with_all(fit, i);
+    place_seed(s, j, m);
+    for (size_t i = 0; i < s->fit->n; i++) {
+        if (s->first[i] == (int64_t)j || s->second[i] == (int64_t)j)
+            compare_with_all(s, i);
         else
-            compare_with(fit, i, j);
+            compare_with(s, i, j);
     }
 }
 
-/* mass = what the removal of each seed would add to the potential, which is returned. */
-static double measure(struct ddoq_fit *fit)
+/* Writes what removals add; returns the potential. */
+static double measure(struct search *s)
 {
-    memset(fit->mass, 0, fit->k * sizeof *fit->mass);
+    struct ddoq_fit *fit = s->fit;
+    memset(s->added, 0, fit->k * sizeof *s->added);
     for (size_t i = 0; i < fit->n; i++)
-        fit->mass[fit->label[i]] += fit->w[i] * (fit->best[i] - fit->closest[i]);
-    return ddoq_accumulate(fit->n, fit->w, fit->closest, fit->cumulative);
+        s->added[s->first[i]] += fit->w[i] * (s->next[i] - s->closest[i]);
+    return ddoq_accumulate(fit->n, fit->w, s->closest, fit->cumulative);
 }
 
-/* How much lower the potential is with sample m as a seed in place of the one that is missed least, the found-th: of
- * those that differ by rounding alone, the first. */
-static double gain(struct ddoq_fit *fit, size_t m, double rounding, size_t *found)
+/* Returns how much lower the potential is with sample m as a seed in place of the one that is missed least, the
+ * found-th: of those that differ by rounding alone, the first. */
+static double gain(struct search *s, size_t m, double rounding, size_t *found)
 {
-    double sum = 0, least = INFINITY, *loss = fit->squares;
-    fit->kernels->trial(fit->n, ddoq_gram_row(fit, m), fit->diagonal[m], fit->diagonal, fit->best, fit->w, fit->trial);
-    memcpy(loss, fit->mass, fit->k * sizeof *loss);
+    const struct ddoq_fit *fit = s->fit;
+    double sum = 0, least = INFINITY, *added = s->added_with;
+    fit->kernels->trial(fit->n, ddoq_gram_row(fit, m), fit->diagonal[m], fit->diagonal, s->next, fit->w, s->without);
+    memcpy(added, s->added, fit->k * sizeof *added);
     for (size_t i = 0; i < fit->n; i++) {
-        double second = fit->best[i], closest = fit->closest[i], without = fit->trial[i];
-        if (!(without < second))
+        double next = s->next[i], closest = s->closest[i], without = s->without[i];
+        if (!(without < next))
             continue; /* the sample has two seeds that are nearer */
         double with = without < closest ? without : closest;
         sum += fit->w[i] * (closest - with);
-        loss[fit->label[i]] += fit->w[i] * ((without - with) - (second - closest));
+        added[s->first[i]] += fit->w[i] * ((without - with) - (next - closest));
     }
     for (size_t j = 0; j < fit->k; j++) {
-        if (loss[j] < least - rounding) {
-            least = loss[j];
+        if (added[j] < least - rounding) {
+            least = added[j];
             *found = j;
         }
     }
@@ -128,16 +154,16 @@ enum ddoq_status ddoq_exchange_seeds(struct ddoq_fit *fit, const double *uniform
     size_t found = 0;
     if (fit->k < 2)
         return DDOQ_OK;
-    start_search(fit);
-    double potential = measure(fit);
+    struct search search = start_search(fit);
+    double potential = measure(&search);
     for (size_t t = 0; t < n_candidates && potential > 0; t++) {
         if (ddoq_stopped(fit->crew))
             return DDOQ_INTERRUPTED;
         size_t m = ddoq_draw(fit->n, fit->cumulative, uniforms[t]);
         double rounding = DDOQ_TIE * potential;
-        if (gain(fit, m, rounding, &found) > rounding) {
-            exchange(fit, found, m);
-            potential = measure(fit);
+        if (gain(&search, m, rounding, &found) > rounding) {
+            exchange(&search, found, m);
+            potential = measure(&search);
         }
     }
     return DDOQ_OK;

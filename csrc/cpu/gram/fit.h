@@ -32,7 +32,7 @@ struct ddoq_fit {
     /* The last assignment to the points. */
     int64_t *label;         /* (n) */
     double *dist2;          /* (n) squared distance to the nearest point */
-    int64_t *target;        /* (n) scratch of Lloyd: the partition to come */
+    int64_t *target;        /* (n) the partition to come, in Lloyd's iterations */
     int64_t *order, *begin; /* (n), (k + 1) samples cell by cell (sums.h) */
     /* Scratch of seeding. */
     double *closest, *trial, *best, *cumulative; /* (n) each */
@@ -44,29 +44,5 @@ static inline const char *ddoq_gram_row(const struct ddoq_fit *fit, size_t i)
 {
     return fit->gram + i * fit->n * fit->kernels->item;
 }
-
-/* seeds (k) by greedy k-means++, from 1 + (k - 1) * trials uniform numbers in [0, 1). */
-enum ddoq_status ddoq_seed_greedy(struct ddoq_fit *fit, const double *uniforms);
-
-/* Exchanges seeds for samples that are drawn with the n_candidates uniform numbers, so long as the weighted sum of
- * squared distances to the nearest seed falls. Overwrites sums, squares and mass. */
-enum ddoq_status ddoq_exchange_seeds(struct ddoq_fit *fit, const double *uniforms, size_t n_candidates);
-
-/* label and dist2 = assignment to the samples in seeds. */
-void ddoq_assign_to_seeds(struct ddoq_fit *fit);
-
-/* Lloyd's iterations from the first assignment in label and dist2, until it equals the partition; sets everything but
- * the scratch. Where max_iter stops it, cell is the partition whose means are the points, and label the assignment to
- * them. */
-enum ddoq_status ddoq_lloyd(struct ddoq_fit *fit, size_t max_iter);
-
-/* The partition becomes label's, empty cells and all. */
-enum ddoq_status ddoq_adopt_labels(struct ddoq_fit *fit);
-
-/* Single-point moves from the assignment in label; label and cell become equal. */
-enum ddoq_status ddoq_hartigan(struct ddoq_fit *fit);
-
-/* squares, scale and offset of the partition, from sums. */
-void ddoq_update_points(struct ddoq_fit *fit);
 
 #endif

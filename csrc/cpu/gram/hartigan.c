@@ -5,7 +5,9 @@
  *
  * Samples are visited in index order, each takes its best move, until a sweep moves none. An empty cell costs nothing
  * to move to. */
-#include "cpu/gram/fit.h"
+#include "cpu/gram/hartigan.h"
+
+#include "cpu/gram/lloyd.h"
 
 static void set_point(struct ddoq_fit *fit, size_t j)
 {

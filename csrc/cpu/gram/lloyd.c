@@ -1,10 +1,11 @@
 /* Lloyd's iterations in Gram form, to the fixed point of the labels. An iteration compares k * n numbers and adds 2 n
- * for every sample that changed its cell. Empty cells take the farthest samples, as scikit-learn's
- * _relocate_empty_clusters_dense does. */
+ * for every sample that changed its cell. Empty cells take the farthest samples (cells.h). */
+#include "cpu/gram/lloyd.h"
+
 #include <math.h>
 #include <string.h>
 
-#include "cpu/gram/fit.h"
+#include "cpu/cells.h"
 #include "cpu/sums.h"
 
 static void add_sample(struct ddoq_fit *fit, size_t i, int64_t cell, double w)
@@ -33,28 +34,6 @@ static void assign(struct ddoq_fit *fit)
         fit->dist2[i] += fit->diagonal[i];
 }
 
-static void count_cells(struct ddoq_fit *fit, const int64_t *cell)
-{
-    memset(fit->count, 0, fit->k * sizeof *fit->count);
-    for (size_t i = 0; i < fit->n; i++)
-        fit->count[cell[i]]++;
-}
-
-/* The farthest sample (lowest index on ties) that is away from its point and not alone in its cell; n if there is none.
- */
-static size_t farthest(const struct ddoq_fit *fit, const int64_t *cell)
-{
-    size_t found = fit->n;
-    double most = 0;
-    for (size_t i = 0; i < fit->n; i++) {
-        if (fit->dist2[i] > most && fit->count[cell[i]] > 1) {
-            most = fit->dist2[i];
-            found = i;
-        }
-    }
-    return found;
-}
-
 /* Gives every empty cell of the partition a sample of its own. Overwrites dist2 of those samples. */
 static enum ddoq_status fill_empty_cells(struct ddoq_fit *fit, int64_t *cell)
 {
@@ -63,7 +42,7 @@ static enum ddoq_status fill_empty_cells(struct ddoq_fit *fit, int64_t *cell)
             continue;
         if (ddoq_stopped(fit->crew))
             return DDOQ_INTERRUPTED;
-        size_t i = farthest(fit, cell);
+        size_t i = ddoq_farthest(fit->n, fit->dist2, cell, fit->count);
         if (i == fit->n)
             break;
         fit->count[cell[i]]--;
@@ -127,7 +106,7 @@ static enum ddoq_status take_partition(struct ddoq_fit *fit, const int64_t *targ
 static enum ddoq_status update(struct ddoq_fit *fit, bool first)
 {
     memcpy(fit->target, fit->label, fit->n * sizeof *fit->target);
-    count_cells(fit, fit->target);
+    ddoq_count_cells(fit->n, fit->target, fit->k, fit->count);
     enum ddoq_status status = fill_empty_cells(fit, fit->target);
     if (status == DDOQ_OK)
         status = take_partition(fit, fit->target, first);
@@ -153,7 +132,7 @@ enum ddoq_status ddoq_lloyd(struct ddoq_fit *fit, size_t max_iter)
 
 enum ddoq_status ddoq_adopt_labels(struct ddoq_fit *fit)
 {
-    count_cells(fit, fit->label);
+    ddoq_count_cells(fit->n, fit->label, fit->k, fit->count);
     enum ddoq_status status = take_partition(fit, fit->label, false);
     if (status == DDOQ_OK)
         ddoq_update_points(fit);

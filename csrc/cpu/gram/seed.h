@@ -1,16 +1,13 @@
-/* What greedy k-means++ draws with, in Gram and in streaming form. */
+/* Greedy k-means++ in Gram form. */
 #ifndef DDOQ_CPU_GRAM_SEED_H
 #define DDOQ_CPU_GRAM_SEED_H
 
 #include "cpu/gram/fit.h"
 
-/* cumulative (n) = sequential sums of w * value, or of w where value is NULL; returns the total. */
-double ddoq_accumulate(size_t n, const double *w, const double *value, double *cumulative);
+/* Writes the fit's seeds, from the ddoq_uniforms_of_start(k) numbers in [0, 1). */
+enum ddoq_status ddoq_seed_greedy(struct ddoq_fit *fit, const double *uniforms);
 
-/* First index with cumulative > u * total; the last one that adds mass if rounding leaves none. */
-size_t ddoq_draw(size_t n, const double *cumulative, double u);
-
-/* The lowest of 0..n-1 that is not in seeds (n_seeds). */
-size_t ddoq_first_free(size_t n, const int64_t *seeds, size_t n_seeds);
+/* label and dist2 = assignment to the samples in seeds. */
+void ddoq_assign_to_seeds(struct ddoq_fit *fit);
 
 #endif

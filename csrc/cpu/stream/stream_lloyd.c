@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/assign.h"
+#include "cpu/cells.h"
 #include "cpu/stream/stream.h"
 
 #define SLICE_SUMS 65536 /* of a task of the update: half of an L2 cache, but of 64 features at least */
@@ -188,8 +188,7 @@ static void relabel(struct ddoq_stream *stream, size_t i, int64_t to)
     stream->dist2[i] = 0;
 }
 
-/* Empty cells take the farthest samples (lowest index on ties) that are away from their points and not alone in their
- * cells, as scikit-learn's _relocate_empty_clusters_dense does. */
+/* Empty cells take the farthest samples (cells.h). */
 static enum ddoq_status fill_empty_cells(struct ddoq_stream *stream)
 {
     bool known = false;
@@ -197,16 +196,11 @@ static enum ddoq_status fill_empty_cells(struct ddoq_stream *stream)
         if (stream->count[j] > 0)
             continue;
         enum ddoq_status status = known ? DDOQ_OK : ddoq_stream_phase(stream, stream->n_tasks, distance_task);
-        size_t found = stream->x.n;
-        double most = 0;
-        for (size_t i = 0; i < stream->x.n && status == DDOQ_OK; i++) {
-            if (stream->dist2[i] > most && stream->count[stream->label[i]] > 1) {
-                most = stream->dist2[i];
-                found = i;
-            }
-        }
-        if (status != DDOQ_OK || found == stream->x.n)
+        if (status != DDOQ_OK)
             return status;
+        size_t found = ddoq_farthest(stream->x.n, stream->dist2, stream->label, stream->count);
+        if (found == stream->x.n)
+            return DDOQ_OK;
         known = true;
         relabel(stream, found, (int64_t)j);
     }
@@ -275,9 +269,7 @@ static enum ddoq_status iterate(struct ddoq_stream *stream, double tol, size_t m
             n_moved += stream->n_moved[task];
         if (status != DDOQ_OK || n_moved == 0)
             return status;
-        memset(stream->count, 0, stream->k * sizeof *stream->count);
-        for (size_t i = 0; i < stream->x.n; i++)
-            stream->count[stream->label[i]]++;
+        ddoq_count_cells(stream->x.n, stream->label, stream->k, stream->count);
         status = fill_empty_cells(stream);
         if (status == DDOQ_OK)
             status = move_samples(stream, n_moved > stream->x.n / 2);

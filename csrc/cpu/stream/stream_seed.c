@@ -1,10 +1,11 @@
-/* Greedy k-means++ in streaming form (the rule is that of seed.c): a step packs its candidates and multiplies every
- * block of the samples by them. Norms have the bits of the products, so that the distance of a sample to itself and to
- * its duplicates is zero and they are never drawn. */
+/* Greedy k-means++ in streaming form (the rule is that of gram/seed.c): a step packs its candidates and multiplies
+ * every block of the samples by them. Norms have the bits of the products, so that the distance of a sample to itself
+ * and to its duplicates is zero and they are never drawn. */
 #include <math.h>
 #include <string.h>
 
-#include "cpu/gram/seed.h"
+#include "classes.h"
+#include "cpu/draws.h"
 #include "cpu/stream/stream.h"
 
 /* Tasks over all blocks, of enough of them to be worth starting. */

@@ -20,7 +20,7 @@
 #include "cpu/gram/result.h"
 #include "cpu/gram/seed.h"
 #include "cpu/memory.h"
-#include "cpu/stream/stream.h"
+#include "cpu/stream/stream_class.h"
 
 struct job {
     const struct ddoq_quantize_args *args;

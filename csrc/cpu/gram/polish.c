@@ -11,7 +11,7 @@
 #include "cpu/sums.h"
 
 #define BLOCK_ROWS DDOQ_POLISH_ROWS
-#define MAX_PASSES 2  /* the first ones gain most */
+#define MAX_PASSES 2 /* the first ones gain most */
 #define FEW_MOVES 16 /* one in so many samples */
 
 /* The point of cell j from its sum, less the shift. */

@@ -21,12 +21,13 @@ struct ddoq_stream {
     struct ddoq_rows x;
     size_t k, n_blocks, task_blocks, n_tasks; /* task_blocks: blocks of one task of an assignment */
     struct ddoq_memory memory;
-    char *shift;                        /* (d) real, mean of the samples */
-    char *panels;                       /* (n_blocks * DDOQ_STREAM_ROWS, d) */
-    double *w;                          /* (n) */
-    double *chunk_sums, *chunk_squares; /* scratch of preparation */
-    double variance;                    /* mean of the features' variances */
-    double tie;                         /* of the weighted sum of the squared distances */
+    char *shift;                            /* (d) real, mean of the samples */
+    char *panels;                           /* (n_blocks * DDOQ_STREAM_ROWS, d) */
+    double *w;                              /* (n) */
+    double *chunk_sums;                     /* (chunks, d) of the rows of each chunk */
+    double *chunk_squares, *chunk_weighted; /* (chunks) sums of squared distances to the mean, and of weighted ones */
+    double variance;                        /* mean of the features' variances */
+    double tie;                             /* of the weighted sum of the squared distances */
     /* The points, and the partition whose means they are. */
     char *points;     /* (k, d) real */
     char *centred;    /* (k, ddoq_stream_stride) real: the points less the shift */
@@ -46,15 +47,30 @@ struct ddoq_stream {
     double *dist2;   /* (n) */
     /* Scratch of seeding. */
     double *norms, *closest, *cumulative; /* (n) each */
-    double **trials;                      /* (n_trials) of (n): distance to the nearest seed, were the candidate one */
-    double *potentials;                   /* (n_blocks, n_trials) */
+    double **trials, *trial_rows;         /* (n_trials) of (n): distance to the nearest seed, were the candidate one */
+    double *potentials;                   /* (n_blocks, n_candidates) */
     int64_t *seeds;                       /* (k) */
     int64_t *candidates, *candidate_rows; /* (n_trials) */
     char *candidate_panels;               /* (padded n_trials, d) */
-    size_t n_trials;
+    size_t n_trials, n_candidates;        /* of a step, at most; of this step */
 };
 
-/* Runs tasks 0..n_tasks-1 with all threads. */
+static inline size_t ddoq_stream_blocks(size_t n)
+{
+    return (n + DDOQ_STREAM_ROWS - 1) / DDOQ_STREAM_ROWS;
+}
+
+/* Takes all arrays; false where memory is short, or where there are more points than labels of floats can tell apart.
+ */
+bool ddoq_stream_allocate(struct ddoq_stream *stream);
+
+/* Bytes of a class in streaming form that is seeded by greedy k-means++. */
+double ddoq_stream_form_bytes(size_t n, size_t k, size_t d, size_t item);
+
+/* Makes the mean, the panels, the variance and the tie. */
+enum ddoq_status ddoq_stream_prepare(struct ddoq_stream *stream);
+
+/* Runs tasks 0..n_tasks-1 with all threads, and polls the caller where the last poll is long ago. */
 enum ddoq_status ddoq_stream_phase(struct ddoq_stream *stream, size_t n_tasks, ddoq_task task);
 
 static inline size_t ddoq_stream_rows_of(const struct ddoq_stream *stream, size_t block)
@@ -80,19 +96,5 @@ static inline float *ddoq_row_of_halves(const struct ddoq_rows *x)
 {
     return x->widen ? ddoq_allocate(x->d, 1, sizeof(float)) : NULL;
 }
-
-/* panels (padded x->n, d) = x less the shift, DDOQ_DEPTH features after DDOQ_DEPTH features. */
-void ddoq_pack_depths(const struct ddoq_rows *x, const void *shift, char *panels);
-
-/* Lloyd's iterations from the points until the labels stay, the points shift by no more than tol, or max_iter; returns
- * in *n_iter how many. The points are then the means of cell. */
-enum ddoq_status ddoq_stream_lloyd(struct ddoq_stream *stream, double tol, size_t max_iter, int64_t *n_iter);
-
-/* points = k samples by greedy k-means++, from 1 + (k - 1) * trials uniform numbers in [0, 1). */
-enum ddoq_status ddoq_stream_seed(struct ddoq_stream *stream, const double *uniforms);
-
-/* Quantises a class of args whose form is streaming; its uniform numbers begin at uniforms. */
-enum ddoq_status ddoq_stream_class(const struct ddoq_run *run, const struct ddoq_quantize_args *args, size_t class,
-                                   const double *uniforms);
 
 #endif

@@ -3,11 +3,12 @@
  * or are made anew where more than half did, where heavy samples have left a cell to light ones, and at the end: one
  * task for each slice of the features, or part of the cells in it, adds the rows in their order, so that no bit depends
  * on the threads; where few samples move X is not read again. */
+#include "cpu/stream/stream_lloyd.h"
+
 #include <math.h>
 #include <string.h>
 
 #include "cpu/cells.h"
-#include "cpu/stream/stream.h"
 
 #define SLICE_SUMS 65536 /* of a task of the update: half of an L2 cache, but of 64 features at least */
 #define LEAST_SLICE 64

@@ -1,12 +1,12 @@
 /* Greedy k-means++ in streaming form (the rule is that of gram/seed.c): a step packs its candidates and multiplies
  * every block of the samples by them. Norms have the bits of the products, so that the distance of a sample to itself
  * and to its duplicates is zero and they are never drawn. */
+#include "cpu/stream/stream_seed.h"
+
 #include <math.h>
-#include <string.h>
 
 #include "classes.h"
 #include "cpu/draws.h"
-#include "cpu/stream/stream.h"
 
 /* Tasks over all blocks, of enough of them to be worth starting. */
 #define SEED_BLOCKS 16
@@ -38,17 +38,17 @@ static enum ddoq_status norm_task(void *context, size_t task, struct ddoq_crew *
     return DDOQ_OK;
 }
 
-/* product (padded n_trials, DDOQ_STREAM_ROWS) = candidates times the samples of a block. */
+/* product (padded n_candidates, DDOQ_STREAM_ROWS) = candidates times the samples of a block. */
 static void multiply(const struct ddoq_stream *stream, size_t block, char *product)
 {
     const struct ddoq_kernels *kernels = stream->x.kernels;
     size_t width = kernels->tile_cols, item = kernels->item, d = stream->x.d;
-    size_t rows = ddoq_stream_rows_of(stream, block), stride = ddoq_padded(kernels, stream->n_trials);
+    size_t rows = ddoq_stream_rows_of(stream, block), stride = ddoq_padded(kernels, stream->n_candidates);
     for (size_t first = 0; first < d; first += DDOQ_DEPTH) {
         size_t depth = ddoq_smaller(DDOQ_DEPTH, d - first);
         const char *chunk = ddoq_stream_chunk(stream, block, first);
         for (size_t i = 0; i < rows; i += width)
-            ddoq_multiply_panel(kernels, stream->candidate_panels + first * stride * item, stream->n_trials,
+            ddoq_multiply_panel(kernels, stream->candidate_panels + first * stride * item, stream->n_candidates,
                                 chunk + i * depth * item, width, depth, product + i * item, DDOQ_STREAM_ROWS,
                                 first > 0);
     }
@@ -58,7 +58,7 @@ static enum ddoq_status trial_task(void *context, size_t task, struct ddoq_crew 
 {
     struct ddoq_stream *stream = context;
     const struct ddoq_kernels *kernels = stream->x.kernels;
-    char *product = ddoq_allocate(ddoq_padded(kernels, stream->n_trials), DDOQ_STREAM_ROWS, kernels->item);
+    char *product = ddoq_allocate(ddoq_padded(kernels, stream->n_candidates), DDOQ_STREAM_ROWS, kernels->item);
     enum ddoq_status status = product ? DDOQ_OK : DDOQ_NO_MEMORY;
     size_t end = ddoq_smaller((task + 1) * SEED_BLOCKS, stream->n_blocks);
     for (size_t block = task * SEED_BLOCKS; block < end && status == DDOQ_OK; block++) {
@@ -68,8 +68,8 @@ static enum ddoq_status trial_task(void *context, size_t task, struct ddoq_crew 
             break;
         }
         multiply(stream, block, product);
-        for (size_t t = 0; t < stream->n_trials; t++)
-            stream->potentials[block * stream->n_trials + t] =
+        for (size_t t = 0; t < stream->n_candidates; t++)
+            stream->potentials[block * stream->n_candidates + t] =
                 kernels->trial(ddoq_stream_rows_of(stream, block), product + t * DDOQ_STREAM_ROWS * kernels->item,
                                stream->norms[stream->candidates[t]], stream->norms + begin, stream->closest + begin,
                                stream->w + begin, stream->trials[t] + begin);
@@ -78,18 +78,27 @@ static enum ddoq_status trial_task(void *context, size_t task, struct ddoq_crew 
     return status;
 }
 
+/* Packs the rows DDOQ_DEPTH features after DDOQ_DEPTH features, as the samples are. */
+static void pack_candidates(struct ddoq_stream *stream, const struct ddoq_rows *rows)
+{
+    size_t stride = ddoq_padded(rows->kernels, rows->n);
+    for (size_t first = 0; first < rows->d; first += DDOQ_DEPTH)
+        ddoq_pack(rows, stream->shift, first, ddoq_smaller(DDOQ_DEPTH, rows->d - first),
+                  stream->candidate_panels + first * stride * rows->kernels->item);
+}
+
 /* closest = distances to the nearest seed with the best of the first n candidates, *seed = that candidate. */
 static enum ddoq_status try_candidates(struct ddoq_stream *stream, size_t n, int64_t *seed)
 {
-    size_t most = stream->n_trials, best = 0;
+    size_t best = 0;
     double least = INFINITY;
     struct ddoq_rows candidates = stream->x;
     int64_t *rows = stream->candidate_rows;
     for (size_t t = 0; t < n; t++)
         rows[t] = candidates.index ? candidates.index[stream->candidates[t]] : stream->candidates[t];
     candidates.index = rows;
-    candidates.n = stream->n_trials = n;
-    ddoq_pack_depths(&candidates, stream->shift, stream->candidate_panels);
+    candidates.n = stream->n_candidates = n;
+    pack_candidates(stream, &candidates);
     enum ddoq_status status = ddoq_stream_phase(stream, seed_tasks(stream), trial_task);
     for (size_t t = 0; t < n && status == DDOQ_OK; t++) {
         double potential = 0;
@@ -100,7 +109,6 @@ static enum ddoq_status try_candidates(struct ddoq_stream *stream, size_t n, int
             best = t;
         }
     }
-    stream->n_trials = most;
     *seed = stream->candidates[best];
     double *closest = stream->closest;
     stream->closest = stream->trials[best];

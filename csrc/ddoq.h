@@ -104,6 +104,11 @@ static inline size_t ddoq_seed_trials(size_t k)
     return 2 + (size_t)floor(log((double)k));
 }
 
+/* Returns the bytes that a class of n samples and k points takes in a form while it is quantised, besides its
+ * arguments: of d features, and reals of item bytes. Rows are counted as widened, streaming with k-means++, and what
+ * threads take for a moment is left out. It is a number and no size, since no memory need have so much. */
+double ddoq_form_bytes(enum ddoq_form form, size_t n, size_t k, size_t d, size_t item);
+
 /* Quantises every class; on failure *failed_class is the class that failed. */
 enum ddoq_status ddoq_quantize_classes(const struct ddoq_run *run, const struct ddoq_quantize_args *args,
                                        size_t *failed_class);

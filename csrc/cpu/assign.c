@@ -39,12 +39,12 @@ static double nearest_point(const struct assignment *m, const void *x, const cha
     for (size_t j = 0; j < m->k; j++) {
         double value = -INFINITY;
         if (product) {
-            kernels->widen(1, product + j * DDOQ_PRODUCT_ROWS * kernels->item, 1, &value);
+            kernels->vector.widen(1, product + j * DDOQ_PRODUCT_ROWS * kernels->item, 1, &value);
             value = m->norms[j] - 2 * value;
         }
         if (value > limit)
             continue;
-        value = kernels->dist2(m->x.d, x, m->points + j * m->x.d * kernels->item);
+        value = kernels->vector.dist2(m->x.d, x, m->points + j * m->x.d * kernels->item);
         if (value < least || *label < 0) {
             least = value;
             *label = (int64_t)j;
@@ -69,7 +69,7 @@ enum ddoq_status ddoq_multiply_points(const struct ddoq_rows *x, const char *shi
                 return DDOQ_INTERRUPTED;
             ddoq_pack(&rows, shift, first, depth, panel);
             if (squares)
-                kernels->squares(depth, panel, squares + i * item, first > 0);
+                kernels->product.squares(depth, panel, squares + i * item, first > 0);
             /* what is packed next is fetched from memory meanwhile, a few rows for each tile */
             size_t next = i + width < x->n ? i + width : 0, next_first = next > 0 ? first : first + DDOQ_DEPTH;
             size_t next_end = next_first < d ? ddoq_smaller(next + width, x->n) : 0;
@@ -77,9 +77,9 @@ enum ddoq_status ddoq_multiply_points(const struct ddoq_rows *x, const char *shi
             for (size_t j = 0, r = 0; j < k; j += height) {
                 for (; next + r < next_end && r * k < width * (j + height); r++)
                     ddoq_fetch(ddoq_row(x, next + r) + next_first * ddoq_item(x), next_bytes);
-                kernels->tile_in_place(depth, points + (j * d + first) * item, d, panel,
-                                       product + (j * DDOQ_PRODUCT_ROWS + i) * item, DDOQ_PRODUCT_ROWS,
-                                       ddoq_smaller(height, k - j), first > 0);
+                kernels->product.tile_in_place(depth, points + (j * d + first) * item, d, panel,
+                                               product + (j * DDOQ_PRODUCT_ROWS + i) * item, DDOQ_PRODUCT_ROWS,
+                                               ddoq_smaller(height, k - j), first > 0);
             }
         }
     }
@@ -97,11 +97,11 @@ static enum ddoq_status assign_by_product(const struct assignment *m, const stru
     enum ddoq_status status = ddoq_multiply_points(x, m->shift, m->centred, m->k, product, NULL, crew);
     if (status != DDOQ_OK)
         return status;
-    kernels->two_nearest(x->n, m->k, product, DDOQ_PRODUCT_ROWS, m->norms, labels, least, second);
+    kernels->search.two_nearest(x->n, m->k, product, DDOQ_PRODUCT_ROWS, m->norms, labels, least, second);
     for (size_t i = 0; i < x->n; i++) {
         size_t j = (size_t)labels[i];
         const char *row = ddoq_features(x, i, 0, d, widened);
-        double dist2 = kernels->dist2(d, row, m->points + j * d * kernels->item);
+        double dist2 = kernels->vector.dist2(d, row, m->points + j * d * kernels->item);
         double radius = sqrt(dist2) + sqrt(m->norms[j]), near = m->tiny + radius * (m->slack + radius * m->direct);
         if (!(second[i] - least[i] > near)) {
             if (ddoq_stopped(crew))
@@ -151,11 +151,11 @@ static enum ddoq_status prepare(struct assignment *m)
     if (enough) {
         memset(sum, 0, d * sizeof *sum);
         for (size_t j = 0; j < m->k; j++)
-            kernels->axpy(d, 1, m->points + j * bytes, sum);
-        kernels->narrow(d, sum, (double)m->k, m->shift);
+            kernels->vector.axpy(d, 1, m->points + j * bytes, sum);
+        kernels->vector.narrow(d, sum, (double)m->k, m->shift);
         for (size_t j = 0; j < m->k; j++) {
-            m->norms[j] = kernels->dist2(d, m->points + j * bytes, m->shift);
-            kernels->subtract(d, m->points + j * bytes, m->shift, m->centred + j * bytes);
+            m->norms[j] = kernels->vector.dist2(d, m->points + j * bytes, m->shift);
+            kernels->vector.subtract(d, m->points + j * bytes, m->shift, m->centred + j * bytes);
             farthest = fmax(farthest, m->norms[j]);
         }
         /* Twice the products of two points, and their norms, at most r and 2 r, with their distances. */

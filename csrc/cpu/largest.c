@@ -9,6 +9,7 @@
 
 struct search {
     struct ddoq_rows x;
+    uint64_t (*magnitude)(size_t n, const void *x);
     size_t rows; /* in one block */
     atomic_ullong most;
 };
@@ -19,8 +20,7 @@ static enum ddoq_status search_block(void *context, size_t block, struct ddoq_cr
     struct search *m = context;
     const struct ddoq_rows *x = &m->x;
     size_t begin = block * m->rows, n = ddoq_smaller(m->rows, x->n - begin) * x->d;
-    uint64_t (*magnitude)(size_t, const void *) = x->widen ? x->kernels->half_magnitude : x->kernels->magnitude;
-    unsigned long long found = magnitude(n, ddoq_row(x, begin)), most = atomic_load(&m->most);
+    unsigned long long found = m->magnitude(n, ddoq_row(x, begin)), most = atomic_load(&m->most);
     while (found > most && !atomic_compare_exchange_weak(&m->most, &most, found))
         continue;
     return DDOQ_OK;
@@ -31,6 +31,7 @@ enum ddoq_status ddoq_largest(const struct ddoq_run *run, enum ddoq_type type, c
 {
     struct search m = {.x = ddoq_rows_of(run->isa, type, X, n, d)};
     size_t bytes = d * ddoq_item(&m.x), failed;
+    m.magnitude = m.x.widen ? run->isa->half.magnitude : m.x.kernels->vector.magnitude;
     m.rows = bytes < BLOCK_BYTES && bytes > 0 ? BLOCK_BYTES / bytes : 1;
     size_t blocks = bytes > 0 ? n / m.rows + (n % m.rows != 0) : 0; /* there may be 2^60 rows of nothing */
     enum ddoq_status status = ddoq_run_tasks(blocks, run, search_block, &m, &failed);

@@ -19,7 +19,8 @@
 
 struct pass {
     const struct ddoq_loss_args *args;
-    const struct ddoq_kernels *kernels;
+    const struct ddoq_loss_kernels *kernels;
+    const struct ddoq_half_kernels *halves;
     size_t task_rows;
     double *row_loss;    /* (n_rows) */
     atomic_size_t begin; /* the first row that no thread has taken yet */
@@ -37,7 +38,7 @@ static const void *read_row(const struct pass *p, enum ddoq_type type, const voi
 {
     if (type != DDOQ_BFLOAT16)
         return (const char *)matrix + i * n * p->kernels->item;
-    p->kernels->from_bfloat16(n, (const uint16_t *)matrix + i * n, scratch);
+    p->halves->from_bfloat16(n, (const uint16_t *)matrix + i * n, scratch);
     return scratch;
 }
 
@@ -59,7 +60,7 @@ static void set(const struct pass *p, void *row, size_t j, double value)
 static int index_row(const struct pass *p, size_t i, const void *s, double factor, void *e, void *out, double *loss)
 {
     const struct ddoq_loss_args *a = p->args;
-    const struct ddoq_kernels *kernels = p->kernels;
+    const struct ddoq_loss_kernels *kernels = p->kernels;
     size_t n = a->n_classes;
     int64_t y = a->indices[i];
     if (y < 0 || (uint64_t)y >= n)
@@ -76,8 +77,8 @@ static int index_row(const struct pass *p, size_t i, const void *s, double facto
         set(p, e, (size_t)y, by_y);
     } else {
         float only = (float)by_y;
-        kernels->scale_add_half(n, scale, add, e, out);
-        kernels->scale_add_half(1, 1, 0, &only, (uint16_t *)out + y);
+        p->halves->scale_add(n, scale, add, e, out);
+        p->halves->scale_add(1, 1, 0, &only, (uint16_t *)out + y);
     }
     return 0;
 }
@@ -89,14 +90,14 @@ static void subtract(const struct pass *p, double scale, double ratio, const voi
     if (e == out)
         p->kernels->difference(n, scale, ratio, t, e);
     else
-        p->kernels->difference_half(n, scale, ratio, t, e, out);
+        p->halves->difference(n, scale, ratio, t, e, out);
 }
 
 static int soft_row(const struct pass *p, size_t i, const void *s, double factor, const struct scratch *scratch,
                     void *e, void *out, double *loss)
 {
     const struct ddoq_loss_args *a = p->args;
-    const struct ddoq_kernels *kernels = p->kernels;
+    const struct ddoq_loss_kernels *kernels = p->kernels;
     size_t n = a->n_classes;
     double scale = 1 / a->temperature, most = kernels->largest(n, s);
     double sum = kernels->exponentials(n, s, most, scale, e);
@@ -178,7 +179,8 @@ enum ddoq_status ddoq_weighted_loss(const struct ddoq_run *run, const struct ddo
         return DDOQ_NO_MEMORY;
     struct pass pass = {
         .args = args,
-        .kernels = &run->isa->real[args->type == DDOQ_FLOAT64],
+        .kernels = &run->isa->loss[args->type == DDOQ_FLOAT64],
+        .halves = &run->isa->half,
         .task_rows = args->n_classes < TASK_ENTRIES ? TASK_ENTRIES / args->n_classes : 1,
         .row_loss = row_loss,
     };

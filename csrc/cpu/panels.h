@@ -21,9 +21,9 @@ static inline struct ddoq_rows ddoq_rows_of(const struct ddoq_isa *isa, enum ddo
     const struct ddoq_kernels *kernels = &isa->real[type == DDOQ_FLOAT64 ? DDOQ_FLOAT64 : DDOQ_FLOAT32];
     struct ddoq_rows x = {.kernels = kernels, .data = data, .n = n, .d = d};
     if (type == DDOQ_FLOAT16)
-        x.widen = kernels->from_float16;
+        x.widen = isa->half.from_float16;
     else if (type == DDOQ_BFLOAT16)
-        x.widen = kernels->from_bfloat16;
+        x.widen = isa->half.from_bfloat16;
     return x;
 }
 
@@ -92,7 +92,7 @@ static inline void ddoq_pack(const struct ddoq_rows *x, const void *shift, size_
         size_t count = ddoq_smaller(width, x->n - i);
         for (size_t r = 0; r < count; r++)
             rows[r] = ddoq_features(x, i + r, first, depth, widened + r * depth);
-        kernels->pack(rows, (const char *)shift + first * item, count, width, depth, panels + i * depth * item);
+        kernels->product.pack(rows, (const char *)shift + first * item, count, width, depth, panels + i * depth * item);
     }
 }
 
@@ -109,8 +109,8 @@ static inline void ddoq_multiply_panel(const struct ddoq_kernels *kernels, const
 {
     size_t height = kernels->tile_rows;
     for (size_t i = 0; i < n; i += height)
-        kernels->tile(depth, ddoq_tile_rows(kernels, panels, i, depth), panel, out + i * stride * kernels->item, stride,
-                      ddoq_smaller(height, n - i), cols, add);
+        kernels->product.tile(depth, ddoq_tile_rows(kernels, panels, i, depth), panel, out + i * stride * kernels->item,
+                              stride, ddoq_smaller(height, n - i), cols, add);
 }
 
 #endif

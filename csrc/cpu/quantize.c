@@ -2,8 +2,8 @@
  * single-point moves, which no longer depend on d; the restart of the lowest distortion is kept, the first on ties.
  * Points, weights and the reported distortion come from one more pass over the original data (result.c).
  * Classes run side by side, one thread each, the biggest first, after those in streaming form (stream.h), which have
- * all threads one after the other. Consecutive classes of the same rows, in a sketch
- * or not (the numbers of points of a rate-distortion curve), share one Gram matrix.
+ * all threads one after the other. Consecutive classes of the same rows, in a sketch or not (the numbers of points of a
+ * rate-distortion curve), share one Gram matrix.
  *
  * In a sketch G is that of a random projection (a count-sketch with as many features in each bucket) of some samples,
  * which keeps distances to a few percent. There greedy k-means++ is followed by exchanges of seeds (exchange.c), not in
@@ -20,6 +20,7 @@
 #include "cpu/gram/result.h"
 #include "cpu/gram/seed.h"
 #include "cpu/memory.h"
+#include "cpu/stream/stream.h"
 #include "cpu/stream/stream_class.h"
 
 struct job {
@@ -178,6 +179,13 @@ static enum ddoq_status quantize_run(void *context, size_t at, struct ddoq_crew 
         status = quantize_class(&class, job, c);
     ddoq_release(&class.memory);
     return status;
+}
+
+double ddoq_form_bytes(enum ddoq_form form, size_t n, size_t k, size_t d, size_t item)
+{
+    if (form == DDOQ_STREAMING)
+        return ddoq_stream_form_bytes(n, k, d, item);
+    return ddoq_gram_form_bytes(n, k, d, item, is_sketched(form, k, d));
 }
 
 /* A run that tells the caller of the classes done before it, too. */

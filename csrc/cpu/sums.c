@@ -39,7 +39,7 @@ enum ddoq_status ddoq_sum_rows(const struct ddoq_rows *x, const double *w, const
                 rows[r] = ddoq_features(x, row, first, depth, scratch);
                 weights[r] = w[row];
             }
-            x->kernels->add_rows(depth, count, weights, rows, out + first);
+            x->kernels->vector.add_rows(depth, count, weights, rows, out + first);
         }
     }
     return DDOQ_OK;

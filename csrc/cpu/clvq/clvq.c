@@ -23,28 +23,30 @@
 #define YIELDS 200 /* before a thread that waits sleeps: some 50 microseconds, as long as the steps of a block */
 #define NAP 20000  /* nanoseconds */
 
-static bool allocate(struct ddoq_clvq *m)
+static bool allocate(struct ddoq_clvq_call *m)
 {
     size_t k = m->args->k, d = m->args->d, item = m->kernels->item;
-    struct ddoq_memory *memory = &m->memory;
-    for (size_t b = 0; b < 2; b++) {
-        m->shifts[b] = ddoq_take(memory, d, 1, item);
-        m->blocks[b].packed = ddoq_take(memory, BLOCK, d, item);
-        m->blocks[b].grams = ddoq_take(memory, BLOCK, BLOCK, sizeof(double));
-    }
-    m->gram = ddoq_take(memory, BLOCK, BLOCK, item);
-    m->mean = ddoq_take(memory, d, 1, sizeof(double));
-    m->shifted = ddoq_take(memory, k, d, item);
-    m->squares = ddoq_take(memory, k, 1, sizeof(double));
-    m->products = ddoq_take(memory, BLOCK, k, sizeof(double));
-    m->sum = ddoq_take(memory, d, 1, sizeof(double));
-    return !memory->is_short;
+    const struct ddoq_array arrays[] = {
+        {&m->shifts[0], d, 1, item},
+        {&m->shifts[1], d, 1, item},
+        {&m->blocks[0].packed, BLOCK, d, item},
+        {&m->blocks[1].packed, BLOCK, d, item},
+        {&m->blocks[0].grams, BLOCK, BLOCK, sizeof *m->blocks[0].grams},
+        {&m->blocks[1].grams, BLOCK, BLOCK, sizeof *m->blocks[1].grams},
+        {&m->gram, BLOCK, BLOCK, item},
+        {&m->mean, d, 1, sizeof *m->mean},
+        {&m->shifted, k, d, item},
+        {&m->squares, k, 1, sizeof *m->squares},
+        {&m->products, BLOCK, k, sizeof *m->products},
+        {&m->sum, d, 1, sizeof *m->sum},
+    };
+    return ddoq_take_all(&m->memory, arrays, sizeof arrays / sizeof *arrays);
 }
 
 /* ---- items ---- */
 
 /* Packs the block and multiplies it by itself, above the diagonal. */
-static enum ddoq_status multiply_samples(struct ddoq_clvq *m, const struct ddoq_clvq_block *block,
+static enum ddoq_status multiply_samples(struct ddoq_clvq_call *m, const struct ddoq_clvq_block *block,
                                          struct ddoq_crew *crew)
 {
     const struct ddoq_kernels *kernels = m->kernels;
@@ -61,12 +63,12 @@ static enum ddoq_status multiply_samples(struct ddoq_clvq *m, const struct ddoq_
                                 BLOCK, first > 0);
     }
     for (size_t i = 0; i < n; i++)
-        kernels->widen(n - i, m->gram + (i * BLOCK + i) * item, 1, block->grams + i * BLOCK + i);
+        kernels->vector.widen(n - i, m->gram + (i * BLOCK + i) * item, 1, block->grams + i * BLOCK + i);
     return DDOQ_OK;
 }
 
 /* Shift, panels and products of the block. */
-static enum ddoq_status prepare(struct ddoq_clvq *m, size_t b, struct ddoq_crew *crew)
+static enum ddoq_status prepare(struct ddoq_clvq_call *m, size_t b, struct ddoq_crew *crew)
 {
     const struct ddoq_kernels *kernels = m->kernels;
     struct ddoq_clvq_block *block = &m->blocks[b % 2];
@@ -79,9 +81,9 @@ static enum ddoq_status prepare(struct ddoq_clvq *m, size_t b, struct ddoq_crew 
     char *shift = m->shifts[before == m->shifts[0]];
     memset(m->mean, 0, d * sizeof *m->mean);
     for (size_t i = 0; i < block->x.n; i++)
-        kernels->axpy(d, 1, ddoq_row(&block->x, i), m->mean);
-    kernels->narrow(d, m->mean, (double)block->x.n, shift);
-    block->is_shifted = !before || kernels->dist2(d, shift, before) > LEAST_DRIFT2 * m->spread;
+        kernels->vector.axpy(d, 1, ddoq_row(&block->x, i), m->mean);
+    kernels->vector.narrow(d, m->mean, (double)block->x.n, shift);
+    block->is_shifted = !before || kernels->vector.dist2(d, shift, before) > LEAST_DRIFT2 * m->spread;
     block->shift = block->is_shifted ? shift : before;
     enum ddoq_status status = multiply_samples(m, block, crew);
     if (status != DDOQ_OK || !block->is_shifted)
@@ -93,7 +95,7 @@ static enum ddoq_status prepare(struct ddoq_clvq *m, size_t b, struct ddoq_crew 
 }
 
 /* Products of the block with a group of points, the j-th and those after it. */
-static enum ddoq_status multiply_points(struct ddoq_clvq *m, const struct ddoq_clvq_block *block, size_t j,
+static enum ddoq_status multiply_points(struct ddoq_clvq_call *m, const struct ddoq_clvq_block *block, size_t j,
                                         struct ddoq_crew *crew)
 {
     const struct ddoq_kernels *kernels = m->kernels;
@@ -109,11 +111,12 @@ static enum ddoq_status multiply_points(struct ddoq_clvq *m, const struct ddoq_c
             return DDOQ_INTERRUPTED;
         for (size_t i = 0; i < padded; i += width)
             for (size_t r = 0; r < n; r += height)
-                kernels->tile_in_place(depth, points + r * d * item, d, panels + i * depth * item,
-                                       product + (r * BLOCK + i) * item, BLOCK, ddoq_smaller(height, n - r), first > 0);
+                kernels->product.tile_in_place(depth, points + r * d * item, d, panels + i * depth * item,
+                                               product + (r * BLOCK + i) * item, BLOCK, ddoq_smaller(height, n - r),
+                                               first > 0);
     }
     for (size_t i = 0; i < block->x.n; i++)
-        kernels->widen(n, product + i * item, BLOCK, m->products + i * k + j);
+        kernels->vector.widen(n, product + i * item, BLOCK, m->products + i * k + j);
     return DDOQ_OK;
 }
 
@@ -133,7 +136,7 @@ static bool await(atomic_size_t *counter, size_t value, struct ddoq_crew *crew)
     return true;
 }
 
-static enum ddoq_status run_item(struct ddoq_clvq *m, size_t item, struct ddoq_crew *crew)
+static enum ddoq_status run_item(struct ddoq_clvq_call *m, size_t item, struct ddoq_crew *crew)
 {
     size_t b = item / (m->n_groups + 2), part = item % (m->n_groups + 2);
     struct ddoq_clvq_block *block = &m->blocks[b % 2];
@@ -160,7 +163,7 @@ static enum ddoq_status run_item(struct ddoq_clvq *m, size_t item, struct ddoq_c
 static enum ddoq_status clvq_task(void *context, size_t task, struct ddoq_crew *crew)
 {
     (void)task;
-    struct ddoq_clvq *m = context;
+    struct ddoq_clvq_call *m = context;
     enum ddoq_status status = DDOQ_OK;
     while (status == DDOQ_OK) {
         size_t item = atomic_fetch_add(&m->next, 1);
@@ -173,7 +176,7 @@ static enum ddoq_status clvq_task(void *context, size_t task, struct ddoq_crew *
 
 enum ddoq_status ddoq_clvq(const struct ddoq_run *run, const struct ddoq_clvq_args *args)
 {
-    struct ddoq_clvq m = {.args = args, .kernels = &run->isa->real[args->type]};
+    struct ddoq_clvq_call m = {.args = args, .kernels = &run->isa->real[args->type]};
     double products = (double)args->k * (double)args->d;
     bool pays = products >= LEAST_PRODUCTS && products * (double)args->n >= LEAST_ALL_PRODUCTS;
     size_t failed;

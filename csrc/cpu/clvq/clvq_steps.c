@@ -5,27 +5,27 @@
  *
  * The points follow at the block's end as combinations of their old selves and of the block's samples, and so do the
  * sums of the points over the steps. */
+#include "cpu/clvq/clvq_steps.h"
+
 #include <math.h>
 #include <string.h>
 
-#include "cpu/clvq/clvq_steps.h"
-
-void ddoq_clvq_shift_point(struct ddoq_clvq *m, const char *shift, size_t j)
+void ddoq_clvq_shift_point(struct ddoq_clvq_call *m, const char *shift, size_t j)
 {
     size_t d = m->args->d;
-    m->kernels->subtract(d, ddoq_clvq_point(m, j), shift, m->shifted + j * d * m->kernels->item);
-    m->squares[j] = m->kernels->dist2(d, ddoq_clvq_point(m, j), shift);
+    m->kernels->vector.subtract(d, ddoq_clvq_point_at(m, j), shift, m->shifted + j * d * m->kernels->item);
+    m->squares[j] = m->kernels->vector.dist2(d, ddoq_clvq_point_at(m, j), shift);
 }
 
 /* The steps of the block: winners and step sizes. */
-static void run_steps(struct ddoq_clvq *m, const struct ddoq_clvq_block *block, int64_t *winners)
+static void run_steps(struct ddoq_clvq_call *m, const struct ddoq_clvq_block *block, int64_t *winners)
 {
     const struct ddoq_clvq_args *args = m->args;
     size_t n = block->x.n, k = args->k;
     for (size_t i = 0; i < n; i++) {
         double two[2], *products = m->products + i * k;
         const double *gram = block->grams + i * DDOQ_CLVQ_BLOCK;
-        size_t j = m->kernels->two_least(k, products, m->squares, two);
+        size_t j = m->kernels->search.two_least(k, products, m->squares, two);
         double clock = args->weights ? (double)m->steps + (double)i : (double)args->wins[j];
         double g = pow(1 + clock / args->b, -args->power), h = 1 - g;
         m->squares[j] = h * h * m->squares[j] + 2 * g * h * products[j] + g * g * gram[i];
@@ -37,7 +37,7 @@ static void run_steps(struct ddoq_clvq *m, const struct ddoq_clvq_block *block, 
     }
 }
 
-static void update_weights(const struct ddoq_clvq *m, size_t n, const int64_t *winners)
+static void update_weights(const struct ddoq_clvq_call *m, size_t n, const int64_t *winners)
 {
     double kept = 1, tail = 0, *weights = m->args->weights, *sums = m->args->weight_sums, gained[DDOQ_CLVQ_BLOCK],
            summed[DDOQ_CLVQ_BLOCK];
@@ -61,7 +61,8 @@ static void update_weights(const struct ddoq_clvq *m, size_t n, const int64_t *w
 
 /* The winner of sample first, which has won none before it in the block. A point stays what its step made it until it
  * wins again: by its own clock for one step, by the global one for as many as there are samples in between. */
-static void update_point(struct ddoq_clvq *m, const struct ddoq_clvq_block *block, const int64_t *winners, size_t first)
+static void update_point(struct ddoq_clvq_call *m, const struct ddoq_clvq_block *block, const int64_t *winners,
+                         size_t first)
 {
     const struct ddoq_clvq_args *args = m->args;
     size_t n = block->x.n, d = args->d, j = (size_t)winners[first], next = n, wins[DDOQ_CLVQ_BLOCK], n_wins = 0;
@@ -78,20 +79,20 @@ static void update_point(struct ddoq_clvq *m, const struct ddoq_clvq_block *bloc
     if (args->sums) {
         double *sums = args->sums + j * d;
         double before = args->weights ? (double)(m->steps + (int64_t)first - args->summed[j]) : 0;
-        m->kernels->axpy(d, before + (1 - m->step[first]) * tail, ddoq_clvq_point(m, j), sums);
+        m->kernels->vector.axpy(d, before + (1 - m->step[first]) * tail, ddoq_clvq_point_at(m, j), sums);
         for (size_t i = n_wins; i-- > 0;)
-            m->kernels->axpy(d, summed[i], ddoq_row(&block->x, wins[i]), sums);
+            m->kernels->vector.axpy(d, summed[i], ddoq_row(&block->x, wins[i]), sums);
         args->summed[j] = args->weights ? m->steps + (int64_t)n : args->wins[j];
     }
     memset(m->sum, 0, d * sizeof *m->sum);
-    m->kernels->axpy(d, kept, ddoq_clvq_point(m, j), m->sum);
+    m->kernels->vector.axpy(d, kept, ddoq_clvq_point_at(m, j), m->sum);
     for (size_t i = n_wins; i-- > 0;)
-        m->kernels->axpy(d, moved[i], ddoq_row(&block->x, wins[i]), m->sum);
-    m->kernels->narrow(d, m->sum, 1, ddoq_clvq_point(m, j));
+        m->kernels->vector.axpy(d, moved[i], ddoq_row(&block->x, wins[i]), m->sum);
+    m->kernels->vector.narrow(d, m->sum, 1, ddoq_clvq_point_at(m, j));
     ddoq_clvq_shift_point(m, block->shift, j);
 }
 
-void ddoq_clvq_take_steps(struct ddoq_clvq *m, const struct ddoq_clvq_block *block, int64_t *winners)
+void ddoq_clvq_take_steps(struct ddoq_clvq_call *m, const struct ddoq_clvq_block *block, int64_t *winners)
 {
     run_steps(m, block, winners);
     if (m->args->weights)

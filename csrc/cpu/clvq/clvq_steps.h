@@ -17,7 +17,7 @@ struct ddoq_clvq_block {
     double *grams;     /* (DDOQ_CLVQ_BLOCK, DDOQ_CLVQ_BLOCK): their products, in the upper triangle */
 };
 
-struct ddoq_clvq {
+struct ddoq_clvq_call {
     const struct ddoq_clvq_args *args;
     const struct ddoq_kernels *kernels;
     size_t n_blocks, n_groups;
@@ -36,15 +36,15 @@ struct ddoq_clvq {
     int64_t steps; /* taken before the block */
 };
 
-static inline char *ddoq_clvq_point(const struct ddoq_clvq *m, size_t j)
+static inline char *ddoq_clvq_point_at(const struct ddoq_clvq_call *m, size_t j)
 {
     return (char *)m->args->points + j * m->args->d * m->kernels->item;
 }
 
 /* Point j has changed, or the shift has: its shifted self and its square. */
-void ddoq_clvq_shift_point(struct ddoq_clvq *m, const char *shift, size_t j);
+void ddoq_clvq_shift_point(struct ddoq_clvq_call *m, const char *shift, size_t j);
 
 /* The steps of the block, from its products: winners, weights, sums and points. */
-void ddoq_clvq_take_steps(struct ddoq_clvq *m, const struct ddoq_clvq_block *block, int64_t *winners);
+void ddoq_clvq_take_steps(struct ddoq_clvq_call *m, const struct ddoq_clvq_block *block, int64_t *winners);
 
 #endif

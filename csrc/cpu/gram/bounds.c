@@ -53,10 +53,9 @@ static void measure(struct ddoq_class *class)
     size_t d = class->x.d, bytes = d * class->x.kernels->item;
     double *away = now(class, class->bounds.away);
     for (size_t j = 0; j < class->fit.k; j++)
-        away[j] =
-            class->fit.count[j] > 0
-                ? sqrt(class->x.kernels->dist2(d, class->moves.points + j * bytes, class->bounds.anchor + j * bytes))
-                : INFINITY;
+        away[j] = class->fit.count[j] > 0 ? sqrt(class->x.kernels->vector.dist2(d, class->moves.points + j * bytes,
+                                                                                class->bounds.anchor + j * bytes))
+                                          : INFINITY;
 }
 
 void ddoq_reset_bounds(struct ddoq_class *class, double square)
@@ -148,10 +147,10 @@ static bool assign_to_few(struct ddoq_class *class, size_t i, const char *points
     if (list_near(class, i, NEARER * sqrt(class->bounds.least[i * fit->k + own]), way, most, list) > most)
         return false;
     const char *row = ddoq_features(&class->x, i, 0, d, class->widened);
-    double least = fit->kernels->dist2(d, row, points + own * bytes);
+    double least = fit->kernels->vector.dist2(d, row, points + own * bytes);
     size_t found = list_near(class, i, sqrt(least), way, most, list);
     for (size_t q = 0; q < found && found <= most; q++) {
-        double value = fit->kernels->dist2(d, row, points + list[q] * bytes);
+        double value = fit->kernels->vector.dist2(d, row, points + list[q] * bytes);
         if (value < least || (value == least && list[q] < label)) {
             least = value;
             label = list[q];

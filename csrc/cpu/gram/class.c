@@ -84,7 +84,7 @@ enum ddoq_status ddoq_write_mean(struct ddoq_class *class, const struct ddoq_row
         mass += w[list ? (size_t)list[i] : i];
     enum ddoq_status status = ddoq_sum_rows(x, w, list, n_list, class->widened, class->sum, class->fit.crew);
     if (status == DDOQ_OK)
-        x->kernels->narrow(x->d, class->sum, mass, out);
+        x->kernels->vector.narrow(x->d, class->sum, mass, out);
     return status;
 }
 
@@ -97,7 +97,7 @@ static void write_signs(struct ddoq_class *class)
         z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
         z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
         double sign = (z ^ (z >> 31)) >> 63 ? 1 : -1;
-        kernels->narrow(1, &sign, 1, class->sketch.sign + p * kernels->item);
+        kernels->vector.narrow(1, &sign, 1, class->sketch.sign + p * kernels->item);
     }
 }
 
@@ -128,7 +128,7 @@ static enum ddoq_status sketch_gram(struct ddoq_class *class)
         if (ddoq_stopped(class->fit.crew))
             return DDOQ_INTERRUPTED;
         const char *row = ddoq_features(&class->sample, i, 0, d, class->widened);
-        kernels->fold(d, m, row, class->shift, class->sketch.sign, class->sketch.rows + i * m * item);
+        kernels->product.fold(d, m, row, class->shift, class->sketch.sign, class->sketch.rows + i * m * item);
     }
     enum ddoq_status status = ddoq_write_mean(class, &rows, class->sketch.w, NULL, rows.n, class->shift);
     return status == DDOQ_OK ? ddoq_gram_rows(&rows, class->shift, class->gram, class->fit.crew) : status;
@@ -168,7 +168,7 @@ enum ddoq_status ddoq_prepare_class(struct ddoq_class *class, bool sketched)
     enum ddoq_status status = sketched ? sketch_gram(class) : centred_gram(class);
     if (status != DDOQ_OK)
         return status;
-    fit->kernels->widen(fit->n, class->gram, fit->n + 1, class->diagonal);
+    fit->kernels->vector.widen(fit->n, class->gram, fit->n + 1, class->diagonal);
     for (size_t i = 0; i < fit->n; i++)
         if (!isfinite(class->diagonal[i]))
             return DDOQ_NOT_FINITE;

@@ -76,7 +76,7 @@ static void place_seed(struct search *s, size_t j, size_t m)
     struct ddoq_fit *fit = s->fit;
     double norm = fit->diagonal[m];
     fit->seeds[j] = (int64_t)m;
-    fit->kernels->widen(fit->n, ddoq_gram_row(fit, m), 1, s->column);
+    fit->kernels->vector.widen(fit->n, ddoq_gram_row(fit, m), 1, s->column);
     for (size_t i = 0; i < fit->n; i++) {
         double value = fit->diagonal[i] + norm - 2 * s->column[i];
         s->distances[i * fit->k + j] = value < 0 ? 0 : value;
@@ -130,7 +130,8 @@ static double gain(struct search *s, size_t m, double rounding, size_t *found)
 {
     const struct ddoq_fit *fit = s->fit;
     double sum = 0, least = INFINITY, *added = s->added_with;
-    fit->kernels->trial(fit->n, ddoq_gram_row(fit, m), fit->diagonal[m], fit->diagonal, s->next, fit->w, s->without);
+    fit->kernels->search.trial(fit->n, ddoq_gram_row(fit, m), fit->diagonal[m], fit->diagonal, s->next, fit->w,
+                               s->without);
     memcpy(added, s->added, fit->k * sizeof *added);
     for (size_t i = 0; i < fit->n; i++) {
         double next = s->next[i], closest = s->closest[i], without = s->without[i];

@@ -36,8 +36,9 @@ static void multiply_columns(const struct product *m, size_t begin, size_t end, 
     const char *panels = m->packed + first * kernels->tile_cols * item;
     for (size_t i = begin < j ? j : begin; i < end; i += height) { /* rows above are above the diagonal */
         size_t cols = (i - j + height + lanes - 1) / lanes * lanes;
-        kernels->tile(depth, ddoq_tile_rows(kernels, panels, i, packed), panels + j * packed * item,
-                      m->gram + (i * n + j) * item, n, ddoq_smaller(height, n - i), ddoq_smaller(cols, last), add);
+        kernels->product.tile(depth, ddoq_tile_rows(kernels, panels, i, packed), panels + j * packed * item,
+                              m->gram + (i * n + j) * item, n, ddoq_smaller(height, n - i), ddoq_smaller(cols, last),
+                              add);
     }
 }
 
@@ -70,7 +71,7 @@ static enum ddoq_status multiply(const struct product *m)
     for (size_t i = 0; i < n; i += MIRROR_ROWS) {
         if (ddoq_stopped(m->crew))
             return DDOQ_INTERRUPTED;
-        m->x->kernels->mirror(n, i, ddoq_smaller(i + MIRROR_ROWS, n), m->gram);
+        m->x->kernels->product.mirror(n, i, ddoq_smaller(i + MIRROR_ROWS, n), m->gram);
     }
     return DDOQ_OK;
 }

@@ -41,8 +41,8 @@ static void move(struct ddoq_fit *fit, size_t i, size_t a, size_t b)
     double w = fit->w[i], norm = fit->diagonal[i];
     fit->squares[a] += w * (w * norm - 2 * fit->sums[a * n + i]);
     fit->squares[b] += w * (w * norm + 2 * fit->sums[b * n + i]);
-    fit->kernels->axpy(n, -w, ddoq_gram_row(fit, i), fit->sums + a * n);
-    fit->kernels->axpy(n, w, ddoq_gram_row(fit, i), fit->sums + b * n);
+    fit->kernels->vector.axpy(n, -w, ddoq_gram_row(fit, i), fit->sums + a * n);
+    fit->kernels->vector.axpy(n, w, ddoq_gram_row(fit, i), fit->sums + b * n);
     fit->mass[a] -= w;
     fit->mass[b] += w;
     fit->count[a]--;

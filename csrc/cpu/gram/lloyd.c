@@ -10,7 +10,7 @@
 
 static void add_sample(struct ddoq_fit *fit, size_t i, int64_t cell, double w)
 {
-    fit->kernels->axpy(fit->n, w, ddoq_gram_row(fit, i), fit->sums + (size_t)cell * fit->n);
+    fit->kernels->vector.axpy(fit->n, w, ddoq_gram_row(fit, i), fit->sums + (size_t)cell * fit->n);
 }
 
 void ddoq_update_points(struct ddoq_fit *fit)
@@ -29,7 +29,7 @@ void ddoq_update_points(struct ddoq_fit *fit)
 
 static void assign(struct ddoq_fit *fit)
 {
-    fit->kernels->nearest(fit->n, fit->k, fit->sums, fit->scale, fit->offset, fit->label, fit->dist2);
+    fit->kernels->search.nearest(fit->n, fit->k, fit->sums, fit->scale, fit->offset, fit->label, fit->dist2);
     for (size_t i = 0; i < fit->n; i++)
         fit->dist2[i] += fit->diagonal[i];
 }

@@ -19,15 +19,16 @@ static void set_point(struct ddoq_class *class, size_t j)
 {
     size_t d = class->x.d;
     if (class->fit.count[j] > 0)
-        class->fit.offset[j] = class->x.kernels->centre(d, class->moves.sums + j * d, class->fit.mass[j], class->shift,
-                                                        class->moves.points + j * d * class->x.kernels->item);
+        class->fit.offset[j] =
+            class->x.kernels->vector.centre(d, class->moves.sums + j * d, class->fit.mass[j], class->shift,
+                                            class->moves.points + j * d * class->x.kernels->item);
 }
 
 /* Sample i enters cell j (w > 0) or leaves it. */
 static void move(struct ddoq_class *class, size_t i, const void *row, size_t j, double w, double norm)
 {
     ddoq_foresee_move(class, i, j, w, norm);
-    class->x.kernels->axpy(class->x.d, w, row, class->moves.sums + j * class->x.d);
+    class->x.kernels->vector.axpy(class->x.d, w, row, class->moves.sums + j * class->x.d);
     class->fit.mass[j] += w;
     class->fit.count[j] += w > 0 ? 1 : -1;
 }
@@ -58,7 +59,7 @@ static enum ddoq_status start_points(struct ddoq_class *class)
     for (size_t p = 0; p < d; p++)
         square += class->sum[p] / total * (class->sum[p] / total);
     ddoq_reset_bounds(class, square);
-    fit->kernels->narrow(d, class->sum, total, class->shift);
+    fit->kernels->vector.narrow(d, class->sum, total, class->shift);
     for (size_t j = 0; j < k; j++)
         set_point(class, j);
     return DDOQ_OK;
@@ -104,9 +105,9 @@ static enum ddoq_status polish_block(struct ddoq_class *class, size_t begin, siz
         ddoq_multiply_points(&rows, class->shift, class->moves.points, k, class->moves.product, squares, fit->crew);
     if (status != DDOQ_OK)
         return status;
-    kernels->widen(n, squares, 1, norm);
+    kernels->vector.widen(n, squares, 1, norm);
     for (size_t r = 0; r < n; r++) {
-        kernels->widen(k, class->moves.product + r * item, BLOCK_ROWS, products);
+        kernels->vector.widen(k, class->moves.product + r * item, BLOCK_ROWS, products);
         target[r] = cheapest(class, begin + r, products, norm[r]);
         ddoq_keep_bounds(class, begin + r, products, norm[r]);
     }

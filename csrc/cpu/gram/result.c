@@ -48,7 +48,7 @@ static enum ddoq_status measure(struct ddoq_class *class, const int64_t *cell)
         if (ddoq_stopped(class->fit.crew))
             return DDOQ_INTERRUPTED;
         const char *row = ddoq_features(&class->x, i, 0, d, class->widened);
-        class->fit.dist2[i] = class->x.kernels->dist2(d, row, points + (size_t)cell[i] * bytes);
+        class->fit.dist2[i] = class->x.kernels->vector.dist2(d, row, points + (size_t)cell[i] * bytes);
     }
     return DDOQ_OK;
 }
@@ -94,7 +94,7 @@ static enum ddoq_status assign_to_means(struct ddoq_class *class, bool *empty)
             *empty = true;
             return DDOQ_OK;
         }
-        fit->kernels->narrow(d, class->moves.sums + j * d, fit->mass[j], points + j * bytes);
+        fit->kernels->vector.narrow(d, class->moves.sums + j * d, fit->mass[j], points + j * bytes);
     }
     enum ddoq_status status = ddoq_assign_by_bounds(class, points);
     if (status != DDOQ_OK)

@@ -10,8 +10,8 @@
 /* Distance of every sample to the nearest seed, were m a seed too; returns the weighted sum. */
 static double try_seed(const struct ddoq_fit *fit, size_t m, double *out)
 {
-    return fit->kernels->trial(fit->n, ddoq_gram_row(fit, m), fit->diagonal[m], fit->diagonal, fit->closest, fit->w,
-                               out);
+    return fit->kernels->search.trial(fit->n, ddoq_gram_row(fit, m), fit->diagonal[m], fit->diagonal, fit->closest,
+                                      fit->w, out);
 }
 
 static void swap(double **a, double **b)
@@ -58,11 +58,11 @@ void ddoq_assign_to_seeds(struct ddoq_fit *fit)
 {
     for (size_t j = 0; j < fit->k; j++) {
         size_t m = (size_t)fit->seeds[j];
-        fit->kernels->widen(fit->n, ddoq_gram_row(fit, m), 1, fit->sums + j * fit->n);
+        fit->kernels->vector.widen(fit->n, ddoq_gram_row(fit, m), 1, fit->sums + j * fit->n);
         fit->scale[j] = -2;
         fit->offset[j] = fit->diagonal[m];
     }
-    fit->kernels->nearest(fit->n, fit->k, fit->sums, fit->scale, fit->offset, fit->label, fit->dist2);
+    fit->kernels->search.nearest(fit->n, fit->k, fit->sums, fit->scale, fit->offset, fit->label, fit->dist2);
     for (size_t i = 0; i < fit->n; i++)
         fit->dist2[i] += fit->diagonal[i];
 }

@@ -212,26 +212,40 @@ static inline void transpose_f64(quad_f64 x[2])
         .tile_rows = TILE_ROWS,                                                                                        \
         .tile_cols = TILE_VECTORS * VECTOR_BYTES / sizeof(real),                                                       \
         .lanes = VECTOR_BYTES / sizeof(real),                                                                          \
-        .pack = pack_##suffix,                                                                                         \
-        .tile = tile_##suffix,                                                                                         \
-        .fold = fold_##suffix,                                                                                         \
-        .mirror = mirror_##suffix,                                                                                     \
-        .axpy = axpy_##suffix,                                                                                         \
-        .transfer = transfer_##suffix,                                                                                 \
-        .add_rows = add_rows_##suffix,                                                                                 \
-        .widen = widen_##suffix,                                                                                       \
-        .narrow = narrow_##suffix,                                                                                     \
-        .centre = centre_##suffix,                                                                                     \
-        .dist2 = dist2_##suffix,                                                                                       \
-        .trial = trial_##suffix,                                                                                       \
-        .two_least = two_least,                                                                                        \
-        .two_nearest = two_nearest_##suffix,                                                                           \
-        .nearest = nearest,                                                                                            \
-        .lower = lower_##suffix,                                                                                       \
-        .copy_labels = copy_labels_##suffix,                                                                           \
-        .squares = squares_##suffix,                                                                                   \
-        .tile_in_place = tile_in_place_##suffix,                                                                       \
-        .subtract = subtract_##suffix,                                                                                 \
+        .vector =                                                                                                      \
+            {                                                                                                          \
+                .axpy = axpy_##suffix,                                                                                 \
+                .transfer = transfer_##suffix,                                                                         \
+                .add_rows = add_rows_##suffix,                                                                         \
+                .widen = widen_##suffix,                                                                               \
+                .narrow = narrow_##suffix,                                                                             \
+                .centre = centre_##suffix,                                                                             \
+                .dist2 = dist2_##suffix,                                                                               \
+                .subtract = subtract_##suffix,                                                                         \
+                .magnitude = magnitude_##suffix,                                                                       \
+            },                                                                                                         \
+        .product =                                                                                                     \
+            {                                                                                                          \
+                .pack = pack_##suffix,                                                                                 \
+                .tile = tile_##suffix,                                                                                 \
+                .tile_in_place = tile_in_place_##suffix,                                                               \
+                .squares = squares_##suffix,                                                                           \
+                .fold = fold_##suffix,                                                                                 \
+                .mirror = mirror_##suffix,                                                                             \
+            },                                                                                                         \
+        .search =                                                                                                      \
+            {                                                                                                          \
+                .nearest = nearest,                                                                                    \
+                .two_least = two_least,                                                                                \
+                .two_nearest = two_nearest_##suffix,                                                                   \
+                .lower = lower_##suffix,                                                                               \
+                .copy_labels = copy_labels_##suffix,                                                                   \
+                .trial = trial_##suffix,                                                                               \
+            },                                                                                                         \
+    }
+#define LOSS_KERNELS(real, suffix)                                                                                     \
+    {                                                                                                                  \
+        .item = sizeof(real),                                                                                          \
         .largest = largest_##suffix,                                                                                   \
         .total = total_##suffix,                                                                                       \
         .exponentials = exponentials_##suffix,                                                                         \
@@ -240,13 +254,21 @@ static inline void transpose_f64(quad_f64 x[2])
         .spread = spread_##suffix,                                                                                     \
         .scale_add = scale_add_##suffix,                                                                               \
         .difference = difference_##suffix,                                                                             \
-        .magnitude = magnitude_##suffix,                                                                               \
-        .half_magnitude = half_magnitude,                                                                              \
+    }
+#define HALF_KERNELS                                                                                                   \
+    {                                                                                                                  \
         .from_float16 = from_float16,                                                                                  \
         .from_bfloat16 = from_bfloat16,                                                                                \
-        .scale_add_half = scale_add_half,                                                                              \
-        .difference_half = difference_half,                                                                            \
+        .magnitude = half_magnitude,                                                                                   \
+        .scale_add = scale_add_half,                                                                                   \
+        .difference = difference_half,                                                                                 \
     }
-#define DEFINE_ISA_(isa) const struct ddoq_isa ddoq_isa_##isa = {#isa, {KERNELS(float, f32), KERNELS(double, f64)}}
+#define DEFINE_ISA_(isa)                                                                                               \
+    const struct ddoq_isa ddoq_isa_##isa = {                                                                           \
+        .name = #isa,                                                                                                  \
+        .real = {KERNELS(float, f32), KERNELS(double, f64)},                                                           \
+        .loss = {LOSS_KERNELS(float, f32), LOSS_KERNELS(double, f64)},                                                 \
+        .half = HALF_KERNELS,                                                                                          \
+    }
 #define DEFINE_ISA(isa) DEFINE_ISA_(isa)
 DEFINE_ISA(ISA_NAME);

@@ -108,7 +108,7 @@ static enum ddoq_status sum_task(void *context, size_t chunk, struct ddoq_crew *
             return DDOQ_INTERRUPTED;
         for (size_t first = 0; first < x->d; first += DDOQ_DEPTH) {
             size_t depth = ddoq_smaller(DDOQ_DEPTH, x->d - first);
-            x->kernels->axpy(depth, 1, ddoq_features(x, i, first, depth, widened), sum + first);
+            x->kernels->vector.axpy(depth, 1, ddoq_features(x, i, first, depth, widened), sum + first);
         }
     }
     return DDOQ_OK;
@@ -128,7 +128,7 @@ static enum ddoq_status pack_rows(struct ddoq_stream *stream, size_t chunk, void
             ddoq_pack(&rows, stream->shift, first, ddoq_smaller(DDOQ_DEPTH, x->d - first),
                       ddoq_stream_chunk(stream, block, first));
         for (size_t i = 0; i < rows.n; i++) {
-            double square = x->kernels->dist2(x->d, ddoq_features(&rows, i, 0, x->d, widened), stream->shift);
+            double square = x->kernels->vector.dist2(x->d, ddoq_features(&rows, i, 0, x->d, widened), stream->shift);
             /* so that |c|^2 / 2 - <x, c> does not overflow */
             if (!(square <= (x->kernels->item == sizeof(float) ? FLT_MAX : DBL_MAX) / 4))
                 return DDOQ_NOT_FINITE;
@@ -161,7 +161,7 @@ enum ddoq_status ddoq_stream_prepare(struct ddoq_stream *stream)
     for (size_t chunk = 1; chunk < CHUNKS; chunk++)
         for (size_t p = 0; p < d; p++)
             stream->chunk_sums[p] += stream->chunk_sums[chunk * d + p];
-    stream->x.kernels->narrow(d, stream->chunk_sums, (double)n, stream->shift);
+    stream->x.kernels->vector.narrow(d, stream->chunk_sums, (double)n, stream->shift);
     status = ddoq_stream_phase(stream, CHUNKS, pack_task);
     stream->variance = stream->tie = 0;
     for (size_t chunk = 0; chunk < CHUNKS && status == DDOQ_OK; chunk++) {

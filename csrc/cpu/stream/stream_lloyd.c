@@ -35,15 +35,16 @@ static void assign_block(struct ddoq_stream *stream, size_t block, char *product
             for (size_t tile = 0; tile < tiles; tile++) {
                 size_t j = tile * height, slot = d > DDOQ_DEPTH ? q * tiles + tile : 0;
                 char *out = product + slot * height * width * item;
-                kernels->tile_in_place(depth, stream->centred + (j * stride + first) * item, stride, chunk + q * bytes,
-                                       out, width, ddoq_smaller(height, stream->k - j), first > 0);
+                kernels->product.tile_in_place(depth, stream->centred + (j * stride + first) * item, stride,
+                                               chunk + q * bytes, out, width, ddoq_smaller(height, stream->k - j),
+                                               first > 0);
                 if (first + depth == d)
-                    kernels->lower(ddoq_smaller(height, stream->k - j), out, stream->half + j * item, j,
-                                   best + q * width * item, label + q * width * item);
+                    kernels->search.lower(ddoq_smaller(height, stream->k - j), out, stream->half + j * item, j,
+                                          best + q * width * item, label + q * width * item);
             }
         }
     }
-    kernels->copy_labels(rows, label, stream->label + block * DDOQ_STREAM_ROWS);
+    kernels->search.copy_labels(rows, label, stream->label + block * DDOQ_STREAM_ROWS);
 }
 
 static enum ddoq_status assign_task(void *context, size_t task, struct ddoq_crew *crew)
@@ -76,11 +77,11 @@ static void centre_points(struct ddoq_stream *stream)
     size_t d = stream->x.d, item = kernels->item;
     for (size_t j = 0; j < stream->k; j++) {
         const char *point = stream->points + j * d * item;
-        double half = 0.5 * kernels->dist2(d, point, stream->shift);
+        double half = 0.5 * kernels->vector.dist2(d, point, stream->shift);
         if (stream->count[j] == 0)
             half = INFINITY;
-        kernels->narrow(1, &half, 1, stream->half + j * item);
-        kernels->subtract(d, point, stream->shift, stream->centred + j * ddoq_stream_stride(stream) * item);
+        kernels->vector.narrow(1, &half, 1, stream->half + j * item);
+        kernels->vector.subtract(d, point, stream->shift, stream->centred + j * ddoq_stream_stride(stream) * item);
     }
 }
 
@@ -135,11 +136,12 @@ static void update_segment(struct ddoq_stream *stream, size_t begin, size_t rows
         const char *row = ddoq_features(x, i, first, depth, widened);
         bool leaves = !stream->rebuild && (from & (parts - 1)) == part, enters = (to & (parts - 1)) == part;
         if (leaves && enters)
-            x->kernels->transfer(depth, stream->w[i], row, sums_of(stream, first, from), sums_of(stream, first, to));
+            x->kernels->vector.transfer(depth, stream->w[i], row, sums_of(stream, first, from),
+                                        sums_of(stream, first, to));
         else if (leaves)
-            x->kernels->axpy(depth, -stream->w[i], row, sums_of(stream, first, from));
+            x->kernels->vector.axpy(depth, -stream->w[i], row, sums_of(stream, first, from));
         else if (enters)
-            x->kernels->axpy(depth, stream->w[i], row, sums_of(stream, first, to));
+            x->kernels->vector.axpy(depth, stream->w[i], row, sums_of(stream, first, to));
     }
 }
 
@@ -172,7 +174,7 @@ static enum ddoq_status distance_task(void *context, size_t task, struct ddoq_cr
         if (i % DDOQ_STREAM_ROWS == 0 && ddoq_stopped(crew))
             status = DDOQ_INTERRUPTED;
         const char *point = stream->points + (size_t)stream->label[i] * bytes;
-        stream->dist2[i] = x->kernels->dist2(x->d, ddoq_features(x, i, 0, x->d, widened), point);
+        stream->dist2[i] = x->kernels->vector.dist2(x->d, ddoq_features(x, i, 0, x->d, widened), point);
     }
     free(widened);
     return status;
@@ -252,9 +254,9 @@ static double move_points(struct ddoq_stream *stream, char *before)
             continue;
         memcpy(before, stream->points + j * bytes, bytes);
         for (size_t first = 0; first < d; first += stream->slice)
-            kernels->narrow(ddoq_smaller(stream->slice, d - first), sums_of(stream, first, j), stream->mass[j],
-                            stream->points + j * bytes + first * kernels->item);
-        shift += kernels->dist2(d, before, stream->points + j * bytes);
+            kernels->vector.narrow(ddoq_smaller(stream->slice, d - first), sums_of(stream, first, j), stream->mass[j],
+                                   stream->points + j * bytes + first * kernels->item);
+        shift += kernels->vector.dist2(d, before, stream->points + j * bytes);
     }
     return shift;
 }

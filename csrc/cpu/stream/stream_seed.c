@@ -30,10 +30,10 @@ static enum ddoq_status norm_task(void *context, size_t task, struct ddoq_crew *
         for (size_t first = 0; first < d; first += DDOQ_DEPTH) {
             size_t depth = ddoq_smaller(DDOQ_DEPTH, d - first);
             for (size_t i = 0; i < rows; i += width)
-                kernels->squares(depth, ddoq_stream_chunk(stream, block, first) + i * depth * item, squares + i * item,
-                                 first > 0);
+                kernels->product.squares(depth, ddoq_stream_chunk(stream, block, first) + i * depth * item,
+                                         squares + i * item, first > 0);
         }
-        kernels->widen(rows, squares, 1, stream->norms + block * DDOQ_STREAM_ROWS);
+        kernels->vector.widen(rows, squares, 1, stream->norms + block * DDOQ_STREAM_ROWS);
     }
     return DDOQ_OK;
 }
@@ -69,10 +69,10 @@ static enum ddoq_status trial_task(void *context, size_t task, struct ddoq_crew 
         }
         multiply(stream, block, product);
         for (size_t t = 0; t < stream->n_candidates; t++)
-            stream->potentials[block * stream->n_candidates + t] =
-                kernels->trial(ddoq_stream_rows_of(stream, block), product + t * DDOQ_STREAM_ROWS * kernels->item,
-                               stream->norms[stream->candidates[t]], stream->norms + begin, stream->closest + begin,
-                               stream->w + begin, stream->trials[t] + begin);
+            stream->potentials[block * stream->n_candidates + t] = kernels->search.trial(
+                ddoq_stream_rows_of(stream, block), product + t * DDOQ_STREAM_ROWS * kernels->item,
+                stream->norms[stream->candidates[t]], stream->norms + begin, stream->closest + begin, stream->w + begin,
+                stream->trials[t] + begin);
     }
     free(product);
     return status;

@@ -1,7 +1,9 @@
 /* Small positional arguments that both modules read. */
 #include "python/arguments.h"
 
-int check_arguments(const char *name, Py_ssize_t given, Py_ssize_t wanted)
+#include <math.h>
+
+int ddoq_check_arguments(const char *name, Py_ssize_t given, Py_ssize_t wanted)
 {
     if (given == wanted)
         return 0;
@@ -9,7 +11,7 @@ int check_arguments(const char *name, Py_ssize_t given, Py_ssize_t wanted)
     return -1;
 }
 
-int read_count(PyObject *object, const char *name, size_t *value)
+int ddoq_read_count(PyObject *object, const char *name, size_t *value)
 {
     if (!PyLong_Check(object)) {
         PyErr_Format(PyExc_TypeError, "%s must be an int", name);
@@ -24,4 +26,18 @@ int read_count(PyObject *object, const char *name, size_t *value)
     }
     *value = (size_t)read;
     return 0;
+}
+
+int ddoq_read_real(PyObject *object, const char *name, double least, double *value)
+{
+    if (!PyFloat_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "%s must be a float", name);
+        return -1;
+    }
+    *value = PyFloat_AsDouble(object);
+    if (*value >= least && isfinite(*value))
+        return 0;
+    PyErr_Format(PyExc_ValueError, "%s must be finite and %s, not %S", name, least > 0 ? "positive" : "not negative",
+                 object);
+    return -1;
 }

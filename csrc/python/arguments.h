@@ -4,10 +4,10 @@
 
 #include "python/arrays.h"
 
-int check_arguments(const char *name, Py_ssize_t given, Py_ssize_t wanted);
+int ddoq_check_arguments(const char *name, Py_ssize_t given, Py_ssize_t wanted);
 /* An int of at least 1. */
-int read_count(PyObject *object, const char *name, size_t *value);
-/* Of the core alone. */
-int read_isa(PyObject *object, const struct ddoq_isa **isa);
+int ddoq_read_count(PyObject *object, const char *name, size_t *value);
+/* A finite float of at least least, which is 0, or else the lowest positive number. */
+int ddoq_read_real(PyObject *object, const char *name, double least, double *value);
 
 #endif

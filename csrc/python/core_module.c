@@ -3,64 +3,16 @@
  * passed, the answer is a result or an exception: indices are checked against their range here, since the core trusts
  * them. */
 #include <float.h>
-#include <math.h>
 
 #include "python/arguments.h"
 #include "python/arrays.h"
 #include "python/calls.h"
+#include "python/isas.h"
 #include "python/loss_binding.h"
-#include "python/quantize_arguments.h"
-
-/* The one place where a status becomes an exception; where: "" or the class, for the message. */
-static PyObject *result_of(enum ddoq_status status, const char *where)
-{
-    switch (status) {
-    case DDOQ_OK:
-        Py_RETURN_NONE;
-    case DDOQ_NO_MEMORY:
-        return PyErr_Format(PyExc_MemoryError, "not enough memory%s", where);
-    case DDOQ_NOT_FINITE:
-        return PyErr_Format(PyExc_ValueError, "X holds NaN, infinity or values whose squares overflow its dtype%s",
-                            where);
-    case DDOQ_INTERRUPTED:
-    case DDOQ_BAD_ROW: /* of the loss, whose binding names it */
-        break;
-    }
-    if (!PyErr_Occurred()) /* the child of a poll that forked */
-        PyErr_SetString(PyExc_RuntimeError, "forked in the middle of the call, whose work goes on in the parent alone");
-    return NULL;
-}
-
-/* ---- small arguments ---- */
-
-int read_isa(PyObject *object, const struct ddoq_isa **isa)
-{
-    if (!PyUnicode_Check(object)) {
-        PyErr_SetString(PyExc_TypeError, "isa must be a str");
-        return -1;
-    }
-    for (size_t i = 0; (*isa = ddoq_isa_at(i)); i++)
-        if (PyUnicode_CompareWithASCIIString(object, ddoq_isa_name(*isa)) == 0)
-            return 0;
-    PyErr_Format(PyExc_ValueError, "isa %R is none of this machine's", object);
-    return -1;
-}
+#include "python/quantize_binding.h"
+#include "python/status.h"
 
 /* ---- functions ---- */
-
-static PyObject *core_isas(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
-{
-    size_t n = 0;
-    while (ddoq_isa_at(n))
-        n++;
-    PyObject *names = PyTuple_New((Py_ssize_t)n);
-    for (size_t i = 0; names && i < n; i++) {
-        PyObject *name = PyUnicode_FromString(ddoq_isa_name(ddoq_isa_at(i)));
-        if (!name || PyTuple_SetItem(names, (Py_ssize_t)i, name))
-            Py_CLEAR(names);
-    }
-    return names;
-}
 
 static PyObject *core_gram(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args)
 {
@@ -69,8 +21,8 @@ static PyObject *core_gram(PyObject *Py_UNUSED(module), PyObject *const *args, P
     struct caller caller = {0};
     struct ddoq_run run = {.n_threads = 1, .poll = {.call = ddoq_poll_python, .context = &caller}};
 
-    if (check_arguments("gram", n_args, 3) || ddoq_read_samples(args[0], X) ||
-        ddoq_read_array(args[1], "out", X->type, 2, 1, out) || read_isa(args[2], &run.isa))
+    if (ddoq_check_arguments("gram", n_args, 3) || ddoq_read_samples(args[0], X) ||
+        ddoq_read_array(args[1], "out", X->type, 2, 1, out) || ddoq_read_isa(args[2], &run.isa))
         return NULL;
     if (ddoq_check_size(out, 0, X->shape[0]) || ddoq_check_size(out, 1, X->shape[0]) || ddoq_check_apart(arrays, 2))
         return NULL;
@@ -78,7 +30,7 @@ static PyObject *core_gram(PyObject *Py_UNUSED(module), PyObject *const *args, P
     caller.state = PyEval_SaveThread();
     enum ddoq_status status = ddoq_gram(&run, X->real, X->data, X->shape[0], X->shape[1], out->data);
     PyEval_RestoreThread(caller.state);
-    return result_of(status, "");
+    return ddoq_result_of(status, "");
 }
 
 static PyObject *core_largest(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args)
@@ -88,13 +40,13 @@ static PyObject *core_largest(PyObject *Py_UNUSED(module), PyObject *const *args
     struct ddoq_run run = {.poll = {.call = ddoq_poll_python, .context = &caller}};
     double largest = 0;
 
-    if (check_arguments("largest", n_args, 3) || ddoq_read_samples(args[0], &X) ||
-        read_count(args[1], "n_threads", &run.n_threads) || read_isa(args[2], &run.isa))
+    if (ddoq_check_arguments("largest", n_args, 3) || ddoq_read_samples(args[0], &X) ||
+        ddoq_read_count(args[1], "n_threads", &run.n_threads) || ddoq_read_isa(args[2], &run.isa))
         return NULL;
     caller.state = PyEval_SaveThread();
     enum ddoq_status status = ddoq_largest(&run, X.real, X.data, X.shape[0], X.shape[1], &largest);
     PyEval_RestoreThread(caller.state);
-    return status == DDOQ_OK ? PyFloat_FromDouble(largest) : result_of(status, "");
+    return status == DDOQ_OK ? PyFloat_FromDouble(largest) : ddoq_result_of(status, "");
 }
 
 static PyObject *core_assign(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args)
@@ -104,11 +56,11 @@ static PyObject *core_assign(PyObject *Py_UNUSED(module), PyObject *const *args,
     struct caller caller = {0};
     struct ddoq_run run = {.poll = {.call = ddoq_poll_python, .context = &caller}};
 
-    if (check_arguments("assign", n_args, 6) || ddoq_read_samples(args[0], X) ||
+    if (ddoq_check_arguments("assign", n_args, 6) || ddoq_read_samples(args[0], X) ||
         ddoq_read_array(args[1], "points", X->type, 2, 0, points) ||
         ddoq_read_array(args[2], "labels", NPY_INT64, 1, 1, labels) ||
         ddoq_read_array(args[3], "dist2", NPY_FLOAT64, 1, 1, dist2) ||
-        read_count(args[4], "n_threads", &run.n_threads) || read_isa(args[5], &run.isa))
+        ddoq_read_count(args[4], "n_threads", &run.n_threads) || ddoq_read_isa(args[5], &run.isa))
         return NULL;
     size_t n = X->shape[0], d = X->shape[1], k = points->shape[0];
     if (ddoq_check_size(points, 1, d) || ddoq_check_size(labels, 0, n) || ddoq_check_size(dist2, 0, n) ||
@@ -122,21 +74,7 @@ static PyObject *core_assign(PyObject *Py_UNUSED(module), PyObject *const *args,
     caller.state = PyEval_SaveThread();
     enum ddoq_status status = ddoq_assign(&run, X->real, X->data, n, points->data, k, d, labels->data, dist2->data);
     PyEval_RestoreThread(caller.state);
-    return result_of(status, "");
-}
-
-static int read_real(PyObject *object, const char *name, double least, double *value)
-{
-    if (!PyFloat_Check(object)) {
-        PyErr_Format(PyExc_TypeError, "%s must be a float", name);
-        return -1;
-    }
-    *value = PyFloat_AsDouble(object);
-    if (*value >= least && isfinite(*value))
-        return 0;
-    PyErr_Format(PyExc_ValueError, "%s must be finite and %s, not %S", name, least > 0 ? "positive" : "not negative",
-                 object);
-    return -1;
+    return ddoq_result_of(status, "");
 }
 
 static PyObject *core_clvq(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args)
@@ -148,16 +86,16 @@ static PyObject *core_clvq(PyObject *Py_UNUSED(module), PyObject *const *args, P
     struct ddoq_run run = {.poll = {.call = ddoq_poll_python, .context = &caller}};
     struct ddoq_clvq_args job = {0};
 
-    if (check_arguments("clvq", n_args, 12) || ddoq_read_matrix(args[0], "X", X) ||
+    if (ddoq_check_arguments("clvq", n_args, 12) || ddoq_read_matrix(args[0], "X", X) ||
         ddoq_read_array(args[1], "points", X->type, 2, 1, points) ||
         (!Py_IsNone(args[2]) && ddoq_read_array(args[2], "weights", NPY_FLOAT64, 1, 1, weights)) ||
         ddoq_read_array(args[3], "wins", NPY_INT64, 1, 1, wins) ||
-        ddoq_read_array(args[4], "winners", NPY_INT64, 1, 1, winners) || read_real(args[5], "b", DBL_MIN, &job.b) ||
-        read_real(args[6], "power", 0, &job.power) ||
+        ddoq_read_array(args[4], "winners", NPY_INT64, 1, 1, winners) ||
+        ddoq_read_real(args[5], "b", DBL_MIN, &job.b) || ddoq_read_real(args[6], "power", 0, &job.power) ||
         (!Py_IsNone(args[7]) && (ddoq_read_array(args[7], "sums", NPY_FLOAT64, 2, 1, sums) ||
                                  ddoq_read_array(args[8], "summed", NPY_INT64, 1, 1, summed))) ||
         (!Py_IsNone(args[9]) && ddoq_read_array(args[9], "weight_sums", NPY_FLOAT64, 1, 1, weight_sums)) ||
-        read_count(args[10], "n_threads", &run.n_threads) || read_isa(args[11], &run.isa))
+        ddoq_read_count(args[10], "n_threads", &run.n_threads) || ddoq_read_isa(args[11], &run.isa))
         return NULL;
     job.type = X->real;
     job.n = X->shape[0];
@@ -185,105 +123,39 @@ static PyObject *core_clvq(PyObject *Py_UNUSED(module), PyObject *const *args, P
     caller.state = PyEval_SaveThread();
     enum ddoq_status status = ddoq_clvq(&run, &job);
     PyEval_RestoreThread(caller.state);
-    return result_of(status, "");
-}
-
-/* Positions of quantize_classes' arguments. */
-enum {
-    A_X,
-    A_SAMPLE_WEIGHT,
-    A_ROWS,
-    A_ROW_OFFSETS,
-    A_POINT_OFFSETS,
-    A_N_INIT,
-    A_N_STARTS,
-    A_UNIFORMS,
-    A_START_ROWS,
-    A_START_POINTS,
-    A_MAX_ITER,
-    A_TOL,
-    A_FORMS,
-    A_N_THREADS,
-    A_ISA,
-    A_POINTS,
-    A_WEIGHTS,
-    A_COUNTS,
-    A_LABELS,
-    A_DISTORTION,
-    A_N_ITER,
-    A_PROGRESS,
-    N_ARGUMENTS,
-};
-
-/* Where the arrays are among them. */
-static const int AT[N_QUANTIZE_ARRAYS] = {
-    [Q_X] = A_X,
-    [Q_SAMPLE_WEIGHT] = A_SAMPLE_WEIGHT,
-    [Q_ROWS] = A_ROWS,
-    [Q_ROW_OFFSETS] = A_ROW_OFFSETS,
-    [Q_POINT_OFFSETS] = A_POINT_OFFSETS,
-    [Q_N_STARTS] = A_N_STARTS,
-    [Q_UNIFORMS] = A_UNIFORMS,
-    [Q_START_ROWS] = A_START_ROWS,
-    [Q_START_POINTS] = A_START_POINTS,
-    [Q_FORMS] = A_FORMS,
-    [Q_POINTS] = A_POINTS,
-    [Q_WEIGHTS] = A_WEIGHTS,
-    [Q_COUNTS] = A_COUNTS,
-    [Q_LABELS] = A_LABELS,
-    [Q_DISTORTION] = A_DISTORTION,
-    [Q_N_ITER] = A_N_ITER,
-};
-
-static PyObject *core_quantize_classes(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args)
-{
-    struct array a[N_QUANTIZE_ARRAYS] = {0};
-    struct caller caller = {0};
-    struct ddoq_run run = {.poll = {.call = ddoq_poll_python, .context = &caller}};
-    size_t n_init, max_iter, failed_class;
-    double tol;
-
-    if (check_arguments("quantize_classes", n_args, N_ARGUMENTS) || ddoq_read_samples(args[A_X], &a[Q_X]) ||
-        ddoq_read_array(args[A_POINTS], "points", a[Q_X].type, 2, 1, &a[Q_POINTS]) ||
-        ddoq_read_quantize_arrays(args, AT, a) || read_count(args[A_N_INIT], "n_init", &n_init) ||
-        read_count(args[A_MAX_ITER], "max_iter", &max_iter) || read_real(args[A_TOL], "tol", 0, &tol) ||
-        read_count(args[A_N_THREADS], "n_threads", &run.n_threads) || read_isa(args[A_ISA], &run.isa) ||
-        ddoq_check_quantize_arrays(a, n_init) || ddoq_read_progress(args[A_PROGRESS], &caller))
-        return NULL;
-    struct ddoq_quantize_args job = ddoq_quantize_args_of(a);
-    job.n_init = n_init;
-    job.max_iter = max_iter;
-    job.tol = tol;
-    caller.state = PyEval_SaveThread();
-    enum ddoq_status status = ddoq_quantize_classes(&run, &job, &failed_class);
-    PyEval_RestoreThread(caller.state);
-    if (status == DDOQ_OK && caller.progress && ddoq_call_progress(caller.progress, job.n_classes))
-        return NULL;
-    char where[64];
-    PyOS_snprintf(where, sizeof where, " (class %zu)", failed_class);
-    return result_of(status, where);
+    return ddoq_result_of(status, "");
 }
 
 /* ---- module ---- */
 
 static PyMethodDef methods[] = {
-    {"isas", core_isas, METH_NOARGS, PyDoc_STR("Names of the instruction sets this machine can run, worst to best.")},
+    {"isas", ddoq_core_isas, METH_NOARGS,
+     PyDoc_STR("Names of the instruction sets this machine can run, worst to best.")},
     {"gram", (PyCFunction)(void (*)(void))core_gram, METH_FASTCALL, PyDoc_STR("gram(X, out, isa): out = X X^T.")},
     {"largest", (PyCFunction)(void (*)(void))core_largest, METH_FASTCALL,
      PyDoc_STR("largest(X, n_threads, isa): the greatest absolute value; NaN where there is one.")},
     {"assign", (PyCFunction)(void (*)(void))core_assign, METH_FASTCALL,
      PyDoc_STR("assign(X, points, labels, dist2, n_threads, isa): nearest point and squared distance.")},
     {"clvq", (PyCFunction)(void (*)(void))core_clvq, METH_FASTCALL, PyDoc_STR("clvq(...): see _core.pyi.")},
-    {"quantize_classes", (PyCFunction)(void (*)(void))core_quantize_classes, METH_FASTCALL,
+    {"quantize_classes", (PyCFunction)(void (*)(void))ddoq_core_quantize_classes, METH_FASTCALL,
      PyDoc_STR("quantize_classes(...): see _core.pyi.")},
+    {"form_bytes", (PyCFunction)(void (*)(void))ddoq_core_form_bytes, METH_FASTCALL,
+     PyDoc_STR("form_bytes(form, n, k, d, itemsize): bytes that a class takes in a form.")},
+    {"seed_trials", (PyCFunction)(void (*)(void))ddoq_core_seed_trials, METH_FASTCALL,
+     PyDoc_STR("seed_trials(k): candidates of a step of greedy k-means++.")},
     {"weighted_loss", (PyCFunction)(void (*)(void))ddoq_core_weighted_loss, METH_FASTCALL,
      PyDoc_STR("weighted_loss(...): see _core.pyi.")},
     {NULL, NULL, 0, NULL},
 };
 
-static int execute(PyObject *Py_UNUSED(module))
+static int execute(PyObject *module)
 {
     ddoq_load_isas();
+    if (PyModule_AddIntConstant(module, "GRAM", DDOQ_GRAM) ||
+        PyModule_AddIntConstant(module, "GRAM_MOVES", DDOQ_GRAM_MOVES) ||
+        PyModule_AddIntConstant(module, "SKETCH", DDOQ_SKETCH) ||
+        PyModule_AddIntConstant(module, "STREAMING", DDOQ_STREAMING))
+        return -1;
     return ddoq_import_numpy();
 }
 

@@ -83,7 +83,8 @@ static int read_common(PyObject *const *args, struct ddoq_cuda_loss_args *job)
     if (read_address(args[A_LOGITS], "logits", 0, &logits) || read_type(args[A_TYPE], "logits' type", &job->type) ||
         read_address(args[A_WEIGHT], "weight", 0, &weight) ||
         read_type(args[A_WEIGHT_TYPE], "weight's type", &job->weight_type) ||
-        read_count(args[A_ROWS], "n_rows", &job->n_rows) || read_count(args[A_CLASSES], "n_classes", &job->n_classes) ||
+        ddoq_read_count(args[A_ROWS], "n_rows", &job->n_rows) ||
+        ddoq_read_count(args[A_CLASSES], "n_classes", &job->n_classes) ||
         read_real(args[A_TEMPERATURE], "temperature", &job->temperature) ||
         read_real(args[A_SMOOTHING], "label_smoothing", &job->label_smoothing) ||
         read_address(args[A_GRADIENT], "gradient", 0, &gradient) || read_address(args[A_LOSS], "loss", 0, &loss) ||
@@ -118,7 +119,7 @@ static int read_targets(PyObject *const *args, struct ddoq_cuda_loss_args *job)
     if (read_address(args[A_SOFT], "soft", !is_soft, &soft) ||
         (is_soft && read_type(args[A_SOFT_TYPE], "soft's type", &job->target_type)) ||
         read_address(args[A_INDICES], "indices", !has_indices, &indices) ||
-        (target == DDOQ_TOPK && read_count(args[A_K], "k", &job->k)))
+        (target == DDOQ_TOPK && ddoq_read_count(args[A_K], "k", &job->k)))
         return -1;
     job->soft = soft;
     job->indices = indices;
@@ -139,7 +140,8 @@ PyObject *ddoq_cuda_module_weighted_loss(PyObject *Py_UNUSED(module), PyObject *
     struct ddoq_cuda_loss_args job = {0};
     struct ddoq_cuda_error error = {0};
     void *stream;
-    if (check_arguments("weighted_loss", n_args, N_ARGUMENTS) || read_common(args, &job) || read_targets(args, &job))
+    if (ddoq_check_arguments("weighted_loss", n_args, N_ARGUMENTS) || read_common(args, &job) ||
+        read_targets(args, &job))
         return NULL;
     long device = PyLong_AsLong(args[A_DEVICE]);
     if (device == -1 && PyErr_Occurred())

@@ -3,6 +3,7 @@
 #include "python/cuda_loss_binding.h"
 #include "python/cuda_quantize.h"
 
+#include "cuda/class.h"
 #include "cuda/cublas.h"
 #include "cuda/loss.h"
 
@@ -66,7 +67,10 @@ static PyMethodDef methods[] = {
 
 static int execute(PyObject *module)
 {
-    if (PyModule_AddIntConstant(module, "LOSS_WORKSPACE", DDOQ_CUDA_LOSS_WORKSPACE) ||
+    if (PyModule_AddIntConstant(module, "FINE", DDOQ_CUDA_FINE) ||
+        PyModule_AddIntConstant(module, "TOO_ALIKE", DDOQ_CUDA_TOO_ALIKE) ||
+        PyModule_AddIntConstant(module, "NOT_FINITE", DDOQ_CUDA_NOT_FINITE) ||
+        PyModule_AddIntConstant(module, "LOSS_WORKSPACE", DDOQ_CUDA_LOSS_WORKSPACE) ||
         PyModule_AddIntConstant(module, "LOSS_CLASSES", DDOQ_CUDA_LOSS_CLASSES) ||
         PyModule_AddIntConstant(module, "LOSS_TOPK_CLASSES", DDOQ_CUDA_LOSS_TOPK_CLASSES))
         return -1;

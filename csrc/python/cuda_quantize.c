@@ -109,18 +109,18 @@ PyObject *ddoq_cuda_quantize_classes(PyObject *Py_UNUSED(module), PyObject *cons
     struct ddoq_cuda_job job = {.poll = {.call = ddoq_poll_python, .context = &caller}};
     size_t n_init, max_iter, device, stream;
 
-    if (check_arguments("quantize_classes", n_args, N_ARGUMENTS) || ddoq_read_placed_samples(args[A_X], &X) ||
+    if (ddoq_check_arguments("quantize_classes", n_args, N_ARGUMENTS) || ddoq_read_placed_samples(args[A_X], &X) ||
         ddoq_read_placed_points(args[A_POINTS], &points))
         return NULL;
     a[Q_X] = X.array;
     a[Q_POINTS] = points.array;
     if (ddoq_read_quantize_arrays(args, AT, a) ||
         ddoq_read_array(args[A_PROBLEMS], "problems", NPY_UINT8, 1, 1, &problems) ||
-        read_count(args[A_N_INIT], "n_init", &n_init) || read_count(args[A_MAX_ITER], "max_iter", &max_iter) ||
-        read_number(args[A_DEVICE], "device", &device) || read_number(args[A_STREAM], "stream", &stream) ||
-        read_number(args[A_MEMORY], "memory", &job.memory) || check_device(device, &X, &points) ||
-        ddoq_read_progress(args[A_PROGRESS], &caller) || ddoq_check_quantize_arrays(a, n_init) ||
-        ddoq_check_size(&problems, 0, a[Q_FORMS].shape[0]))
+        ddoq_read_count(args[A_N_INIT], "n_init", &n_init) ||
+        ddoq_read_count(args[A_MAX_ITER], "max_iter", &max_iter) || read_number(args[A_DEVICE], "device", &device) ||
+        read_number(args[A_STREAM], "stream", &stream) || read_number(args[A_MEMORY], "memory", &job.memory) ||
+        check_device(device, &X, &points) || ddoq_read_progress(args[A_PROGRESS], &caller) ||
+        ddoq_check_quantize_arrays(a, n_init) || ddoq_check_size(&problems, 0, a[Q_FORMS].shape[0]))
         return NULL;
     struct ddoq_quantize_args quantize = ddoq_quantize_args_of(a);
     quantize.n_init = n_init;

@@ -2,6 +2,7 @@
  * which NumPy has in its place. */
 #include "python/loss_binding.h"
 #include "python/arguments.h"
+#include "python/isas.h"
 
 /* Positions of weighted_loss's arguments. */
 enum {
@@ -96,7 +97,7 @@ PyObject *ddoq_core_weighted_loss(PyObject *Py_UNUSED(module), PyObject *const *
     double loss = 0;
     struct ddoq_loss_args job = {.loss = &loss};
 
-    if (check_arguments("weighted_loss", n_args, N_ARGUMENTS))
+    if (ddoq_check_arguments("weighted_loss", n_args, N_ARGUMENTS))
         return NULL;
     int weight_type = type_of(args[A_WEIGHT]) == NPY_FLOAT64 ? NPY_FLOAT64 : NPY_FLOAT32;
     if (read_target(args[A_TARGET], &job.target) || read_real(args[A_LOGITS], "logits", logits) ||
@@ -104,7 +105,7 @@ PyObject *ddoq_core_weighted_loss(PyObject *Py_UNUSED(module), PyObject *const *
         ddoq_read_array(args[A_WEIGHT], "weight", weight_type, 1, 0, &a[A_WEIGHT]) ||
         read_number(args[A_TEMPERATURE], "temperature", &job.temperature) ||
         read_number(args[A_SMOOTHING], "label_smoothing", &job.label_smoothing) ||
-        read_count(args[A_THREADS], "n_threads", &run.n_threads) || read_isa(args[A_ISA], &run.isa) ||
+        ddoq_read_count(args[A_THREADS], "n_threads", &run.n_threads) || ddoq_read_isa(args[A_ISA], &run.isa) ||
         ddoq_read_array(args[A_GRADIENT], "gradient", logits->type, 2, 1, gradient))
         return NULL;
     if (ddoq_check_size(&a[A_WEIGHT], 0, logits->shape[0]) || ddoq_check_size(gradient, 0, logits->shape[0]) ||

@@ -15,6 +15,11 @@ enum ddoq_cuda_problem {
     DDOQ_CUDA_NOT_FINITE, /* NaN, infinity, or squares that overflow */
 };
 
+struct ddoq_cuda_outcome {
+    int32_t n_iter;  /* of the kept restart */
+    int32_t problem; /* enum ddoq_cuda_problem */
+};
+
 struct ddoq_cuda_class {
     /* The samples: row i is the index[i]-th of rows, or the i-th where index is NULL. */
     const void *rows;
@@ -43,11 +48,11 @@ struct ddoq_cuda_class {
     int32_t *begin, *length;         /* (k) */
     int32_t *kept_cell, *kept_label; /* (n) of the best restart so far */
     /* Results; afterwards list and begin hold the samples of each kept cell. */
-    float *points;    /* (k, d) */
-    double *weights;  /* (k) */
-    int32_t *counts;  /* (k) */
-    double *partial;  /* (chunks of features) of the weighted sum of squared distances */
-    int32_t *outcome; /* (2) iterations of the kept restart; enum ddoq_cuda_problem */
+    float *points;   /* (k, d) */
+    double *weights; /* (k) */
+    int32_t *counts; /* (k) */
+    double *partial; /* (chunks of features) of the weighted sum of squared distances */
+    struct ddoq_cuda_outcome *outcome;
 };
 
 #endif

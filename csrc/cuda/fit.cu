@@ -11,8 +11,8 @@
  * that of the multiprocessor's other blocks, otherwise in global memory, which L2 serves in part.
  *
  * All is in double but G: nothing here is bound by arithmetic where a double is half as fast as a float. */
+#include "cuda/fit.h"
 #include "cuda/hartigan.cuh"
-#include "cuda/kernels.h"
 #include "cuda/seed.cuh"
 
 /* From here on the products of halves, which are exact, lose more than they may in their sums, which are float: their
@@ -92,7 +92,7 @@ __device__ static int fit_class(Shared &shared)
         copy(c, c.cell, c.kept_cell);
         copy(c, c.label, c.kept_label);
         if (threadIdx.x == 0)
-            c.outcome[0] = n_iter;
+            c.outcome->n_iter = n_iter;
     }
     if (c.moves) {
         copy(c, c.kept_label, c.label);
@@ -155,7 +155,7 @@ __global__ static void __launch_bounds__(THREADS, 4) fit(const Class *classes, s
     if (problem == DDOQ_CUDA_FINE)
         problem = write_cells(shared);
     if (threadIdx.x == 0)
-        shared.c.outcome[1] = problem;
+        shared.c.outcome->problem = problem;
 }
 
 cudaError_t ddoq_cuda_fit(const struct ddoq_cuda_class *classes, size_t n_classes, size_t shared_bytes,

@@ -2,7 +2,7 @@
 #include "cuda/layout.h"
 
 #include "classes.h"
-#include "cuda/kernels.h"
+#include "cuda/rows.h"
 
 #define ALIGNMENT ((size_t)256)
 /* Of samples from the host: a wave's copy runs beside the work of the one before it. */
@@ -114,7 +114,7 @@ bool ddoq_cuda_lay_out(const struct ddoq_cuda_plan *plan, size_t class, const st
     laid->weights = take(&regions->down, k, 1, sizeof *laid->weights);
     laid->counts = take(&regions->down, k, 1, sizeof *laid->counts);
     laid->partial = take(&regions->down, ddoq_cuda_chunks(d), 1, sizeof *laid->partial);
-    laid->outcome = take(&regions->down, 2, 1, sizeof *laid->outcome);
+    laid->outcome = take(&regions->down, 1, 1, sizeof *laid->outcome);
     return true;
 }
 

@@ -5,7 +5,8 @@
 
 #include <stdbool.h>
 
-#include "cuda/quantize.h"
+#include "cuda/class.h"
+#include "cuda/job.h"
 
 /* A stretch of device memory, and as much pinned host memory where it is copied as a whole. */
 struct ddoq_cuda_region {
@@ -28,14 +29,13 @@ struct ddoq_cuda_plan {
     const struct ddoq_cuda_job *job;
     bool centred; /* G is made of centred floats */
     const size_t *order;
-
     size_t n;
 };
 
 size_t ddoq_cuda_item(enum ddoq_type type);
 
-/* Takes the arrays of a class; shared: G, rows and weights are those of `previous`, which has the same rows. False
- * where sizes overflow. */
+/* Takes the arrays of a class. G, rows and weights are those of `previous`, which has the same rows, unless it is NULL.
+ * False where sizes overflow. */
 bool ddoq_cuda_lay_out(const struct ddoq_cuda_plan *plan, size_t class, const struct ddoq_cuda_class *previous,
                        struct ddoq_cuda_regions *regions, struct ddoq_cuda_class *laid);
 

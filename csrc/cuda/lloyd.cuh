@@ -58,22 +58,22 @@ __device__ inline int farthest(Shared &shared)
 {
     const Class &c = shared.c;
     int found = c.n;
-    double most = 0;
+    double most = 0, *distances = shared.inclusive; /* which the draws use */
+    int32_t *samples = shared.choice[0];            /* which the moves use */
     for (int i = threadIdx.x; i < c.n; i += THREADS) {
         if (c.dist2[i] > most && c.count[c.target[i]] > 1) {
             most = c.dist2[i];
             found = i;
         }
     }
-    shared.inclusive[threadIdx.x] = most;
-    shared.choice[warp_of()][lane_of()] = found;
+    distances[threadIdx.x] = most;
+    samples[threadIdx.x] = found;
     __syncthreads();
     if (threadIdx.x == 0) {
         for (int t = 1; t < THREADS; t++) {
-            int other = shared.choice[t / LANES][t % LANES];
-            if (shared.inclusive[t] > most || (shared.inclusive[t] == most && other < found)) {
-                most = shared.inclusive[t];
-                found = other;
+            if (distances[t] > most || (distances[t] == most && samples[t] < found)) {
+                most = distances[t];
+                found = samples[t];
             }
         }
         shared.chosen = found;

@@ -1,6 +1,7 @@
 /* The weighted loss and its gradient by the logits, in one launch and one pass over the memory: a row is read into
- * registers (loss_rows.cuh), reduced there and overwritten by its gradient. A warp has a row of up to 1,024 classes, a
- * block of up to 8 warps one of up to 8,192; longer rows are read three times, from the second on out of the L2 cache.
+ * registers (loss_rows.cuh), reduced there (loss_terms.cuh) and overwritten by its gradient. A warp has a row of up to
+ * 1,024 classes, a block of up to 8 warps one of up to 8,192; longer rows are read three times, from the second on out
+ * of the L2 cache.
  *
  * All is float32, relative to the row's largest logit, with exponentials and logarithms to base 2, which the hardware
  * has (errors of about 2^-22); the rows' losses are added in float64. What a thread adds, it adds in the order of its
@@ -10,187 +11,12 @@
  * alone, 128 (two) where it is two, each thread holding 32 or 64 numbers. */
 #include "cuda/loss.h"
 #include "cuda/loss_rows.cuh"
+#include "cuda/loss_terms.cuh"
+#include "cuda/loss_top.cuh"
 
 namespace
 {
-constexpr float LN2 = 0.693147180559945309f;
-constexpr float SUM_TOLERANCE = (float)DDOQ_SUM_TOLERANCE;
-
-struct job {
-    struct ddoq_cuda_loss_args a;
-    enum ddoq_type gradient_type;
-    int n, k, tasks;        /* classes; classes in a row of top-k; sums of rows */
-    size_t task_rows;       /* rows in a sum */
-    float scale, scale2;    /* 1 / temperature; the same over ln 2 */
-    float share;            /* 1 / n_rows */
-    float eps, named, rest; /* label smoothing, and what it makes of a class index: of the class, of all others */
-};
-
-/* What a row is reduced to, by kind of target. */
-enum { SUM, CROSS, MASS, REST }; /* of exponentials; of the loss's terms; of the target; of logits not in top-k */
-template <enum ddoq_target KIND> constexpr int SUMS = KIND == DDOQ_INDEX ? 2 : KIND == DDOQ_TOPK ? 4 : 3;
-template <enum ddoq_target KIND> constexpr bool DENSE = KIND == DDOQ_PROBS || KIND == DDOQ_LOGITS;
-
-__device__ float exp2_fast(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-__device__ float log2_fast(float x)
-{
-    float y;
-    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-__device__ float not_a_number(void)
-{
-    return __int_as_float(0x7fffffff);
-}
-
-/* Adds p log2 p - p log2 q to a sum, NaN for p below 0. A class of probability 0, or below float's normal range, adds
- * nothing, whatever its logits. */
-__device__ __forceinline__ void add_divergence(float p, float log2_q, float &sum)
-{
-    if (fabsf(p) >= 0x1p-126f)
-        sum += p * (log2_fast(p) - log2_q);
-}
-
-/* A row's weight and class index as they are in memory: asked for before the row, looked at after it. */
-struct asked {
-    double wide;
-    float narrow;
-    int64_t index;
-};
-
-template <enum ddoq_target KIND> __device__ __forceinline__ struct asked ask(const struct job &j, size_t row)
-{
-    struct asked asked = {};
-    if (j.a.weight_type == DDOQ_FLOAT64)
-        asked.wide = static_cast<const double *>(j.a.weight)[row];
-    else
-        asked.narrow = static_cast<const float *>(j.a.weight)[row];
-    if (KIND == DDOQ_INDEX)
-        asked.index = j.a.indices[row];
-    return asked;
-}
-
-/* The weight, NaN where it breaks the rule. */
-__device__ __forceinline__ float weight_of(const struct job &j, const struct asked &asked)
-{
-    float weight = j.a.weight_type == DDOQ_FLOAT64 ? (float)asked.wide : asked.narrow;
-    return weight >= 0 && weight < INFINITY ? weight : not_a_number();
-}
-
-/* ---- the classes that a row of top-k names: a thread's entries are the bits of one word of shared memory ---- */
-
-struct top {
-    size_t first; /* of the row's values and classes */
-    unsigned *marks;
-};
-
-/* Calls f(class, value) for the thread's share of the row's k; class -1: outside the range. */
-template <typename F> __device__ __forceinline__ void each_top(const struct job &j, const struct top &top, F f)
-{
-    for (int i = threadIdx.x; i < j.k; i += blockDim.x) {
-        int64_t y = j.a.indices[top.first + i];
-        f(y >= 0 && y < j.n ? (int)y : -1, read_one(j.a.soft, j.a.target_type, top.first + i));
-    }
-}
-
-/* Words of marks for a row of n classes. */
-__host__ __device__ int mark_words(int n)
-{
-    return ((n - 1) / (WARP * HELD) + 1) * WARP;
-}
-
-/* Whether the class had its mark before. */
-template <int V> __device__ __forceinline__ bool set_mark(unsigned *marks, int y)
-{
-    const unsigned mark = 1u << place_of<V>(y);
-    return atomicOr(&marks[thread_of<V>(y)], mark) & mark;
-}
-
-/* Marks the row's classes; the sum of the thread's values, NaN where one of them breaks a rule. */
-template <int V> __device__ __forceinline__ float mark_top(const struct job &j, const struct top &top)
-{
-    float mass = 0;
-    for (int i = threadIdx.x; i < mark_words(j.n); i += blockDim.x)
-        top.marks[i] = 0;
-    meet();
-    each_top(j, top, [&](int y, float value) {
-        if (y < 0 || !(value >= 0) || set_mark<V>(top.marks, y))
-            value = not_a_number();
-        mass += value;
-    });
-    meet();
-    return mass;
-}
-
 /* ---- one row ---- */
-
-/* Logit x to base 2, from the largest on: x scale2 - most scale2, rounded once after the subtraction. All that follows
- * is relative to most scale2 as it is rounded, so that the size of the logits adds no error. */
-__device__ __forceinline__ float to_base2(const struct job &j, float x, float most2)
-{
-    return fmaf(x, j.scale2, -most2);
-}
-
-/* Logit s and target t become their exponentials, which the sums take in. is_rest: not past the row's end nor in top-k.
- */
-template <enum ddoq_target KIND>
-__device__ __forceinline__ void accumulate(const struct job &j, const float *most2, bool is_rest, float &s, float &t,
-                                           float *sums)
-{
-    const float z = to_base2(j, s, most2[0]);
-    s = exp2_fast(z);
-    sums[SUM] += s;
-    if (KIND == DDOQ_TOPK && is_rest) {
-        sums[REST] += z;
-    } else if (KIND == DDOQ_PROBS) {
-        sums[MASS] += t;
-        add_divergence(t, z, sums[CROSS]);
-    } else if (KIND == DDOQ_LOGITS) {
-        const float z_target = to_base2(j, t, most2[1]);
-        t = exp2_fast(z_target);
-        sums[MASS] += t;
-        if (t != 0)
-            sums[CROSS] += t * (z_target - z);
-    }
-}
-
-/* Loss and gradient of a row: an entry of the gradient is s student - t target, where t is the target, or its
- * exponential, or for indices and top-k `rest` in all classes that they do not name. */
-struct result {
-    float loss, student, target, rest;
-};
-
-template <enum ddoq_target KIND>
-__device__ __forceinline__ struct result settle(const struct job &j, const float *sums, float factor, float z_named)
-{
-    const float log2_sum = log2f(sums[SUM]), n = (float)j.n;
-    if (KIND == DDOQ_INDEX) {
-        float loss = log2_sum - z_named;
-        if (j.eps > 0)
-            loss = (1 - j.eps) * loss + j.eps * (log2_sum - sums[CROSS] / n);
-        return {LN2 * loss, factor / sums[SUM], factor, j.rest};
-    }
-    float mass = sums[MASS], loss = sums[CROSS], rest = 0;
-    factor *= j.scale;
-    if (KIND == DDOQ_LOGITS)
-        return {LN2 * (loss / mass - log2f(mass) + log2_sum), factor / sums[SUM], factor / mass, 0};
-    const bool whole = KIND == DDOQ_PROBS || j.k == j.n;
-    if (!(mass <= 1 + SUM_TOLERANCE) || (whole && mass < 1 - SUM_TOLERANCE) || isnan(loss))
-        factor = loss = not_a_number();
-    if (!whole && mass < 1) {
-        rest = (1 - mass) / (n - (float)j.k);
-        loss += (1 - mass) * log2f(rest) - rest * sums[REST];
-        mass = 1;
-    }
-    return {LN2 * (loss + mass * log2_sum), factor * mass / sums[SUM], factor, rest};
-}
 
 /* Minus infinity in both halves of a word, or as a float. */
 __device__ unsigned lowest(enum ddoq_type type)
@@ -198,112 +24,141 @@ __device__ unsigned lowest(enum ddoq_type type)
     return type == DDOQ_FLOAT32 ? 0xff800000 : type == DDOQ_BFLOAT16 ? 0xff80ff80 : 0xfc00fc00;
 }
 
-/* A thread's share of logits, and of targets that are as dense: both are under way before either is used. */
-template <enum ddoq_target KIND, int V>
-__device__ __forceinline__ void read_share(const struct job &j, size_t offset, int left, float *s, float *t)
-{
-    unsigned bits[HELD];
-    fetch<V>(j.a.logits, j.a.type, offset, left, lowest(j.a.type), bits);
-    if constexpr (DENSE<KIND>) {
-        unsigned target_bits[HELD];
-        fetch<V>(j.a.soft, j.a.target_type, offset, left, KIND == DDOQ_LOGITS ? lowest(j.a.target_type) : 0,
-                 target_bits);
-        unpack<V>(target_bits, j.a.target_type, t);
+/* A thread's share of a row on its way from the logits to the gradient. */
+template <enum ddoq_target KIND, int V> struct row {
+    static constexpr int LARGEST = KIND == DDOQ_LOGITS ? 2 : 1;
+    const struct job &j;
+    const size_t offset; /* of the row's first entry */
+    const struct top top;
+    float s[HELD];                        /* logits; then their exponentials; then the gradient */
+    float t[DENSE<KIND> ? HELD : 1] = {}; /* targets that are as dense; of logits then their exponentials */
+    float most[LARGEST];                  /* the largest logit of the student, and of a teacher */
+    float sums[SUMS<KIND>] = {};
+
+    __device__ __forceinline__ row(const struct job &j, size_t i, unsigned *marks)
+        : j(j), offset(i * j.a.n_classes), top{i * j.k, marks}
+    {
+        most[0] = most[LARGEST - 1] = -INFINITY;
     }
-    unpack<V>(bits, j.a.type, s);
-}
 
-/* The weighted loss of row i; its gradient is written. marks: of the threads of this row. */
-template <enum ddoq_target KIND, int V, bool PAGED>
-__device__ __forceinline__ float one_row(const struct job &j, size_t i, unsigned *marks)
-{
-    constexpr int LARGEST = KIND == DDOQ_LOGITS ? 2 : 1;
-    constexpr auto target_at = [](int place) { return DENSE<KIND> ? place : 0; };
-    __shared__ float exchange_most[WARPS][LARGEST], exchange_sums[WARPS][SUMS<KIND>];
-    float s[HELD], t[DENSE<KIND> ? HELD : 1] = {}, most[LARGEST], sums[SUMS<KIND>] = {};
-    most[0] = most[LARGEST - 1] = -INFINITY;
-    const size_t offset = i * j.a.n_classes;
-    const struct top top = {i * j.k, marks};
-    const struct asked asked = ask<KIND>(j, i);
+    static __device__ constexpr int target_at(int place)
+    {
+        return DENSE<KIND> ? place : 0;
+    }
 
-    auto read = [&](struct share share) { read_share<KIND, V>(j, offset + share.first, share.left, s, t); };
-    auto find_largest = [&] {
+    /* Both logits and targets are under way before either is used. */
+    __device__ __forceinline__ void read(struct share share)
+    {
+        unsigned bits[HELD];
+        fetch<V>(j.a.logits, j.a.type, offset + share.first, share.left, lowest(j.a.type), bits);
+        if constexpr (DENSE<KIND>) {
+            unsigned target_bits[HELD], pad = KIND == DDOQ_LOGITS ? lowest(j.a.target_type) : 0;
+            fetch<V>(j.a.soft, j.a.target_type, offset + share.first, share.left, pad, target_bits);
+            unpack<V>(target_bits, j.a.target_type, t);
+        }
+        unpack<V>(bits, j.a.type, s);
+    }
+
+    __device__ __forceinline__ void find_largest()
+    {
         each_place<V>([&](int place, int) {
             most[0] = fmaxf(most[0], s[place]);
             if (KIND == DDOQ_LOGITS)
                 most[LARGEST - 1] = fmaxf(most[LARGEST - 1], t[target_at(place)]);
         });
-    };
-    auto absorb = [&](struct share share, float *into) {
+    }
+
+    /* Logits become their exponentials, which the sums take in. */
+    __device__ __forceinline__ void absorb(struct share share, float *into)
+    {
         if (KIND == DDOQ_INDEX && j.eps > 0)
             each_place<V>([&](int place, int far) {
                 if (far < share.left)
                     into[CROSS] += to_base2(j, s[place], most[0]);
             });
-        const unsigned mine = KIND == DDOQ_TOPK && share.left > 0 ? marks[thread_of<V>(share.first)] : 0;
+        const unsigned mine = KIND == DDOQ_TOPK && share.left > 0 ? top.marks[thread_of<V>(share.first)] : 0;
         each_place<V>([&](int place, int far) {
             const bool is_rest = far < share.left && !(mine >> place & 1);
             accumulate<KIND>(j, most, is_rest, s[place], t[target_at(place)], into);
         });
-    };
-    auto write_gradient = [&](struct share share, const struct result &result) {
+    }
+
+    __device__ __forceinline__ void write_gradient(struct share share, const struct result &result)
+    {
         each_place<V>([&](int place, int) {
             const float target = DENSE<KIND> ? t[target_at(place)] : result.rest;
             s[place] = s[place] * result.student - target * result.target;
         });
         write<V>(j.a.gradient, j.gradient_type, offset + share.first, share.left, s);
-    };
-    /* The logit of a class that indices name, to base 2, and its entry of the gradient. */
-    auto logit_of = [&](int y) { return to_base2(j, read_one(j.a.logits, j.a.type, offset + y), most[0]); };
-    auto write_named = [&](int y, float z, float target, const struct result &result) {
+    }
+
+    /* The logit of a class that indices name, to base 2. */
+    __device__ __forceinline__ float logit_of(int y)
+    {
+        return to_base2(j, read_one(j.a.logits, j.a.type, offset + y), most[0]);
+    }
+
+    /* And its entry of the gradient. */
+    __device__ __forceinline__ void write_named(int y, float z, float target, const struct result &result)
+    {
         write_one(j.a.gradient, j.gradient_type, offset + y, exp2_fast(z) * result.student - target * result.target);
-    };
+    }
+};
+
+/* The weighted loss of row i; its gradient is written. marks: of the threads of this row. A row that is PAGED is read
+ * once for its largest logit, once for its sums and once for its gradient; any other one stays in registers. */
+template <enum ddoq_target KIND, int V, bool PAGED>
+__device__ __forceinline__ float one_row(const struct job &j, size_t i, unsigned *marks)
+{
+    __shared__ float exchange_most[WARPS][row<KIND, V>::LARGEST], exchange_sums[WARPS][SUMS<KIND>];
+    const struct asked asked = ask<KIND>(j, i);
     const struct share only = take<V>(0, j.n);
+    struct row<KIND, V> row(j, i, marks);
 
     if (!PAGED)
-        read(only), find_largest();
+        row.read(only), row.find_largest();
     else
-        each_page<V>(j.n, [&](struct share share) { read(share), find_largest(); });
+        each_page<V>(j.n, [&](struct share share) { row.read(share), row.find_largest(); });
     if (KIND == DDOQ_TOPK)
-        sums[MASS] = mark_top<V>(j, top);
-    reduce(most, exchange_most, [](float a, float b) { return fmaxf(a, b); });
-    for (float &x : most)
+        row.sums[MASS] = mark_top<V>(j, row.top);
+    reduce(row.most, exchange_most, [](float a, float b) { return fmaxf(a, b); });
+    for (float &x : row.most)
         x *= j.scale2;
 
     if (!PAGED)
-        absorb(only, sums);
+        row.absorb(only, row.sums);
     else
-        each_page<V>(j.n, [&](struct share share) { read(share), absorb(share, sums); });
+        each_page<V>(j.n, [&](struct share share) { row.read(share), row.absorb(share, row.sums); });
     float weight = weight_of(j, asked), z_named = not_a_number();
     const int named = asked.index >= 0 && asked.index < j.n ? (int)asked.index : -1;
     if (KIND == DDOQ_INDEX && named >= 0)
-        z_named = logit_of(named);
+        z_named = row.logit_of(named);
     else if (KIND == DDOQ_INDEX)
         weight = not_a_number();
     else if (KIND == DDOQ_TOPK)
-        each_top(j, top, [&](int y, float value) {
+        each_top(j, row.top, [&](int y, float value) {
             if (y >= 0)
-                add_divergence(value, logit_of(y), sums[CROSS]);
+                add_divergence(value, row.logit_of(y), row.sums[CROSS]);
         });
-    reduce(sums, exchange_sums, [](float a, float b) { return a + b; });
+    reduce(row.sums, exchange_sums, [](float a, float b) { return a + b; });
 
-    const struct result result = settle<KIND>(j, sums, weight * j.share, z_named);
+    const struct result result = settle<KIND>(j, row.sums, weight * j.share, z_named);
     if (!PAGED)
-        write_gradient(only, result);
+        row.write_gradient(only, result);
     else
         each_page<V>(j.n, [&](struct share share) {
             float unused[SUMS<KIND>] = {};
-            read(share), absorb(share, unused);
-            write_gradient(share, result);
+            row.read(share), row.absorb(share, unused);
+            row.write_gradient(share, result);
         });
     if (!DENSE<KIND>)
         meet(); /* these places have been written by others, who have also read their marks */
     if (KIND == DDOQ_INDEX && named >= 0 && threadIdx.x == 0)
-        write_named(named, z_named, j.named, result);
+        row.write_named(named, z_named, j.named, result);
     if (KIND == DDOQ_TOPK)
-        each_top(j, top, [&](int y, float value) {
+        each_top(j, row.top, [&](int y, float value) {
             if (y >= 0)
-                write_named(y, logit_of(y), value, result);
+                row.write_named(y, row.logit_of(y), value, result);
         });
     return weight * result.loss;
 }
@@ -390,6 +245,7 @@ bool fits_chunks(const void *x, enum ddoq_type type, size_t n)
 {
     return n % 4 == 0 && reinterpret_cast<uintptr_t>(x) % (type == DDOQ_FLOAT32 ? 16 : 8) == 0;
 }
+
 struct job describe(const struct ddoq_cuda_loss_args *args)
 {
     const double eps = args->label_smoothing, n = (double)args->n_classes;

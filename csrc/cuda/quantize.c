@@ -11,7 +11,8 @@
 #include <time.h>
 
 #include "classes.h"
-#include "cuda/kernels.h"
+#include "cuda/fit.h"
+#include "cuda/rows.h"
 #include "cuda/session.h"
 
 struct call {
@@ -250,7 +251,7 @@ static void write_result(const struct call *call, const struct ddoq_cuda_region 
     for (size_t chunk = 0; chunk < ddoq_cuda_chunks(args->d); chunk++)
         distortion += partial[chunk];
     args->distortion[class] = distortion / total;
-    args->n_iter[class] = ((const int32_t *)on_host(down, laid->outcome))[0];
+    args->n_iter[class] = ((const struct ddoq_cuda_outcome *)on_host(down, laid->outcome))->n_iter;
 }
 
 static int collect(struct call *call, const struct ddoq_cuda_plan *plan, const struct ddoq_cuda_wave *wave,
@@ -260,7 +261,7 @@ static int collect(struct call *call, const struct ddoq_cuda_plan *plan, const s
     for (size_t i = 0; i < wave->count; i++) {
         const struct ddoq_cuda_class *laid = &call->laid[i];
         size_t class = plan->order[wave->first + i], first_point = (size_t)args->point_offsets[class];
-        int32_t problem = ((const int32_t *)on_host(&regions->down, laid->outcome))[1];
+        int32_t problem = ((const struct ddoq_cuda_outcome *)on_host(&regions->down, laid->outcome))->problem;
         call->job->problems[class] = (uint8_t)problem;
         if (problem == DDOQ_CUDA_FAR_MEAN)
             call->again[call->n_again++] = class;

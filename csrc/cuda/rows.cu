@@ -3,7 +3,7 @@
  * over samples is in the order of the samples. Each reads the samples once from memory, and at most once more from L2.
  */
 #include "cuda/block.cuh"
-#include "cuda/kernels.h"
+#include "cuda/rows.h"
 
 #define GATHER_BLOCKS 32 /* of a class */
 
@@ -113,7 +113,7 @@ template <typename T> __global__ static void points(const Class *classes, size_t
     unsigned chunk = blockIdx.x % chunks;
     size_t p = (size_t)chunk * DDOQ_CUDA_FEATURES + threadIdx.x;
     double distortion = 0;
-    if (c.outcome[1] != DDOQ_CUDA_FINE)
+    if (c.outcome->problem != DDOQ_CUDA_FINE)
         return;
     if (p < d) {
         for (int j = 0; j < c.k; j++) {

@@ -57,7 +57,7 @@ def build(folder: Path) -> Path:
     os.chdir(ROOT)  # setup.py looks for its sources here
     setup = runpy.run_path("setup.py")
     headers = setup["cuda_folders"](setup["find_nvcc"]())[0]
-    folders = (ROOT / "csrc", HERE, *headers, numpy.get_include(), sysconfig.get_path("include"))
+    folders = (folder, ROOT / "csrc", HERE, *headers, numpy.get_include(), sysconfig.get_path("include"))
     include = [f"-I{path}" for path in folders]
     macros = ["-DNPY_TARGET_VERSION=NPY_2_0_API_VERSION", "-DNPY_NO_DEPRECATED_API=NPY_2_0_API_VERSION"]
     macros.append('-DDDOQ_CUDA_ARCHS="0"')  # what the emulator says that its devices are
@@ -65,7 +65,9 @@ def build(folder: Path) -> Path:
     common.append("-U_FORTIFY_SOURCE")  # Ubuntu's default, under which no longjmp may go to another fiber's stack
     names = [*sorted((ROOT / "csrc/cuda").glob("*.c")), *sorted((ROOT / "csrc/python").glob("cuda_*.c"))]
     names += [ROOT / name for name in setup["SHARED_BINDING"]]
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cuda").mkdir(parents=True, exist_ok=True)
+    for header in (ROOT / "csrc/cuda").glob("*.cuh"):  # found before those of csrc
+        (folder / "cuda" / header.name).write_text(rewritten(header.read_text()))
 
     def compile_one(source: Path) -> str:
         target = folder / f"{source.name}.o"

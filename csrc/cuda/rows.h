@@ -1,6 +1,7 @@
-/* Launchers: each enqueues on the stream and returns the launch's own error. Arrays of classes are on the device. */
-#ifndef DDOQ_CUDA_KERNELS_H
-#define DDOQ_CUDA_KERNELS_H
+/* Launchers of the passes over the samples: each enqueues on the stream and returns the launch's own error. Arrays of
+ * classes are on the device. */
+#ifndef DDOQ_CUDA_ROWS_H
+#define DDOQ_CUDA_ROWS_H
 
 #include <cuda_runtime_api.h>
 
@@ -11,9 +12,6 @@
 extern "C" {
 #endif
 
-/* Most bytes of a class's sums that go to shared memory: four blocks of a multiprocessor have room for theirs, and no
- * device needs to be asked for more than the 48 KB that all have. */
-#define DDOQ_CUDA_SHARED_SUMS ((size_t)36 << 10)
 /* Features of one block of a pass over the samples. */
 #define DDOQ_CUDA_FEATURES 256
 
@@ -33,11 +31,6 @@ cudaError_t ddoq_cuda_centre(const struct ddoq_cuda_class *classes, size_t n_cla
 /* label and dist2 = assignment to start_points, by coordinates; rows is the most of a class. */
 cudaError_t ddoq_cuda_assign(const struct ddoq_cuda_class *classes, size_t n_classes, size_t rows, size_t d,
                              enum ddoq_type type, cudaStream_t stream);
-
-/* All of the fit once gram is there: kept_cell, kept_label, weights, counts, list, begin, outcome. shared_bytes: the
- * most of those sums that are at most DDOQ_CUDA_SHARED_SUMS. */
-cudaError_t ddoq_cuda_fit(const struct ddoq_cuda_class *classes, size_t n_classes, size_t shared_bytes,
-                          cudaStream_t stream);
 
 /* points and partial of the classes whose outcome is fine. */
 cudaError_t ddoq_cuda_points(const struct ddoq_cuda_class *classes, size_t n_classes, size_t d, enum ddoq_type type,

@@ -9,6 +9,12 @@ from numpy.typing import NDArray
 _Real: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 _Samples: TypeAlias = _Real | NDArray[np.float16] | NDArray[np.uint16]  # uint16 holds bfloat16; both widen to float32
 
+# Forms that a class may have: Gram, with single-point moves, both in a sketch, streaming.
+GRAM: int
+GRAM_MOVES: int
+SKETCH: int
+STREAMING: int
+
 def isas() -> tuple[str, ...]:
     """Names of the instruction sets this machine can run, worst to best."""
 
@@ -25,7 +31,7 @@ def quantize_classes(
     start_points: _Real | None,  # (K, d), with n_init = 1; exactly one of the three is given
     max_iter: int,
     tol: float,  # of streaming: times the mean of the features' variances
-    forms: NDArray[np.uint8],  # (C,) 0: Gram; 1: with single-point moves; 2: both in a sketch; 3: streaming
+    forms: NDArray[np.uint8],  # (C,) GRAM, GRAM_MOVES, SKETCH or STREAMING
     n_threads: int,
     isa: str,
     points: _Real,  # out (K, d), dtype of X, float32 for halves
@@ -41,6 +47,22 @@ def quantize_classes(
 
     ValueError or TypeError for bad arguments, MemoryError, or what progress or a signal handler raises.
     """
+
+def form_bytes(
+    form: int,
+    n: int,
+    k: int,
+    d: int,
+    itemsize: int,  # of a real: 4, also for halves, or 8
+    /,
+) -> float:
+    """Foretell the bytes that a class of n samples and k points takes while it is quantised, besides its arguments.
+
+    Rows are counted as widened, and streaming with k-means++; what threads take for a moment is left out.
+    """
+
+def seed_trials(k: int, /) -> int:
+    """Tell how many candidates a step of greedy k-means++ has: 2 + floor(ln k)."""
 
 def largest(X: _Samples, n_threads: int, isa: str, /) -> float:
     """Give the greatest absolute value; NaN where there is one."""

@@ -15,6 +15,11 @@ def look() -> tuple[str | None, int, int, tuple[tuple[str, int, int, int], ...],
 def load_cublas(*paths: str) -> None:
     """Load cuBLAS, unless that is done; ImportError with what each attempt said."""
 
+# What keeps a class from its result: nothing; too few samples that float32 tells apart; values that are not finite.
+FINE: int
+TOO_ALIKE: int
+NOT_FINITE: int
+
 def quantize_classes(
     X: NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16] | object,  # (n, d), or a DLPack capsule of it
     sample_weight: NDArray[np.float64],  # this and what follows as for _core.quantize_classes
@@ -27,7 +32,7 @@ def quantize_classes(
     start_rows: NDArray[np.int64] | None,
     start_points: NDArray[np.float32] | None,
     max_iter: int,
-    forms: NDArray[np.uint8],  # (C,) 0: Gram; anything else: with single-point moves
+    forms: NDArray[np.uint8],  # (C,) _core.GRAM; anything else: with single-point moves
     device: int,
     stream: int,  # that X and points on the device are ordered by
     memory: int,  # most bytes to take on the device; 0: what is free
@@ -37,7 +42,7 @@ def quantize_classes(
     labels: NDArray[np.int64],  # out, as rows
     distortion: NDArray[np.float64],  # out (C,)
     n_iter: NDArray[np.int64],  # out (C,)
-    problems: NDArray[np.uint8],  # out (C,) 0: none; 2: too few samples that float32 tells apart; 3: not finite
+    problems: NDArray[np.uint8],  # out (C,) FINE, TOO_ALIKE or NOT_FINITE
     progress: Callable[[int], object] | None,
     /,
 ) -> None:

@@ -9,10 +9,11 @@
 #include "cpu/assign.h"
 #include "cpu/memory.h"
 
-#define BLOCK_ROWS 192 /* of a task */
+#define BLOCK_ROWS 192 /* of a task: four products of DDOQ_PRODUCT_ROWS */
+/* With fewer features or points the product does not pay; with fewer rows preparing the points takes longer. */
 #define LEAST_FEATURES 32
 #define LEAST_POINTS 4
-#define LEAST_ROWS 8 /* or else preparing the points takes longer */
+#define LEAST_ROWS 8
 
 struct assignment {
     struct ddoq_rows x;
@@ -86,7 +87,7 @@ enum ddoq_status ddoq_multiply_points(const struct ddoq_rows *x, const char *shi
     return DDOQ_OK;
 }
 
-/* Labels and distances of the rows in x, of which the first is row begin of all. */
+/* Writes labels and distances of the rows in x, of which the first is row begin of all. */
 static enum ddoq_status assign_by_product(const struct assignment *m, const struct ddoq_rows *x, size_t begin,
                                           char *product, void *widened, struct ddoq_crew *crew)
 {
@@ -136,7 +137,7 @@ static enum ddoq_status assign_block(void *context, size_t block, struct ddoq_cr
     return status;
 }
 
-/* Shift and norms of the points, where the product pays. */
+/* Makes the shift, the norms and the centred points, where the product pays. */
 static enum ddoq_status prepare(struct assignment *m)
 {
     const struct ddoq_kernels *kernels = m->x.kernels;

@@ -9,19 +9,19 @@
 
 #define DDOQ_PRODUCT_ROWS 48 /* a multiple of every panel's width */
 
-/* labels (n): the lowest index of the points (k, d) that are nearest to each row of x; dist2 (n). On the calling
- * thread. */
+/* labels (n): the lowest index of the points (k, d) that are nearest to each row of x; dist2 (n) is the squared
+ * distance. It runs on the calling thread. */
 enum ddoq_status ddoq_assign_rows(const struct ddoq_rows *x, const void *points, size_t k, int64_t *labels,
                                   double *dist2, struct ddoq_crew *crew);
 
-/* Bytes that ddoq_assign_rows takes for k points of d features while it works, at most. */
+/* Returns the bytes that ddoq_assign_rows takes for k points of d features while it works, at most. */
 static inline double ddoq_assign_scratch(size_t k, size_t d, size_t item)
 {
     double reals = (double)(k + 2) * (double)d + (double)k * DDOQ_PRODUCT_ROWS; /* points, shift, a row; products */
     return reals * (double)item + (double)(k + d) * sizeof(double);             /* norms and the sum of the points */
 }
 
-/* The same, with all threads of the run. */
+/* Does the same with all threads of the run. */
 enum ddoq_status ddoq_assign_run(const struct ddoq_run *run, const struct ddoq_rows *x, const void *points, size_t k,
                                  int64_t *labels, double *dist2);
 

@@ -11,11 +11,10 @@
 #include "cpu/parallel.h"
 #include "cpu/team.h"
 
-#define TASK_ENTRIES ((size_t)1 << 15)
+#define TASK_ENTRIES ((size_t)1 << 15) /* of the rows that a thread takes at a time: tens of microseconds of work */
 /* Up to this many entries a second thread costs more than it saves: one of torch's, and one made for the call. */
 #define ALONE_ENTRIES ((size_t)1 << 16)
 #define ALONE_WITHOUT_TEAM ((size_t)1 << 19)
-#define MOST_THREADS 256
 
 struct pass {
     const struct ddoq_loss_args *args;
@@ -27,12 +26,12 @@ struct pass {
     atomic_bool is_bad;  /* a row breaks a rule */
 };
 
-/* Scratch rows of one task, in the type that is computed in. */
+/* These are the scratch rows of one task, in the type that is computed in. */
 struct scratch {
     void *student, *exponentials, *target, *teacher;
 };
 
-/* Row i of a matrix of n columns in the computing type: in place, or widened into scratch. */
+/* Returns row i of a matrix of n columns in the computing type: where it lies, or widened into scratch. */
 static const void *read_row(const struct pass *p, enum ddoq_type type, const void *matrix, size_t i, size_t n,
                             void *scratch)
 {
@@ -55,8 +54,8 @@ static void set(const struct pass *p, void *row, size_t j, double value)
         ((float *)row)[j] = (float)value;
 }
 
-/* Loss of row i without its weight, its gradient times factor to out; e: the exponentials, which are out itself or, of
- * halves, scratch. */
+/* Writes the loss of row i without its weight, and its gradient times factor to out. The exponentials e are written to
+ * out itself, or to scratch where out has halves. */
 static int index_row(const struct pass *p, size_t i, const void *s, double factor, void *e, void *out, double *loss)
 {
     const struct ddoq_loss_args *a = p->args;
@@ -83,7 +82,7 @@ static int index_row(const struct pass *p, size_t i, const void *s, double facto
     return 0;
 }
 
-/* out = scale (e - ratio t), with e and out as above */
+/* out = scale (e - ratio t), with e and out as above. */
 static void subtract(const struct pass *p, double scale, double ratio, const void *t, void *e, void *out)
 {
     size_t n = p->args->n_classes;
@@ -184,7 +183,7 @@ enum ddoq_status ddoq_weighted_loss(const struct ddoq_run *run, const struct ddo
         .task_rows = args->n_classes < TASK_ENTRIES ? TASK_ENTRIES / args->n_classes : 1,
         .row_loss = row_loss,
     };
-    size_t n_threads = run->n_threads < MOST_THREADS ? run->n_threads : MOST_THREADS;
+    size_t n_threads = run->n_threads < DDOQ_MAX_THREADS ? run->n_threads : DDOQ_MAX_THREADS;
     enum ddoq_status status = DDOQ_OK;
     if (n_threads <= 1 || n <= ALONE_ENTRIES / args->n_classes)
         work(&pass);

@@ -12,7 +12,8 @@
 
 #include "cpu/kernels/table.h"
 
-#define DDOQ_HUGE_PAGE ((size_t)1 << 21)
+#define DDOQ_HUGE_PAGE ((size_t)1 << 21) /* of x86-64, and of AArch64 with pages of 4 KB */
+#define DDOQ_MOST_ARRAYS 40              /* of one owner; the longest table has 37 */
 
 static inline void *ddoq_allocate(size_t rows, size_t cols, size_t item)
 {
@@ -32,7 +33,7 @@ static inline void *ddoq_allocate(size_t rows, size_t cols, size_t item)
 
 /* Arrays that are released together; is_short: one of them could not be had, for want of memory or of a place here. */
 struct ddoq_memory {
-    void *arrays[40];
+    void *arrays[DDOQ_MOST_ARRAYS];
     size_t n;
     bool is_short;
 };

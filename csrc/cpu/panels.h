@@ -27,20 +27,20 @@ static inline struct ddoq_rows ddoq_rows_of(const struct ddoq_isa *isa, enum ddo
     return x;
 }
 
-/* Bytes of one number of the matrix. */
+/* Returns the bytes of one number of the matrix. */
 static inline size_t ddoq_item(const struct ddoq_rows *x)
 {
     return x->widen ? sizeof(uint16_t) : x->kernels->item;
 }
 
-/* Row i as it is stored. */
+/* Returns row i as it is stored. */
 static inline const char *ddoq_row(const struct ddoq_rows *x, size_t i)
 {
     size_t row = x->index ? (size_t)x->index[i] : i;
     return (const char *)x->data + row * x->d * ddoq_item(x);
 }
 
-/* Features first..first+depth of row i as reals: in place, or widened into scratch (depth). */
+/* Returns the features first..first+depth of row i as reals: where they lie, or widened into scratch (depth). */
 static inline const char *ddoq_features(const struct ddoq_rows *x, size_t i, size_t first, size_t depth, void *scratch)
 {
     const char *stored = ddoq_row(x, i) + first * ddoq_item(x);
@@ -50,7 +50,7 @@ static inline const char *ddoq_features(const struct ddoq_rows *x, size_t i, siz
     return scratch;
 }
 
-/* Rows begin..begin+n of x. */
+/* Returns the rows begin..begin+n of x. */
 static inline struct ddoq_rows ddoq_part(const struct ddoq_rows *x, size_t begin, size_t n)
 {
     struct ddoq_rows part = *x;
@@ -67,14 +67,14 @@ static inline size_t ddoq_smaller(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* n rounded up to whole panels. */
+/* Returns n rounded up to whole panels. */
 static inline size_t ddoq_padded(const struct ddoq_kernels *kernels, size_t n)
 {
     return (n / kernels->tile_cols + (n % kernels->tile_cols != 0)) * kernels->tile_cols;
 }
 
-/* Fetches bytes into L2. Inlined always: GCC takes a function that does nothing else for one without effect, and drops
- * its calls. */
+/* Fetches bytes into L2. It is always inlined: GCC takes a function that does nothing else for one without effect, and
+ * drops its calls. */
 static inline __attribute__((always_inline)) void ddoq_fetch(const char *begin, size_t bytes)
 {
     for (size_t byte = 0; byte < bytes; byte += DDOQ_CACHE_LINE)
@@ -96,7 +96,7 @@ static inline void ddoq_pack(const struct ddoq_rows *x, const void *shift, size_
     }
 }
 
-/* Where the tile of rows i.. begins in panels of the given depth; i is a multiple of tile_rows. */
+/* Returns where the tile of rows i.. begins in panels of the given depth; i is a multiple of tile_rows. */
 static inline const char *ddoq_tile_rows(const struct ddoq_kernels *kernels, const char *panels, size_t i, size_t depth)
 {
     size_t width = kernels->tile_cols;

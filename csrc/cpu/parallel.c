@@ -11,8 +11,6 @@
 
 #include "cpu/parallel.h"
 
-#define MAX_THREADS 256
-
 struct ddoq_crew {
     ddoq_task task;
     void *context;
@@ -23,7 +21,7 @@ struct ddoq_crew {
     pthread_t caller;
     struct timespec last_poll; /* the caller's */
     size_t n_threads;
-    pthread_t threads[MAX_THREADS];
+    pthread_t threads[DDOQ_MAX_THREADS];
     pthread_mutex_t lock;    /* guards the fields below */
     pthread_cond_t finished; /* signalled when running falls to 0 */
     size_t running;
@@ -60,7 +58,8 @@ bool ddoq_ask_to_stop(const struct ddoq_poll *poll, size_t done, bool *is_child)
     return stop || *is_child;
 }
 
-/* Never again after a failure: the first poll that fails has left an exception, with which no Python code may run. */
+/* It is never polled again after a failure: the first poll that fails has left an exception, with which no Python code
+ * may run. */
 static void poll_caller(struct ddoq_crew *crew)
 {
     bool is_child;
@@ -106,7 +105,7 @@ static void *worker(void *argument)
     return NULL;
 }
 
-/* Starts up to n threads, all signals blocked in them. */
+/* Starts up to n threads, with all signals blocked in them. */
 static void start_threads(struct ddoq_crew *crew, size_t n)
 {
     sigset_t all, before;
@@ -171,7 +170,8 @@ enum ddoq_status ddoq_run_tasks(size_t n_tasks, const struct ddoq_run *run, ddoq
         .status = DDOQ_OK,
     };
     pthread_condattr_t monotonic;
-    size_t most = run->n_threads < MAX_THREADS ? run->n_threads : MAX_THREADS, n = n_tasks < most ? n_tasks : most;
+    size_t most = run->n_threads < DDOQ_MAX_THREADS ? run->n_threads : DDOQ_MAX_THREADS,
+           n = n_tasks < most ? n_tasks : most;
 
     pthread_mutex_init(&crew.lock, NULL);
     pthread_condattr_init(&monotonic);

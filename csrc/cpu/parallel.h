@@ -7,6 +7,8 @@
 
 #include "ddoq.h"
 
+#define DDOQ_MAX_THREADS 256 /* of a call: a table of so many lies on the stack, and beyond it memory is the limit */
+
 struct ddoq_crew;
 
 typedef enum ddoq_status (*ddoq_task)(void *context, size_t task, struct ddoq_crew *crew);
@@ -17,14 +19,14 @@ typedef enum ddoq_status (*ddoq_task)(void *context, size_t task, struct ddoq_cr
 enum ddoq_status ddoq_run_tasks(size_t n_tasks, const struct ddoq_run *run, ddoq_task task, void *context,
                                 size_t *failed);
 
-/* Whether the task should return DDOQ_INTERRUPTED now. */
+/* Returns whether the task should return DDOQ_INTERRUPTED now. */
 int ddoq_stopped(struct ddoq_crew *crew);
 
-/* For work between crews. Whether 50 ms have passed since *last, which is then now. */
+/* For work between crews: returns whether 50 ms have passed since *last, which is then now. */
 bool ddoq_poll_is_due(struct timespec *last);
 
-/* Whether the poll wants the call to end; its child, if it forks, must end too: the work goes on in the parent alone.
- */
+/* Returns whether the poll wants the call to end. Its child, if it forks, must end too: the work goes on in the parent
+ * alone. */
 bool ddoq_ask_to_stop(const struct ddoq_poll *poll, size_t done, bool *is_child);
 
 #endif

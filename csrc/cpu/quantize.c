@@ -30,14 +30,14 @@ struct job {
     size_t *uniforms; /* (n_classes) where each class's numbers begin */
 };
 
-/* Whether the class has the Gram matrix of the one before it. */
+/* Returns whether the class has the Gram matrix of the one before it. */
 static bool shares_gram(const struct ddoq_quantize_args *args, size_t c)
 {
     return c > 0 && args->forms[c] != DDOQ_STREAMING && args->forms[c - 1] != DDOQ_STREAMING &&
            (args->forms[c] == DDOQ_SKETCH) == (args->forms[c - 1] == DDOQ_SKETCH) && ddoq_same_rows(args, c);
 }
 
-/* One past the last class that shares the rows of this one. */
+/* Returns one past the last class that shares the Gram matrix of this one. */
 static size_t end_of_run(const struct ddoq_quantize_args *args, size_t c)
 {
     do
@@ -46,7 +46,7 @@ static size_t end_of_run(const struct ddoq_quantize_args *args, size_t c)
     return c;
 }
 
-/* First assignment, to points given as coordinates. */
+/* Makes the first assignment to points that are given as coordinates. */
 static enum ddoq_status assign_to_points(struct ddoq_class *class)
 {
     struct ddoq_fit *fit = &class->fit;
@@ -55,7 +55,8 @@ static enum ddoq_status assign_to_points(struct ddoq_class *class)
     return ddoq_assign_rows(&class->sample, points, fit->k, fit->label, fit->dist2, fit->crew);
 }
 
-/* First assignment, to rows of the class, which the sketch may lack: the moves' points are free until these begin. */
+/* Makes the first assignment to rows of the class, which the sketch may lack, in the points of the moves, which are
+ * free until these begin. */
 static enum ddoq_status assign_to_rows(struct ddoq_class *class, const int64_t *rows)
 {
     struct ddoq_fit *fit = &class->fit;
@@ -154,7 +155,7 @@ static enum ddoq_status quantize_class(struct ddoq_class *class, const struct jo
     return status;
 }
 
-/* Whether the form makes a sketch: not of features that are as few already. */
+/* Returns whether the form makes a sketch, which it does not of features that are as few already. */
 static bool is_sketched(enum ddoq_form form, size_t k, size_t d)
 {
     return form == DDOQ_SKETCH && d > ddoq_sketch_features(k);
@@ -188,7 +189,7 @@ double ddoq_form_bytes(enum ddoq_form form, size_t n, size_t k, size_t d, size_t
     return ddoq_gram_form_bytes(n, k, d, item, is_sketched(form, k, d));
 }
 
-/* A run that tells the caller of the classes done before it, too. */
+/* The poll of a run that tells the caller of the classes done before it, too. */
 struct counted {
     const struct ddoq_poll *poll;
     size_t done;

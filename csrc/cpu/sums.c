@@ -3,7 +3,7 @@
 #include <string.h>
 
 #define FEATURES 2048 /* their sums fit into L1 */
-#define POLL_ROWS 64
+#define POLL_ROWS 64  /* between two looks at the crew: tens of microseconds */
 
 void ddoq_sort_by_cell(size_t n, const int64_t *cell, size_t k, int64_t *order, int64_t *begin)
 {

@@ -18,14 +18,14 @@ static void mark_child(void)
     atomic_store(&is_child, true);
 }
 
-/* At load: a parent that has worked with torch alone leaves its children a team that is not there, too. */
+/* Runs at load: a parent that has worked with torch alone leaves its children a team that is not there, too. */
 __attribute__((constructor)) static void watch_forks(void)
 {
     if (pthread_atfork(NULL, NULL, mark_child))
         mark_child();
 }
 
-/* The entry of GNU's library, which LLVM's and Intel's have too. */
+/* Returns the entry of GNU's library, which LLVM's and Intel's have too. */
 static parallel *find(void)
 {
     parallel *entry = atomic_load(&found);

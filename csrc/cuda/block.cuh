@@ -9,7 +9,7 @@
 #include "cuda/class.h"
 
 #define LANES 32
-#define WARPS 8
+#define WARPS 8 /* four blocks of so many fill the registers of a multiprocessor, at 64 a thread */
 #define THREADS (WARPS * LANES)
 #define ALL_LANES 0xffffffffu
 #define TRIALS 8 /* candidates of the seeding that are looked at together */

@@ -4,7 +4,7 @@
 #include "classes.h"
 #include "cuda/rows.h"
 
-#define ALIGNMENT ((size_t)256)
+#define ALIGNMENT ((size_t)256) /* that of cudaMalloc, and more than any load or product asks for */
 /* Of samples from the host: a wave's copy runs beside the work of the one before it. */
 #define WAVE_ROWS ((size_t)512 << 20)
 #define MOST_CLASSES ((size_t)1 << 16) /* of a wave: the grids of all kernels are far from their limits */

@@ -92,13 +92,13 @@ template <enum ddoq_target KIND, int V> struct row {
         write<V>(j.a.gradient, j.gradient_type, offset + share.first, share.left, s);
     }
 
-    /* The logit of a class that indices name, to base 2. */
+    /* Returns the logit of a class that indices name, to base 2. */
     __device__ __forceinline__ float logit_of(int y)
     {
         return to_base2(j, read_one(j.a.logits, j.a.type, offset + y), most[0]);
     }
 
-    /* And its entry of the gradient. */
+    /* Writes that class's entry of the gradient. */
     __device__ __forceinline__ void write_named(int y, float z, float target, const struct result &result)
     {
         write_one(j.a.gradient, j.gradient_type, offset + y, exp2_fast(z) * result.student - target * result.target);

@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-/* Features of one block of a pass over the samples. */
+/* Features of one block of a pass over the samples: one for each of its threads. */
 #define DDOQ_CUDA_FEATURES 256
 
 static inline size_t ddoq_cuda_chunks(size_t d)

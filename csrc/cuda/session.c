@@ -7,8 +7,8 @@
 #include "classes.h"
 
 #define WORKSPACE ((size_t)32 << 20) /* of a stream: what cuBLAS asks for on the largest devices */
-#define STAGING ((size_t)16 << 20)
-#define SHARE_OF_FREE 0.9 /* the rest is for what the driver takes beside it */
+#define STAGING ((size_t)16 << 20)   /* of a buffer: so much that what it takes to start a copy does not count */
+#define SHARE_OF_FREE 0.9            /* the rest is for what the driver takes beside it */
 
 int ddoq_cuda_open(struct ddoq_cuda_session *session, const struct ddoq_cuda_job *job, struct ddoq_cuda_error *error)
 {

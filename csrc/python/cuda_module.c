@@ -31,7 +31,7 @@ static PyObject *cuda_look(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unus
     return Py_BuildValue("(ziiNs)", system.problem, system.driver, system.runtime, devices, DDOQ_CUDA_ARCHS);
 }
 
-enum { MAX_PATHS = 32 };
+enum { MAX_PATHS = 32 }; /* more than there are places to look in */
 
 static PyObject *cuda_load_cublas(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args)
 {

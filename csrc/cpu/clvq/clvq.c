@@ -17,7 +17,7 @@
 #define DEPTH 128        /* features of a panel: one of the widest, of 48 floats, fits in L1 */
 #define GROUP_POINTS 24  /* of an item; a multiple of every tile's height */
 #define LEAST_DRIFT2 4.0 /* of a block's mean from the shift, over spread: then the block's mean is the shift */
-/* More threads pay from so many products of a sample, and of all. */
+/* A second thread pays from so many products of a sample on, and of all samples. */
 #define LEAST_PRODUCTS 65536.0
 #define LEAST_ALL_PRODUCTS 1.6e7
 #define YIELDS 200 /* before a thread that waits sleeps: some 50 microseconds, as long as the steps of a block */
@@ -67,7 +67,7 @@ static enum ddoq_status multiply_samples(struct ddoq_clvq_call *m, const struct 
     return DDOQ_OK;
 }
 
-/* Shift, panels and products of the block. */
+/* Makes the shift, the panels and the products of the block. */
 static enum ddoq_status prepare(struct ddoq_clvq_call *m, size_t b, struct ddoq_crew *crew)
 {
     const struct ddoq_kernels *kernels = m->kernels;
@@ -94,7 +94,7 @@ static enum ddoq_status prepare(struct ddoq_clvq_call *m, size_t b, struct ddoq_
     return DDOQ_OK;
 }
 
-/* Products of the block with a group of points, the j-th and those after it. */
+/* Multiplies the block with a group of points, the j-th and those after it. */
 static enum ddoq_status multiply_points(struct ddoq_clvq_call *m, const struct ddoq_clvq_block *block, size_t j,
                                         struct ddoq_crew *crew)
 {
@@ -122,7 +122,7 @@ static enum ddoq_status multiply_points(struct ddoq_clvq_call *m, const struct d
 
 /* ---- their order ---- */
 
-/* Whether counter has come to value before the crew was stopped. */
+/* Returns whether counter has come to value before the crew was stopped. */
 static bool await(atomic_size_t *counter, size_t value, struct ddoq_crew *crew)
 {
     for (size_t yields = 0; atomic_load(counter) < value; yields++) {

@@ -17,7 +17,7 @@ void ddoq_clvq_shift_point(struct ddoq_clvq_call *m, const char *shift, size_t j
     m->squares[j] = m->kernels->vector.dist2(d, ddoq_clvq_point_at(m, j), shift);
 }
 
-/* The steps of the block: winners and step sizes. */
+/* Takes the steps of the block, and keeps their winners and sizes. */
 static void run_steps(struct ddoq_clvq_call *m, const struct ddoq_clvq_block *block, int64_t *winners)
 {
     const struct ddoq_clvq_args *args = m->args;

@@ -41,10 +41,10 @@ static inline char *ddoq_clvq_point_at(const struct ddoq_clvq_call *m, size_t j)
     return (char *)m->args->points + j * m->args->d * m->kernels->item;
 }
 
-/* Point j has changed, or the shift has: its shifted self and its square. */
+/* Makes the shifted point and its square afresh, since point j or the shift has changed. */
 void ddoq_clvq_shift_point(struct ddoq_clvq_call *m, const char *shift, size_t j);
 
-/* The steps of the block, from its products: winners, weights, sums and points. */
+/* Takes the steps of the block, from its products: writes winners, weights, sums and points. */
 void ddoq_clvq_take_steps(struct ddoq_clvq_call *m, const struct ddoq_clvq_block *block, int64_t *winners);
 
 #endif

@@ -23,7 +23,8 @@
 /* Before its row is read, a sample's own point is taken to have come nearer by so much: that spares the reading where
  * many points are left anyhow. */
 #define NEARER 0.98
-/* At most one distance is taken for so many points, and so many at all: each takes the time of some eight products. */
+/* At most one distance is taken for PRODUCTS points, and no more than MOST_DISTANCES: each takes the time of some eight
+ * products. */
 #define PRODUCTS 12
 #define MOST_DISTANCES 8
 #define FEW_LEFT 48 /* so many samples may be left before the bounds are taken to tell little: a block */
@@ -41,13 +42,13 @@ static double roundings(const struct ddoq_class *class)
     return 2 * ddoq_product_roundings(class->x.kernels, class->x.d) + 8 * ddoq_distance_roundings(class->x.d);
 }
 
-/* The row of now: the last one. */
+/* Returns the row of now, which is the last one. */
 static double *now(const struct ddoq_class *class, double *ways)
 {
     return ways + ddoq_polish_blocks(class->x.n) * class->fit.k;
 }
 
-/* The points' distances to their anchors, as they are. */
+/* Measures the points' distances to their anchors, as they are now. */
 static void measure(struct ddoq_class *class)
 {
     size_t d = class->x.d, bytes = d * class->x.kernels->item;
@@ -138,7 +139,7 @@ static size_t list_near(const struct ddoq_class *class, size_t i, double radius,
     return found;
 }
 
-/* Label and distance of sample i, if the bounds leave few points. */
+/* Writes label and distance of sample i, and returns true, if the bounds leave few points. */
 static bool assign_to_few(struct ddoq_class *class, size_t i, const char *points, const double *way)
 {
     struct ddoq_fit *fit = &class->fit;
@@ -161,7 +162,7 @@ static bool assign_to_few(struct ddoq_class *class, size_t i, const char *points
     return found <= most;
 }
 
-/* The same for all samples; lists the places of the others, and their rows of X; returns how many they are. */
+/* Does so for all samples; lists the places of the others, and their rows of X, and returns how many they are. */
 static size_t assign_most(struct ddoq_class *class, const char *points, int64_t *places, int64_t *rows)
 {
     struct ddoq_fit *fit = &class->fit;

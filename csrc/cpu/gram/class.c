@@ -6,9 +6,7 @@
 #include "cpu/gram/gram.h"
 #include "cpu/sums.h"
 
-enum { MOST_ARRAYS = 40 };
-
-/* Every array of the class by its sizes; returns their number. */
+/* Lists every array of the class by its sizes, and returns their number. */
 static size_t list_arrays(struct ddoq_class *class, bool widens, struct ddoq_array *arrays)
 {
     struct ddoq_fit *fit = &class->fit;
@@ -57,14 +55,14 @@ static size_t list_arrays(struct ddoq_class *class, bool widens, struct ddoq_arr
         {&class->bounds.away, in_moves, blocks, sizeof *class->bounds.away},
         {&class->bounds.anchor, in_moves, d, item},
     };
-    _Static_assert(sizeof table / sizeof *table <= MOST_ARRAYS, "there is room for all");
+    _Static_assert(sizeof table / sizeof *table <= DDOQ_MOST_ARRAYS, "there is room for all");
     memcpy(arrays, table, sizeof table);
     return sizeof table / sizeof *table;
 }
 
 double ddoq_gram_form_bytes(size_t n, size_t k, size_t d, size_t item, bool sketched)
 {
-    struct ddoq_array arrays[MOST_ARRAYS];
+    struct ddoq_array arrays[DDOQ_MOST_ARRAYS];
     const struct ddoq_kernels kernels = {.item = item};
     struct ddoq_class class = {.most = k, .fit.kernels = &kernels, .x = {.n = n, .d = d}, .sample.n = n};
     if (sketched) {
@@ -88,7 +86,7 @@ enum ddoq_status ddoq_write_mean(struct ddoq_class *class, const struct ddoq_row
     return status;
 }
 
-/* Random signs: a fixed function of the feature (splitmix64), so that results depend on the data alone. */
+/* Signs are random, but a fixed function of the feature (splitmix64), so that results depend on the data alone. */
 static void write_signs(struct ddoq_class *class)
 {
     const struct ddoq_kernels *kernels = class->fit.kernels;
@@ -116,7 +114,7 @@ static void choose_sample(struct ddoq_class *class)
     class->fit.w = sketch->w;
 }
 
-/* G of the sketch, which is linear: its rows less the first, and then less the mean of the sketch. */
+/* Makes G of the sketch, which is linear: its rows less the first, and then less the mean of the sketch. */
 static enum ddoq_status sketch_gram(struct ddoq_class *class)
 {
     const struct ddoq_kernels *kernels = class->fit.kernels;
@@ -140,10 +138,10 @@ static enum ddoq_status centred_gram(struct ddoq_class *class)
     return status == DDOQ_OK ? ddoq_gram_rows(&class->x, class->shift, class->gram, class->fit.crew) : status;
 }
 
-/* The class's arrays, whose pointers are all written. */
+/* Takes the class's arrays in place of those that it had. */
 static bool allocate(struct ddoq_class *class)
 {
-    struct ddoq_array arrays[MOST_ARRAYS];
+    struct ddoq_array arrays[DDOQ_MOST_ARRAYS];
     size_t n_arrays = list_arrays(class, class->x.widen != NULL, arrays);
     ddoq_release(&class->memory);
     bool enough = ddoq_take_all(&class->memory, arrays, n_arrays);

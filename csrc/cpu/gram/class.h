@@ -59,7 +59,7 @@ struct ddoq_class {
     int64_t *kept_cell, *kept_label; /* (n) of the best restart so far */
 };
 
-/* The class's points (k, d), among the outputs. */
+/* Returns the class's points (k, d), which lie among the outputs. */
 static inline char *ddoq_points_of(const struct ddoq_class *class)
 {
     return (char *)class->args->points +
@@ -73,7 +73,8 @@ enum ddoq_status ddoq_prepare_class(struct ddoq_class *class, bool sketched);
 enum ddoq_status ddoq_write_mean(struct ddoq_class *class, const struct ddoq_rows *x, const double *w,
                                  const int64_t *list, size_t n_list, void *out);
 
-/* Bytes of a class in Gram form, of rows that are widened, with the scratch of its product and of its last assignment.
+/* Returns the bytes of a class in Gram form, of rows that are widened, with the scratch of its product and of its last
+ * assignment.
  */
 double ddoq_gram_form_bytes(size_t n, size_t k, size_t d, size_t item, bool sketched);
 

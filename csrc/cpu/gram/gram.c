@@ -15,7 +15,7 @@
 #define DEPTH 128
 #define ROWS 192 /* their panels fill 192 KB with floats */
 _Static_assert(ROWS % DDOQ_MAX_PANEL_WIDTH == 0 && DDOQ_DEPTH % DEPTH == 0, "whole panels, whole chains");
-#define MIRROR_ROWS 64
+#define MIRROR_ROWS 64 /* between two looks at the crew */
 
 struct product {
     const struct ddoq_rows *x;

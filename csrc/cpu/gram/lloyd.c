@@ -53,7 +53,7 @@ static enum ddoq_status fill_empty_cells(struct ddoq_fit *fit, int64_t *cell)
     return DDOQ_OK;
 }
 
-/* The sums of the partition target, afresh. */
+/* Makes the sums of the partition target afresh. */
 static enum ddoq_status sum_cells(struct ddoq_fit *fit, const int64_t *target)
 {
     const struct ddoq_rows gram = {.kernels = fit->kernels, .data = fit->gram, .n = fit->n, .d = fit->n};
@@ -69,7 +69,7 @@ static enum ddoq_status sum_cells(struct ddoq_fit *fit, const int64_t *target)
     return DDOQ_OK;
 }
 
-/* The same by differences from those of cell. */
+/* Makes them by differences from those of cell. */
 static enum ddoq_status move_samples(struct ddoq_fit *fit, const int64_t *target)
 {
     for (size_t i = 0; i < fit->n; i++) {

@@ -14,7 +14,7 @@
 #define MAX_PASSES 2 /* the first ones gain most */
 #define FEW_MOVES 16 /* one in so many samples */
 
-/* The point of cell j from its sum, less the shift. */
+/* Makes the point of cell j from its sum, less the shift. */
 static void set_point(struct ddoq_class *class, size_t j)
 {
     size_t d = class->x.d;
@@ -33,7 +33,7 @@ static void move(struct ddoq_class *class, size_t i, const void *row, size_t j, 
     class->fit.count[j] += w > 0 ? 1 : -1;
 }
 
-/* Sums and points of the cells of the samples in the sketch. */
+/* Makes the sums and points of the cells from the samples in the sketch. */
 static enum ddoq_status start_points(struct ddoq_class *class)
 {
     struct ddoq_fit *fit = &class->fit;
@@ -65,7 +65,7 @@ static enum ddoq_status start_points(struct ddoq_class *class)
     return DDOQ_OK;
 }
 
-/* Where the sample costs least: its own cell unless another one is lower by more than rounding. */
+/* Returns the cell where the sample costs least: its own unless another one is lower by more than rounding. */
 static int64_t cheapest(const struct ddoq_class *class, size_t i, const double *product, double norm)
 {
     const struct ddoq_fit *fit = &class->fit;
@@ -90,7 +90,7 @@ static int64_t cheapest(const struct ddoq_class *class, size_t i, const double *
     return found;
 }
 
-/* Moves of the rows begin..begin+n; *moved = how many left their cells. */
+/* Moves the rows begin..begin+n; *moved = how many left their cells. */
 static enum ddoq_status polish_block(struct ddoq_class *class, size_t begin, size_t n, size_t *moved)
 {
     const struct ddoq_kernels *kernels = class->x.kernels;

@@ -7,7 +7,7 @@
 
 #include "cpu/draws.h"
 
-/* Distance of every sample to the nearest seed, were m a seed too; returns the weighted sum. */
+/* out (n) = distance of every sample to the nearest seed, were m a seed too; returns the weighted sum. */
 static double try_seed(const struct ddoq_fit *fit, size_t m, double *out)
 {
     return fit->kernels->search.trial(fit->n, ddoq_gram_row(fit, m), fit->diagonal[m], fit->diagonal, fit->closest,

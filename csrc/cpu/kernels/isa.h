@@ -11,8 +11,8 @@
 #endif
 
 #define LANES_F64 (VECTOR_BYTES / 8)
-#define VIRTUAL_LANES 16
-#define TILE_VECTORS 3 /* beside TILE_ROWS * 3 accumulators there are registers for a row of B and a broadcast */
+#define VIRTUAL_LANES 16 /* a multiple of the lanes of every vector, so that sums have the same order in all */
+#define TILE_VECTORS 3   /* beside TILE_ROWS * 3 accumulators there are registers for a row of B and a broadcast */
 #define ACCUMULATORS (VIRTUAL_LANES / LANES_F64)
 /* Rounded once where the instruction set can, as vectors are: of the last elements of a sum of products GCC rounds the
  * products, too, on some instruction sets and not on others. */
@@ -193,7 +193,7 @@ static inline void transpose_f64(quad_f64 x[2])
 #undef BITS
 #undef FN
 
-#define LOSS_CHUNK 1024
+#define LOSS_CHUNK 1024 /* entries that are summed in float before a double takes them: 64 a lane */
 #include "cpu/kernels/exp.h"
 #define REAL float
 #define FN(verb) verb##_f32

@@ -9,9 +9,9 @@
 
 #include "ddoq.h"
 
-#define DDOQ_DEPTH 256 /* a panel of 16 floats and this depth is half of an L1 cache */
-#define DDOQ_MAX_PANEL_WIDTH 48
-#define DDOQ_CACHE_LINE 64
+#define DDOQ_DEPTH 256          /* a panel of 16 floats and this depth is half of an L1 cache */
+#define DDOQ_MAX_PANEL_WIDTH 48 /* three vectors of AVX-512 in float */
+#define DDOQ_CACHE_LINE 64      /* bytes, of every processor that there are kernels for */
 
 /* Arithmetic of rows: n elements, or d features. */
 struct ddoq_vector_kernels {
@@ -74,7 +74,7 @@ struct ddoq_search_kernels {
                     const double *w, double *out);
 };
 
-/* What the quantiser is made of. */
+/* The kernels that the quantiser is made of. */
 struct ddoq_kernels {
     size_t item;                        /* bytes of one real */
     size_t tile_rows, tile_cols, lanes; /* a tile's columns are three vectors of lanes */
@@ -89,7 +89,7 @@ struct ddoq_cross {
     int is_negative; /* one of the target's probabilities is */
 };
 
-/* What the loss is made of, over one row of n classes. */
+/* The kernels that the loss is made of, over one row of n classes. */
 struct ddoq_loss_kernels {
     size_t item; /* bytes of one real */
     double (*largest)(size_t n, const void *x);

@@ -21,9 +21,7 @@ enum ddoq_status ddoq_stream_phase(struct ddoq_stream *stream, size_t n_tasks, d
 
 /* ---- memory ---- */
 
-enum { MOST_ARRAYS = 40 };
-
-/* Every array of the class by its sizes; returns their number. */
+/* Lists every array of the class by its sizes, and returns their number. */
 static size_t list_arrays(struct ddoq_stream *stream, struct ddoq_array *arrays)
 {
     size_t n = stream->x.n, k = stream->k, d = stream->x.d, item = stream->x.kernels->item;
@@ -62,14 +60,14 @@ static size_t list_arrays(struct ddoq_stream *stream, struct ddoq_array *arrays)
         {&stream->candidate_rows, trials, 1, sizeof *stream->candidate_rows},
         {&stream->candidate_panels, ddoq_padded(stream->x.kernels, trials), d, item},
     };
-    _Static_assert(sizeof table / sizeof *table <= MOST_ARRAYS, "there is room for all");
+    _Static_assert(sizeof table / sizeof *table <= DDOQ_MOST_ARRAYS, "there is room for all");
     memcpy(arrays, table, sizeof table);
     return sizeof table / sizeof *table;
 }
 
 bool ddoq_stream_allocate(struct ddoq_stream *stream)
 {
-    struct ddoq_array arrays[MOST_ARRAYS];
+    struct ddoq_array arrays[DDOQ_MOST_ARRAYS];
     size_t n_arrays = list_arrays(stream, arrays);
     if (stream->k > MAX_POINTS || !ddoq_take_all(&stream->memory, arrays, n_arrays))
         return false;
@@ -80,7 +78,7 @@ bool ddoq_stream_allocate(struct ddoq_stream *stream)
 
 double ddoq_stream_form_bytes(size_t n, size_t k, size_t d, size_t item)
 {
-    struct ddoq_array arrays[MOST_ARRAYS];
+    struct ddoq_array arrays[DDOQ_MOST_ARRAYS];
     const struct ddoq_kernels kernels = {.item = item, .tile_cols = DDOQ_MAX_PANEL_WIDTH};
     struct ddoq_stream stream = {.x = {.kernels = &kernels, .n = n, .d = d}, .k = k, .n_trials = ddoq_seed_trials(k)};
     stream.n_blocks = stream.n_tasks = ddoq_stream_blocks(n); /* a task has a block at least */
@@ -94,7 +92,7 @@ static size_t chunk_begin(const struct ddoq_stream *stream, size_t chunk)
     return stream->n_blocks / CHUNKS * chunk + ddoq_smaller(chunk, stream->n_blocks % CHUNKS);
 }
 
-/* Sums of the chunk's rows. */
+/* Adds the chunk's rows. */
 static enum ddoq_status sum_task(void *context, size_t chunk, struct ddoq_crew *crew)
 {
     struct ddoq_stream *stream = context;

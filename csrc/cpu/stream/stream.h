@@ -64,7 +64,7 @@ static inline size_t ddoq_stream_blocks(size_t n)
  */
 bool ddoq_stream_allocate(struct ddoq_stream *stream);
 
-/* Bytes of a class in streaming form that is seeded by greedy k-means++. */
+/* Returns the bytes of a class in streaming form that is seeded by greedy k-means++. */
 double ddoq_stream_form_bytes(size_t n, size_t k, size_t d, size_t item);
 
 /* Makes the mean, the panels, the variance and the tie. */
@@ -78,20 +78,20 @@ static inline size_t ddoq_stream_rows_of(const struct ddoq_stream *stream, size_
     return ddoq_smaller(DDOQ_STREAM_ROWS, stream->x.n - block * DDOQ_STREAM_ROWS);
 }
 
-/* Features first.. of a block in panels. */
+/* Returns where the features first.. of a block begin in the panels. */
 static inline char *ddoq_stream_chunk(const struct ddoq_stream *stream, size_t block, size_t first)
 {
     return stream->panels + (block * stream->x.d + first) * DDOQ_STREAM_ROWS * stream->x.kernels->item;
 }
 
-/* Of the centred points: a power of two, as many features are, would put all points of a tile into the same sets of a
- * cache. */
+/* Returns the stride of the centred points: a power of two, as many features are, would put all points of a tile into
+ * the same sets of a cache. */
 static inline size_t ddoq_stream_stride(const struct ddoq_stream *stream)
 {
     return stream->x.d + DDOQ_CACHE_LINE / sizeof(float);
 }
 
-/* Scratch for a widened row (d), to be freed; NULL where the rows are not halves, too. */
+/* Returns scratch for a widened row (d), which the caller frees; NULL also where the rows are not halves. */
 static inline float *ddoq_row_of_halves(const struct ddoq_rows *x)
 {
     return x->widen ? ddoq_allocate(x->d, 1, sizeof(float)) : NULL;

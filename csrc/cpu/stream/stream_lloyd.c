@@ -11,8 +11,8 @@
 #include "cpu/cells.h"
 
 #define SLICE_SUMS 65536 /* of a task of the update: half of an L2 cache, but of 64 features at least */
-#define LEAST_SLICE 64
-#define MOST_SLICE 1024
+#define LEAST_SLICE 64   /* four cache lines of floats: rows are not read in smaller pieces */
+#define MOST_SLICE 1024  /* of a row of halves that is widened on the stack */
 #define LEAST_SHARE 1e-3 /* of the most that a cell weighed: what is left of its sums below it may be rounding */
 #define AHEAD 4096       /* bytes that an update fetches before it needs them: the rows that moved are far apart */
 
@@ -70,7 +70,7 @@ static enum ddoq_status assign_task(void *context, size_t task, struct ddoq_crew
     return status;
 }
 
-/* The points less the shift, and half of their squared norms. */
+/* Writes the points less the shift, and half of their squared norms. */
 static void centre_points(struct ddoq_stream *stream)
 {
     const struct ddoq_kernels *kernels = stream->x.kernels;
@@ -87,7 +87,7 @@ static void centre_points(struct ddoq_stream *stream)
 
 /* ---- update ---- */
 
-/* Parts of the cells among which the update of a slice of the features is split: enough for all threads. */
+/* Returns into how many parts the cells are split for the update of a slice of the features: enough for all threads. */
 static size_t cell_parts(const struct ddoq_stream *stream, size_t slices)
 {
     size_t parts = 1;
@@ -96,7 +96,7 @@ static size_t cell_parts(const struct ddoq_stream *stream, size_t slices)
     return parts;
 }
 
-/* Features of a slice: as many as cache and threads allow, so that a row is read in few pieces. */
+/* Returns the features of a slice: as many as cache and threads allow, so that a row is read in few pieces. */
 static size_t slice_features(const struct ddoq_stream *stream)
 {
     size_t d = stream->x.d, n_threads = stream->run.n_threads; /* 0: the calling thread */
@@ -210,7 +210,8 @@ static enum ddoq_status fill_empty_cells(struct ddoq_stream *stream)
     return DDOQ_OK;
 }
 
-/* mass = that of label's cells; whether it leaves one much lighter than its sums have been since they were made. */
+/* Makes mass that of label's cells, and returns whether one is much lighter now than it was since its sums were made.
+ */
 static bool weigh_cells(struct ddoq_stream *stream)
 {
     bool is_light = false;
@@ -261,7 +262,7 @@ static double move_points(struct ddoq_stream *stream, char *before)
     return shift;
 }
 
-/* Until the labels stay, or the points nearly do. */
+/* Iterates until the labels stay, or the points nearly do. */
 static enum ddoq_status iterate(struct ddoq_stream *stream, double tol, size_t max_iter, int64_t *n_iter)
 {
     for (*n_iter = 1;; ++*n_iter) {

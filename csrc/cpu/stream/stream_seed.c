@@ -8,7 +8,7 @@
 #include "classes.h"
 #include "cpu/draws.h"
 
-/* Tasks over all blocks, of enough of them to be worth starting. */
+/* Blocks of a task: enough to be worth starting. */
 #define SEED_BLOCKS 16
 
 static size_t seed_tasks(const struct ddoq_stream *stream)

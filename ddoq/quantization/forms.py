@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ddoq.machine.backend import core
 from ddoq.quantization.options import Form, Refine
+
+GRAM, GRAM_MOVES, SKETCH, STREAMING = core.GRAM, core.GRAM_MOVES, core.SKETCH, core.STREAMING
 
 # Single-point moves overfit where a cell has few samples: on latents of ImageNette (d 6,272) they left the distortion
 # on held-out samples the same or lower at 17 samples a point and more, and raised it by 3 to 6 % at 5.
@@ -47,6 +50,3 @@ def curve_forms(forms: NDArray[np.uint8], largest: NDArray[np.uint8]) -> NDArray
     own = np.where(forms == GRAM, GRAM, GRAM_MOVES)
     shared: NDArray[np.uint8] = np.where(largest >= SKETCH, largest, own).astype(np.uint8)
     return shared
-
-
-GRAM, GRAM_MOVES, SKETCH, STREAMING = range(4)  # enum ddoq_form

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from ddoq.quantization.options import Progress
     from ddoq.quantization.result import ClassQuantization
 
-NOT_FINITE = 3  # enum ddoq_cuda_problem
-
 
 def quantize_on_gpu(
     place: Place,
@@ -89,7 +87,7 @@ def quantize_on_gpu(
     options = {"max_iter": max_iter, "n_threads": n_threads}
     for c in map(int, np.flatnonzero(problems)):
         own, part = rows[row_offsets[c] : row_offsets[c + 1]], slice(result.offsets[c], result.offsets[c + 1])
-        if problems[c] == NOT_FINITE:
+        if problems[c] == module.NOT_FINITE:
             _refuse(X[own], own, result, c, n_threads)
         again = init if isinstance(init, str) else np.asarray(init)[part]
         refine = "none" if forms[c] == GRAM else "hartigan"

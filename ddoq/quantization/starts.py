@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddoq.machine.backend import core
 from ddoq.quantization.forms import SKETCH, STREAMING
 from ddoq.quantization.options import Init
 
@@ -64,8 +64,7 @@ def starts(
         return None, None, start
     generators = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
     if init == "k-means++":
-        trials = [2 + int(math.log(k_c)) for k_c in k]
-        sizes = [n_init * (1 + (int(k_c) - 1) * trial) for k_c, trial in zip(k, trials, strict=True)]
+        sizes = [n_init * (1 + (k_c - 1) * core.seed_trials(k_c)) for k_c in k.tolist()]
         draws = [rng.random(size) for rng, size in zip(generators, sizes, strict=True)]
         return np.concatenate(draws), None, None
     if init == "random":

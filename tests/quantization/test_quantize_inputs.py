@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ddoq.machine.backend import core
 from ddoq.quantization import footprint, samples
+from ddoq.quantization.forms import GRAM, SKETCH, STREAMING, forms_of
 from ddoq.quantization.quantize import quantize, quantize_classes
 from ddoq.quantization.samples import as_samples
 
@@ -301,8 +302,11 @@ def test_memory_is_known_before_and_the_advice_helps(
         quantize_classes(X, y, 2, form="streaming")
 
 
-@pytest.mark.parametrize(("n", "d", "k", "refine"), [(4000, 50, 400, "none"), (4000, 6000, 60, "auto")])
-def test_memory_taken_is_the_memory_foretold(n: int, d: int, k: int, refine: str) -> None:
+@pytest.mark.parametrize(
+    ("n", "d", "k", "form"), [(4000, 50, 400, GRAM), (4000, 6000, 60, SKETCH), (30_000, 300, 50, STREAMING)]
+)
+def test_memory_taken_is_the_memory_foretold(n: int, d: int, k: int, form: int) -> None:
+    refine = "auto" if form == SKETCH else "none"
     program = (
         "import re, sys, numpy as np, ddoq\n"
         "n, d, k, refine = *map(int, sys.argv[1:4]), sys.argv[4]\n"
@@ -318,7 +322,8 @@ def test_memory_taken_is_the_memory_foretold(n: int, d: int, k: int, refine: str
         [sys.executable, "-c", program, *map(str, (n, d, k)), refine], check=True, capture_output=True, text=True
     )
     sizes, points = np.array([n]), np.array([k])
-    foretold = footprint.fit_bytes(sizes, points, d, 4, np.array([refine == "auto"]))[0]
+    assert forms_of("auto", refine, sizes, points, d).tolist() == [form]
+    foretold = footprint.form_bytes(np.array([form], np.uint8), sizes, points, d, 4)[0]
     # rows of halves that are widened, and whole panels, are foretold of every type and number
     assert 0.75 * foretold < int(answer.stdout) < 1.1 * foretold
 

@@ -67,7 +67,7 @@ static int read_address(PyObject *object, const char *what, int may_be_null, voi
     return PyErr_Occurred() ? -1 : 0;
 }
 
-static int read_real(PyObject *object, const char *what, double *value)
+static int read_factor(PyObject *object, const char *what, double *value)
 {
     *value = PyFloat_Check(object) ? PyFloat_AsDouble(object) : NAN;
     if (*value >= 0 && *value < INFINITY)
@@ -85,8 +85,8 @@ static int read_common(PyObject *const *args, struct ddoq_cuda_loss_args *job)
         read_type(args[A_WEIGHT_TYPE], "weight's type", &job->weight_type) ||
         ddoq_read_count(args[A_ROWS], "n_rows", &job->n_rows) ||
         ddoq_read_count(args[A_CLASSES], "n_classes", &job->n_classes) ||
-        read_real(args[A_TEMPERATURE], "temperature", &job->temperature) ||
-        read_real(args[A_SMOOTHING], "label_smoothing", &job->label_smoothing) ||
+        read_factor(args[A_TEMPERATURE], "temperature", &job->temperature) ||
+        read_factor(args[A_SMOOTHING], "label_smoothing", &job->label_smoothing) ||
         read_address(args[A_GRADIENT], "gradient", 0, &gradient) || read_address(args[A_LOSS], "loss", 0, &loss) ||
         read_address(args[A_WORKSPACE], "workspace", 0, &workspace))
         return -1;

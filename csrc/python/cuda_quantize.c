@@ -72,8 +72,8 @@ static PyObject *result_of(const struct ddoq_cuda_error *error)
     return NULL;
 }
 
-/* An int of at least 0. */
-static int read_number(PyObject *object, const char *name, size_t *value)
+/* Reads an int of at least 0. */
+static int read_size(PyObject *object, const char *name, size_t *value)
 {
     *value = PyLong_Check(object) ? PyLong_AsSize_t(object) : 0;
     if (PyLong_Check(object) && !PyErr_Occurred())
@@ -117,8 +117,8 @@ PyObject *ddoq_cuda_quantize_classes(PyObject *Py_UNUSED(module), PyObject *cons
     if (ddoq_read_quantize_arrays(args, AT, a) ||
         ddoq_read_array(args[A_PROBLEMS], "problems", NPY_UINT8, 1, 1, &problems) ||
         ddoq_read_count(args[A_N_INIT], "n_init", &n_init) ||
-        ddoq_read_count(args[A_MAX_ITER], "max_iter", &max_iter) || read_number(args[A_DEVICE], "device", &device) ||
-        read_number(args[A_STREAM], "stream", &stream) || read_number(args[A_MEMORY], "memory", &job.memory) ||
+        ddoq_read_count(args[A_MAX_ITER], "max_iter", &max_iter) || read_size(args[A_DEVICE], "device", &device) ||
+        read_size(args[A_STREAM], "stream", &stream) || read_size(args[A_MEMORY], "memory", &job.memory) ||
         check_device(device, &X, &points) || ddoq_read_progress(args[A_PROGRESS], &caller) ||
         ddoq_check_quantize_arrays(a, n_init) || ddoq_check_size(&problems, 0, a[Q_FORMS].shape[0]))
         return NULL;

@@ -38,8 +38,8 @@ static int type_of(PyObject *object)
     return PyArray_Check(object) ? PyArray_TYPE((PyArrayObject *)object) : NPY_FLOAT32;
 }
 
-/* A matrix of float32, float64 or bfloat16 (as uint16), which *real tells. */
-static int read_real(PyObject *object, const char *name, struct array *array)
+/* Reads a matrix of float32, float64 or bfloat16 (as uint16); array->real tells which. */
+static int read_floats(PyObject *object, const char *name, struct array *array)
 {
     int type = type_of(object);
     if (type != NPY_FLOAT32 && type != NPY_FLOAT64 && type != NPY_UINT16) {
@@ -53,7 +53,7 @@ static int read_real(PyObject *object, const char *name, struct array *array)
     return 0;
 }
 
-static int read_number(PyObject *object, const char *name, double *value)
+static int read_float(PyObject *object, const char *name, double *value)
 {
     if (!PyFloat_Check(object)) {
         PyErr_Format(PyExc_TypeError, "%s must be a float", name);
@@ -68,7 +68,7 @@ static int read_targets(PyObject *const *args, enum ddoq_target target, struct a
 {
     size_t n = a[A_LOGITS].shape[0];
     if (target != DDOQ_INDEX) {
-        if (read_real(args[A_SOFT], "soft", &a[A_SOFT]) || ddoq_check_size(&a[A_SOFT], 0, n))
+        if (read_floats(args[A_SOFT], "soft", &a[A_SOFT]) || ddoq_check_size(&a[A_SOFT], 0, n))
             return -1;
         if ((a[A_SOFT].real == DDOQ_FLOAT64) != (a[A_LOGITS].real == DDOQ_FLOAT64)) {
             PyErr_SetString(PyExc_TypeError, "soft must be float64 if and only if logits are");
@@ -100,11 +100,11 @@ PyObject *ddoq_core_weighted_loss(PyObject *Py_UNUSED(module), PyObject *const *
     if (ddoq_check_arguments("weighted_loss", n_args, N_ARGUMENTS))
         return NULL;
     int weight_type = type_of(args[A_WEIGHT]) == NPY_FLOAT64 ? NPY_FLOAT64 : NPY_FLOAT32;
-    if (read_target(args[A_TARGET], &job.target) || read_real(args[A_LOGITS], "logits", logits) ||
+    if (read_target(args[A_TARGET], &job.target) || read_floats(args[A_LOGITS], "logits", logits) ||
         read_targets(args, job.target, a) ||
         ddoq_read_array(args[A_WEIGHT], "weight", weight_type, 1, 0, &a[A_WEIGHT]) ||
-        read_number(args[A_TEMPERATURE], "temperature", &job.temperature) ||
-        read_number(args[A_SMOOTHING], "label_smoothing", &job.label_smoothing) ||
+        read_float(args[A_TEMPERATURE], "temperature", &job.temperature) ||
+        read_float(args[A_SMOOTHING], "label_smoothing", &job.label_smoothing) ||
         ddoq_read_count(args[A_THREADS], "n_threads", &run.n_threads) || ddoq_read_isa(args[A_ISA], &run.isa) ||
         ddoq_read_array(args[A_GRADIENT], "gradient", logits->type, 2, 1, gradient))
         return NULL;

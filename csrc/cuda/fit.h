@@ -15,6 +15,7 @@ extern "C" {
 /* Most bytes of a class's sums that go to shared memory: four blocks of a multiprocessor have room for theirs, and no
  * device needs to be asked for more than the 48 KB that all have. */
 #define DDOQ_CUDA_SHARED_SUMS ((size_t)36 << 10)
+
 /* All of the fit once gram is there: kept_cell, kept_label, weights, counts, list, begin, outcome. shared_bytes: the
  * most of those sums that are at most DDOQ_CUDA_SHARED_SUMS. */
 cudaError_t ddoq_cuda_fit(const struct ddoq_cuda_class *classes, size_t n_classes, size_t shared_bytes,

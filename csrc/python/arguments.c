@@ -3,6 +3,9 @@
 
 #include <math.h>
 
+const char *const ddoq_target_names[] = {
+    [DDOQ_INDEX] = "index", [DDOQ_PROBS] = "probs", [DDOQ_LOGITS] = "logits", [DDOQ_TOPK] = "topk", NULL};
+
 int ddoq_check_arguments(const char *name, Py_ssize_t given, Py_ssize_t wanted)
 {
     if (given == wanted)

@@ -4,6 +4,9 @@
 
 #include "python/arrays.h"
 
+/* The kinds of targets by enum ddoq_target, and NULL. */
+extern const char *const ddoq_target_names[];
+
 int ddoq_check_arguments(const char *name, Py_ssize_t given, Py_ssize_t wanted);
 /* An int of at least 1. */
 int ddoq_read_count(PyObject *object, const char *name, size_t *value);

@@ -26,8 +26,6 @@ enum {
     N_ARGUMENTS
 };
 
-static const char *const targets[] = {
-    [DDOQ_INDEX] = "index", [DDOQ_PROBS] = "probs", [DDOQ_LOGITS] = "logits", [DDOQ_TOPK] = "topk", NULL};
 static const char *const types[] = {[DDOQ_FLOAT32] = "float32",
                                     [DDOQ_FLOAT64] = "float64",
                                     [DDOQ_BFLOAT16] = "bfloat16",
@@ -109,7 +107,7 @@ static int read_common(PyObject *const *args, struct ddoq_cuda_loss_args *job)
 /* Soft targets and indices, as the kind of target has them. */
 static int read_targets(PyObject *const *args, struct ddoq_cuda_loss_args *job)
 {
-    int target = read_name(args[A_TARGET], targets, "target"), has_indices, is_soft;
+    int target = read_name(args[A_TARGET], ddoq_target_names, "target"), has_indices, is_soft;
     void *soft, *indices;
     if (target < 0)
         return -1;

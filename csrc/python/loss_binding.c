@@ -21,10 +21,8 @@ enum {
 
 static int read_target(PyObject *object, enum ddoq_target *target)
 {
-    static const char *const names[] = {
-        [DDOQ_INDEX] = "index", [DDOQ_PROBS] = "probs", [DDOQ_LOGITS] = "logits", [DDOQ_TOPK] = "topk"};
-    for (int i = 0; PyUnicode_Check(object) && i < 4; i++) {
-        if (PyUnicode_CompareWithASCIIString(object, names[i]) == 0) {
+    for (int i = 0; PyUnicode_Check(object) && ddoq_target_names[i]; i++) {
+        if (PyUnicode_CompareWithASCIIString(object, ddoq_target_names[i]) == 0) {
             *target = (enum ddoq_target)i;
             return 0;
         }

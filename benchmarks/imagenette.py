@@ -24,7 +24,8 @@ from threadpoolctl import threadpool_limits
 
 import ddoq
 from ddoq.data.image_data import open_data
-from ddoq.models.codecs.codec import fingerprint, open_codec
+from ddoq.models.codecs.codec import open_codec
+from ddoq.models.fingerprint import fingerprint
 from ddoq.quantization.minibatch import minibatch_points
 from ddoq.stages.encode import encode
 from ddoq.stages.latents import read_latents

@@ -18,8 +18,9 @@ from ddoq.machine.streams import seed_sequence
 from ddoq.methods.inputs import check_ipc, open_models
 from ddoq.methods.presets import Preset, labelled, settle
 from ddoq.models.codecs.autoencoder import Posterior
-from ddoq.models.codecs.codec import fingerprint, open_codec
+from ddoq.models.codecs.codec import open_codec
 from ddoq.models.diffusion.model import check_sampling, open_diffusion
+from ddoq.models.fingerprint import fingerprint
 from ddoq.models.fitting.autoencoder import fit_codec
 from ddoq.models.fitting.dit import fit_diffusion
 from ddoq.models.fitting.loop import Journal

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ddoq.machine import gpu
+from ddoq.machine import gpu as gpus
 from ddoq.quantization.samples import as_samples
 
 KDL_CUDA = 2  # DLDeviceType
@@ -20,17 +20,17 @@ LEGACY_STREAM = 1  # DLPack's name of the default stream
 
 
 @dataclass(frozen=True)
-class Place:
+class Gpu:
     """A GPU by its number, and the stream by which the samples on it are ordered."""
 
-    device: int
+    number: int
     stream: int = 0
 
 
 class DeviceSamples:
     """Samples (n, d) on a GPU; `dtype` is NumPy's, with uint16 for bfloat16 as the core has it."""
 
-    def __init__(self, X: Any, place: Place) -> None:
+    def __init__(self, X: Any, gpu: Gpu) -> None:
         self.array = X
         self.shape = tuple(int(size) for size in X.shape)
         name = str(X.dtype).removeprefix("torch.")
@@ -41,15 +41,15 @@ class DeviceSamples:
             raise ValueError(f"X must have the shape (samples, features), but its shape is {self.shape}: reshape it")
         if 0 in self.shape:
             raise ValueError(f"X is empty: its shape is {self.shape}")
-        self.place = place
+        self.gpu = gpu
 
     def __len__(self) -> int:
         """Give the number of samples."""
         return self.shape[0]
 
     def capsule(self) -> Any:
-        """The samples as a DLPack capsule, in the order of the place's stream."""
-        return dlpack_capsule(self.array, self.place)
+        """The samples as a DLPack capsule, in the order of the GPU's stream."""
+        return dlpack_capsule(self.array, self.gpu)
 
     def __getitem__(self, index: NDArray[np.int64]) -> NDArray[Any]:
         """Give some rows, copied to the host, as `as_samples` does."""
@@ -60,7 +60,7 @@ class DeviceSamples:
         return as_samples(rows.get() if hasattr(rows, "get") else np.asarray(rows), halves=True)
 
 
-def placed(X: ArrayLike, device: str) -> tuple[NDArray[Any] | DeviceSamples, Place | None]:
+def samples_and_gpu(X: ArrayLike, device: str) -> tuple[NDArray[Any] | DeviceSamples, Gpu | None]:
     """The samples, and the GPU that they are to be quantised on, or None for the CPU.
 
     Raises
@@ -73,17 +73,17 @@ def placed(X: ArrayLike, device: str) -> tuple[NDArray[Any] | DeviceSamples, Pla
     name = re.fullmatch(r"auto|cpu|cuda(?::([0-9]+))?", str(device), re.ASCII)
     if name is None:
         raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or a GPU by number such as 'cuda:1', got {device!r}")
-    own = _device_of(X)
-    if own is None:
+    number = _device_of(X)
+    if number is None:
         if name[0] in ("auto", "cpu"):
             return as_samples(X, halves=True), None
-        place = _checked(Place(int(name[1] or 0)))
-        return _for_gpu(as_samples(X, halves=True)), place
+        gpu = _checked(Gpu(int(name[1] or 0)))
+        return _for_gpu(as_samples(X, halves=True)), gpu
     if name[0] == "cpu":
         raise ValueError("X is on a GPU: use device='auto', or give X.cpu()")
-    if name[1] is not None and int(name[1]) != own:
-        raise ValueError(f"X is on GPU {own}, not on {device!r}: leave the number out")
-    return DeviceSamples(X, _checked(Place(own, _stream_of(X)))), Place(own, _stream_of(X))
+    if name[1] is not None and int(name[1]) != number:
+        raise ValueError(f"X is on GPU {number}, not on {device!r}: leave the number out")
+    return DeviceSamples(X, _checked(Gpu(number, _stream_of(X)))), Gpu(number, _stream_of(X))
 
 
 def _device_of(X: Any) -> int | None:
@@ -104,14 +104,14 @@ def _stream_of(X: Any) -> int:
     return int(sys.modules["torch"].cuda.current_stream(X.device).cuda_stream) if is_torch_tensor(X) else 0
 
 
-def _checked(place: Place) -> Place:
-    *_, devices, archs = gpu.usable().look()
-    if place.device >= len(devices):
-        raise ValueError(f"device 'cuda:{place.device}' is not there: there are {len(devices)} GPUs")
-    problem = gpu.no_code_for(devices[place.device], archs)
+def _checked(gpu: Gpu) -> Gpu:
+    *_, devices, archs = gpus.usable().look()
+    if gpu.number >= len(devices):
+        raise ValueError(f"device 'cuda:{gpu.number}' is not there: there are {len(devices)} GPUs")
+    problem = gpus.no_code_for(devices[gpu.number], archs)
     if problem is not None:
         raise RuntimeError(problem)
-    return place
+    return gpu
 
 
 def _for_gpu(X: NDArray[Any]) -> NDArray[Any]:
@@ -120,16 +120,16 @@ def _for_gpu(X: NDArray[Any]) -> NDArray[Any]:
     return X
 
 
-def dlpack_capsule(array: Any, place: Place) -> Any:
+def dlpack_capsule(array: Any, gpu: Gpu) -> Any:
     if is_torch_tensor(array):
         array = array.detach().contiguous()
         with sys.modules["torch"].cuda.device(array.device):  # torch exports tensors of the current device alone
-            return _exported(array, place)
-    return _exported(array, place)
+            return _exported(array, gpu)
+    return _exported(array, gpu)
 
 
-def _exported(array: Any, place: Place) -> Any:
-    stream = place.stream or LEGACY_STREAM
+def _exported(array: Any, gpu: Gpu) -> Any:
+    stream = gpu.stream or LEGACY_STREAM
     try:
         return array.__dlpack__(stream=stream, max_version=(1, 1))
     except TypeError:  # of before version 1

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Cluster
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ddoq.machine import backend
+from ddoq.quantization.assign import assign
 from ddoq.quantization.checks import check_sample_weight
 from ddoq.quantization.online import OnlineQuantizer
 from ddoq.quantization.options import Form, Init, RandomState, Refine
@@ -202,9 +202,7 @@ class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     def _nearest(self, samples: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """As `_assign`, of samples that are checked."""
         points = self.cluster_centers_.astype(samples.dtype, copy=False)
-        labels, squares = np.empty(len(samples), dtype=np.int64), np.empty(len(samples))
-        backend.core.assign(samples, points, labels, squares, backend.n_threads(self.n_threads), backend.isa())
-        return labels, squares
+        return assign(samples, points, self.n_threads)
 
     def _new_stream(self) -> OnlineQuantizer:
         """Start from the fit, or from nothing."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from ddoq.machine.backend import core
 from ddoq.machine.limits import available_memory
 from ddoq.quantization.checks import of_class
 from ddoq.quantization.forms import STREAMING
+from ddoq.quantization.options import Refine
+from ddoq.quantization.problem import Problem
+from ddoq.quantization.samples import real_type
 
 
 def form_bytes(
@@ -21,21 +22,13 @@ def form_bytes(
     return np.array([core.form_bytes(form, n, k_c, d, itemsize) for form, n, k_c in classes], dtype=np.float64)
 
 
-def check_memory(
-    sizes: NDArray[np.int64],
-    k: NDArray[np.int64],
-    d: int,
-    dtype: DTypeLike,
-    n_threads: int,
-    classes: NDArray[Any],
-    forms: NDArray[np.uint8],
-    refine: str,
-) -> None:
+def check_memory(problem: Problem, forms: NDArray[np.uint8], refine: Refine, n_threads: int) -> None:
     """Refuse work that does not fit into the memory that is free.
 
     Classes in Gram form run side by side, as many as there are threads; those in streaming form one after the other.
     """
-    item, streaming = np.dtype(dtype).itemsize, forms == STREAMING
+    sizes, k, d, classes = problem.sizes, problem.k, problem.X.shape[1], problem.classes
+    item, streaming = real_type(problem.X.dtype).itemsize, forms == STREAMING
     in_gram = np.flatnonzero(~streaming)
     gram = form_bytes(forms, sizes, k, d, item)
     stream = form_bytes(np.full_like(forms, STREAMING), sizes, k, d, item)

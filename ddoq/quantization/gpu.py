@@ -1,4 +1,4 @@
-"""Quantisation on a GPU: where the samples lie, and what the CUDA part needs and leaves.
+"""Quantisation on a GPU: the call of the CUDA part, and of the C core for the classes that it leaves over.
 
 The arithmetic is that of the C core in Gram form (`csrc/cuda`), from the same random numbers. What the GPU cannot tell
 from its products alone - samples too alike for float32, values that are not finite - goes to the CPU's checks and core,
@@ -8,143 +8,119 @@ class by class.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ddoq.machine import backend, gpu
+from ddoq.machine import gpu
 from ddoq.quantization.assign import label_left_out
 from ddoq.quantization.checks import check_finite, check_number_of_points, of_class
-from ddoq.quantization.device_samples import DeviceSamples, Place, dlpack_capsule, is_torch_tensor
+from ddoq.quantization.device_samples import DeviceSamples, dlpack_capsule, is_torch_tensor
+from ddoq.quantization.footprint import check_memory
 from ddoq.quantization.forms import GRAM, GRAM_MOVES
-from ddoq.quantization.options import Init
+from ddoq.quantization.host import empty_result, quantize_on_host
+from ddoq.quantization.options import Options
+from ddoq.quantization.plan import Plan
+from ddoq.quantization.problem import Execution, Problem
+from ddoq.quantization.result import ClassQuantization
 from ddoq.quantization.samples import widened
 from ddoq.quantization.starts import starts
 
-if TYPE_CHECKING:
-    from ddoq.quantization.options import Progress
-    from ddoq.quantization.result import ClassQuantization
 
-
-def quantize_on_gpu(
-    place: Place,
-    X: NDArray[Any] | DeviceSamples,
-    result: ClassQuantization,
-    forms: NDArray[np.uint8],
-    k: NDArray[np.int64],
-    seeds: list[np.random.SeedSequence],
-    w: NDArray[np.float64],
-    rows: NDArray[np.int64],
-    row_offsets: NDArray[np.int64],
-    *,
-    init: Init,
-    n_starts: NDArray[np.int64],
-    max_iter: int,
-    progress: Progress | None,
-    n_threads: int,
-    label_all: bool,
-) -> ClassQuantization:
-    """Fill the result of the classes, whose rows of positive weight are `rows`.
-
-    Points of torch's tensors become one. label_all: those of weight zero get labels too.
-    """
+def quantize_on_gpu(problem: Problem, options: Options, plan: Plan, execution: Execution) -> ClassQuantization:
+    """Quantise every class; samples of weight zero stay without labels. Points of torch's tensors are a tensor."""
+    assert execution.gpu is not None
     module = gpu.usable()
     gpu.load_cublas()
-    forms = np.where(forms == GRAM, GRAM, GRAM_MOVES).astype(np.uint8)  # the product is cheap here: no sketch
-    n_init = int(n_starts.max())
-    start = starts(init, n_init, seeds, w, rows, row_offsets, k, result.points)
-    labels, problems = np.empty(len(rows), dtype=np.int64), np.empty(len(k), dtype=np.uint8)
-    points: Any = result.points
-    if isinstance(X, DeviceSamples) and is_torch_tensor(X.array):
-        torch = sys.modules["torch"]
-        points = torch.empty(result.points.shape, dtype=torch.float32, device=X.array.device)
-    on_device = points is not result.points
+    # the product is cheap here: no sketch
+    plan = replace(plan, forms=np.where(plan.forms == GRAM, GRAM, GRAM_MOVES).astype(np.uint8))
+    result = empty_result(problem)
+    labels, problems = np.empty(len(problem.rows), dtype=np.int64), np.empty(len(problem.k), dtype=np.uint8)
+    start = starts(options.init, plan.n_starts, problem, result.points)
+    points = _points_on_device(problem, result)
     module.quantize_classes(
-        X.capsule() if isinstance(X, DeviceSamples) else X,
-        w,
-        rows,
-        row_offsets,
+        problem.X.capsule() if isinstance(problem.X, DeviceSamples) else problem.X,
+        problem.weights,
+        problem.rows,
+        problem.offsets,
         result.offsets,
-        n_init,
-        n_starts,
+        int(plan.n_starts.max()),
+        plan.n_starts,
         *start,
-        max_iter,
-        forms,
-        place.device,
-        place.stream,
+        options.max_iter,
+        plan.forms,
+        execution.gpu.number,
+        execution.gpu.stream,
         0,
-        dlpack_capsule(points, place) if on_device else points,
+        result.points if points is None else dlpack_capsule(points, execution.gpu),
         result.weights,
         result.counts,
         labels,
         result.distortion,
         result.n_iter,
         problems,
-        progress,
+        execution.progress,
     )
-    result.labels[rows] = labels
-    options = {"max_iter": max_iter, "n_threads": n_threads}
+    result.labels[problem.rows] = labels
     for c in map(int, np.flatnonzero(problems)):
-        own, part = rows[row_offsets[c] : row_offsets[c + 1]], slice(result.offsets[c], result.offsets[c + 1])
         if problems[c] == module.NOT_FINITE:
-            _refuse(X[own], own, result, c, n_threads)
-        again = init if isinstance(init, str) else np.asarray(init)[part]
-        refine = "none" if forms[c] == GRAM else "hartigan"
-        start_of = {"init": again, "n_init": int(n_starts[c]), "random_state": [seeds[c]]}
-        _on_cpu(X[own], own, result, c, w[own], refine=refine, **start_of, **options)
-        if on_device:
-            points[part] = sys.modules["torch"].as_tensor(result.points[part])
-    if label_all:
-        _label_left_out(result, points, X, w, n_threads)
-    if not on_device:
-        return result
-    fields = {name: getattr(result, name) for name in result.__dataclass_fields__}
-    return type(result)(**{**fields, "points": points})
-
-
-def _label_left_out(
-    result: ClassQuantization, points: Any, X: NDArray[Any] | DeviceSamples, w: NDArray[np.float64], n_threads: int
-) -> None:
-    """Label the samples of weight zero, mostly none or few, on the CPU; those on the GPU are not checked yet."""
-    for c in map(int, np.unique(result.class_index[w == 0]) if isinstance(X, DeviceSamples) else ()):
-        left_out = np.flatnonzero((result.class_index == c) & (w == 0))
-        _refuse(X[left_out], left_out, result, c, n_threads)
-        if points is not result.points:
+            _refuse(problem.X[problem.class_rows(c)], problem.class_rows(c), problem, c, execution)
+        _quantize_class_on_host(c, problem, options, plan, execution, result)
+        if points is not None:
             part = slice(result.offsets[c], result.offsets[c + 1])
-            result.points[part] = points[part].cpu().numpy()
-    label_left_out(result, X, w, n_threads, backend.isa())
+            points[part] = sys.modules["torch"].as_tensor(result.points[part])
+    return result if points is None else replace(result, points=points)
 
 
-def _refuse(samples: NDArray[Any], own: NDArray[np.int64], result: ClassQuantization, c: int, n_threads: int) -> None:
+def label_left_out_on_gpu(result: ClassQuantization, problem: Problem, execution: Execution) -> ClassQuantization:
+    """Label the samples of weight zero, mostly none or few, on the CPU; those on the GPU are not checked yet."""
+    on_host, points = result, cast(Any, result.points)
+    if not isinstance(result.points, np.ndarray):
+        on_host = replace(result, points=np.empty(tuple(result.points.shape), dtype=np.float32))
+    if isinstance(problem.X, DeviceSamples):
+        for c in map(int, np.unique(result.class_index[problem.weights == 0])):
+            rows = np.flatnonzero((result.class_index == c) & (problem.weights == 0))
+            _refuse(problem.X[rows], rows, problem, c, execution)
+            if on_host is not result:
+                part = slice(result.offsets[c], result.offsets[c + 1])
+                on_host.points[part] = points[part].cpu().numpy()
+    label_left_out(on_host, problem, execution.n_threads)
+    return result
+
+
+def _points_on_device(problem: Problem, result: ClassQuantization) -> Any:
+    """Memory for points beside the samples of a torch tensor on the GPU; None where the points are NumPy's."""
+    if not (isinstance(problem.X, DeviceSamples) and is_torch_tensor(problem.X.array)):
+        return None
+    torch = sys.modules["torch"]
+    return torch.empty(result.points.shape, dtype=torch.float32, device=problem.X.array.device)
+
+
+def _refuse(samples: NDArray[Any], rows: NDArray[np.int64], problem: Problem, c: int, execution: Execution) -> None:
     """ValueError for values that are not finite, or whose products overflow."""
     bad = np.argwhere(~np.isfinite(widened(samples)))
     if len(bad):
         row, column = int(bad[0, 0]), int(bad[0, 1])
         value = widened(samples)[row, column]
-        where = of_class(result.classes, c)
-        raise ValueError(f"X[{own[row]}, {column}]{where} is {value}: every value must be finite")
-    check_finite(samples, np.full(len(samples), c), result.classes, n_threads)
+        where = of_class(problem.classes, c)
+        raise ValueError(f"X[{rows[row]}, {column}]{where} is {value}: every value must be finite")
+    check_finite(samples, np.full(len(samples), c), problem.classes, execution.n_threads)
 
 
-def _on_cpu(
-    samples: NDArray[Any],
-    own: NDArray[np.int64],
-    result: ClassQuantization,
-    c: int,
-    w: NDArray[np.float64],
-    **options: Any,
+def _quantize_class_on_host(
+    c: int, problem: Problem, options: Options, plan: Plan, execution: Execution, result: ClassQuantization
 ) -> None:
-    """One class by the C core, from the same start, if it has enough distinct samples."""
-    from ddoq.quantization.quantize import quantize_classes
-
-    part = slice(result.offsets[c], result.offsets[c + 1])
-    k = np.array([part.stop - part.start])
-    check_number_of_points(samples, np.arange(len(own)), np.array([0, len(own)]), k, result.classes[c : c + 1])
-    samples = widened(samples) if samples.dtype == np.uint16 else samples  # whose bits are torch's alone
-    y = np.zeros(len(own), dtype=np.int64)
-    one = quantize_classes(samples, y, int(k[0]), sample_weight=w, form="gram", **options)
-    for name in ("points", "weights", "counts"):
-        getattr(result, name)[part] = getattr(one, name)
-    result.labels[own] = one.labels
-    result.distortion[c], result.n_iter[c] = one.distortion[0], one.n_iter[0]
+    """Quantise one class by the C core, from the same start, if it has enough distinct samples."""
+    alone, part = problem.only(c), slice(result.offsets[c], result.offsets[c + 1])
+    assert not isinstance(alone.X, DeviceSamples)
+    check_finite(alone.X, alone.class_index, alone.classes, execution.n_threads)
+    check_number_of_points(alone.X, alone.rows, alone.offsets, alone.k, alone.classes)
+    init = options.init if isinstance(options.init, str) else np.asarray(options.init)[part]
+    plan = Plan(plan.forms[c : c + 1], plan.n_starts[c : c + 1])
+    check_memory(alone, plan.forms, options.refine, execution.n_threads)
+    single = quantize_on_host(alone, replace(options, init=init), plan, replace(execution, gpu=None, progress=None))
+    result.points[part], result.weights[part], result.counts[part] = single.points, single.weights, single.counts
+    result.labels[problem.class_rows(c)] = single.labels
+    result.distortion[c], result.n_iter[c] = single.distortion[0], single.n_iter[0]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ddoq.machine import backend
+from ddoq.quantization.assign import cells
 from ddoq.quantization.checks import check_finite
 from ddoq.quantization.options import Clock, check_integer
 from ddoq.quantization.result import Quantization
@@ -178,18 +179,7 @@ class OnlineQuantizer:
 
     def quantization(self, X: ArrayLike) -> Quantization:
         """The points as they are, with labels, distortion and weights from a full assignment of X; nothing moves."""
-        points, samples = self.points, self._samples(X)
-        labels, dist2 = np.empty(len(samples), dtype=np.int64), np.empty(len(samples))
-        backend.core.assign(samples, points, labels, dist2, self.n_threads, backend.isa())
-        counts = np.bincount(labels, minlength=self.k).astype(np.int64)
-        return Quantization(
-            points=points,
-            weights=counts / len(samples),
-            counts=counts,
-            labels=labels,
-            distortion=float(dist2.mean()),
-            n_iter=self.steps,
-        )
+        return cells(self._samples(X), self.points, self.n_threads, n_iter=self.steps)
 
     def _samples(self, X: ArrayLike) -> NDArray[Any]:
         samples = as_samples(X)

@@ -15,17 +15,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ddoq.quantization.curves import share_budget
-from ddoq.quantization.device_samples import placed
+from ddoq.quantization.device_samples import samples_and_gpu
 from ddoq.quantization.options import (
     Clock,
     Form,
     Init,
     Method,
+    Options,
     Progress,
     RandomState,
     Refine,
     check_integer,
 )
+from ddoq.quantization.problem import checked_execution, checked_problem
 from ddoq.quantization.result import ClassQuantization, Quantization
 from ddoq.quantization.samples import as_classes
 from ddoq.quantization.solve import solve
@@ -129,29 +131,14 @@ def quantize(
     >>> q.distortion * 32
     11.0
     """
-    samples, place = placed(X, device)
-    result = solve(
-        samples,
-        np.zeros(len(samples), dtype=np.int64),
-        np.array([None]),
-        np.array([check_integer(k, "k")]),
-        streams(random_state, 1),
-        method=method,
-        step=step,
-        clock=clock,
-        average=average,
-        sample_weight=sample_weight,
-        init=init,
-        n_init=n_init,
-        refine=refine,
-        form=form,
-        max_iter=max_iter,
-        tol=tol,
-        progress=progress,
-        n_threads=n_threads,
-        place=place,
-    )
-    return result[0]
+    samples, gpu = samples_and_gpu(X, device)
+    class_index, numbers = np.zeros(len(samples), dtype=np.int64), np.array([check_integer(k, "k")])
+    seeds = streams(random_state, 1)
+    options = Options(method, init, n_init, refine, form, max_iter, tol, step, clock, average)
+    execution = checked_execution(n_threads, gpu, progress)
+    one_class = np.array([None])  # which errors and results do not name
+    problem = checked_problem(samples, class_index, one_class, numbers, seeds, sample_weight, options, execution)
+    return solve(problem, options, execution)[0]
 
 
 def quantize_classes(
@@ -216,51 +203,20 @@ def quantize_classes(
     >>> ddoq.quantize_classes(X, ["b", "b", "b", "a", "a"], budget=3, random_state=0).offsets.tolist()
     [0, 1, 3]
     """
-    samples, place = placed(X, device)
+    samples, gpu = samples_and_gpu(X, device)
     classes, class_index = as_classes(y, len(samples))
     seeds = streams(random_state, len(classes))
     if (k is None) == (budget is None):
         raise TypeError("give either k or budget")
+    options = Options(method, init, n_init, refine, form, max_iter, tol, step, clock, average)
+    execution = checked_execution(n_threads, gpu, progress)
     if budget is None:
         numbers = _points_per_class(k, len(classes))
     else:
-        numbers = share_budget(
-            samples,
-            class_index,
-            classes,
-            check_integer(budget, "budget"),
-            seeds,
-            sample_weight=sample_weight,
-            init=init,
-            n_init=n_init,
-            refine=refine,
-            form=form,
-            max_iter=max_iter,
-            tol=tol,
-            n_threads=n_threads,
-            place=place,
-        )
-    return solve(
-        samples,
-        class_index,
-        classes,
-        numbers,
-        seeds,
-        method=method,
-        step=step,
-        clock=clock,
-        average=average,
-        sample_weight=sample_weight,
-        init=init,
-        n_init=n_init,
-        refine=refine,
-        form=form,
-        max_iter=max_iter,
-        tol=tol,
-        progress=progress,
-        n_threads=n_threads,
-        place=place,
-    )
+        points = check_integer(budget, "budget")
+        numbers = share_budget(samples, class_index, classes, points, seeds, sample_weight, options, execution)
+    problem = checked_problem(samples, class_index, classes, numbers, seeds, sample_weight, options, execution)
+    return solve(problem, options, execution)
 
 
 def _points_per_class(k: int | Sequence[int] | None, n_classes: int) -> NDArray[np.int64]:

@@ -9,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ddoq.quantization.curves import quantize_curves
-from ddoq.quantization.options import Form, Init, RandomState, Refine, check_integer
+from ddoq.quantization.options import Form, Init, Options, RandomState, Refine, check_integer
+from ddoq.quantization.problem import checked_execution, checked_problem
 from ddoq.quantization.samples import as_classes, as_samples
+from ddoq.quantization.solve import solve_curves
 from ddoq.quantization.starts import streams
 
 LEGEND_ROWS = 20  # of a column
@@ -124,19 +125,9 @@ def rate_distortion(
         classes, class_index = np.array([None]), np.zeros(len(samples), dtype=np.int64)
     else:
         classes, class_index = as_classes(y, len(samples))
-    curves = quantize_curves(
-        samples,
-        class_index,
-        classes,
-        [numbers] * len(classes),
-        streams(random_state, len(classes)),
-        sample_weight=sample_weight,
-        init=init,
-        n_init=n_init,
-        refine=refine,
-        form=form,
-        max_iter=max_iter,
-        tol=tol,
-        n_threads=n_threads,
-    )
+    options = Options(init=init, n_init=n_init, refine=refine, form=form, max_iter=max_iter, tol=tol)
+    execution = checked_execution(n_threads)
+    seeds, largest = streams(random_state, len(classes)), np.full(len(classes), numbers.max())
+    problem = checked_problem(samples, class_index, classes, largest, seeds, sample_weight, options, execution)
+    curves = solve_curves(problem, [numbers] * len(classes), options, execution)
     return RateDistortion(classes, numbers, np.stack(curves))

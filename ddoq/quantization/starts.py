@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 from ddoq.machine.backend import core
 from ddoq.quantization.forms import SKETCH, STREAMING
 from ddoq.quantization.options import Init
+from ddoq.quantization.problem import Problem
+
+# In Gram form starts are cheap beside the matrix, the cheaper the fewer points, and the best of several is lower where
+# the data have clusters. In a sketch seeds are exchanged, which lowers it more than further starts.
+STARTS, STARTS_OF_FEW, FEW_POINTS = 4, 8, 16
+STARTS_IN_SKETCH, STARTS_IN_SKETCH_OF_FEW = 1, 4
 
 
 def streams(random_state: object, n_classes: int) -> list[np.random.SeedSequence]:
@@ -41,16 +47,13 @@ def streams(random_state: object, n_classes: int) -> list[np.random.SeedSequence
 
 
 def starts(
-    init: Init,
-    n_init: int,
-    seeds: list[np.random.SeedSequence],
-    w: NDArray[np.float64],
-    rows: NDArray[np.int64],
-    row_offsets: NDArray[np.int64],
-    k: NDArray[np.int64],
-    points: NDArray[Any],
+    init: Init, n_starts: NDArray[np.int64], problem: Problem, points: NDArray[Any]
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.int64] | None, NDArray[Any] | None]:
-    """What the core starts from: uniform numbers, sample positions within each class, or points; the rest is None."""
+    """Draw what the core starts from: uniform numbers, sample positions within each class, or points; the rest is None.
+
+    Each class has the draws of as many starts as the class that makes the most of them.
+    """
+    n_init = int(n_starts.max())
     if not isinstance(init, str):
         start = np.array(init, dtype=points.dtype, order="C")
         if start.shape != points.shape:
@@ -62,33 +65,26 @@ def starts(
         if n_init != 1:
             raise ValueError(f"with starting points as init there is one start, but n_init is {n_init}: leave it at 1")
         return None, None, start
-    generators = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
+    generators = [np.random.Generator(np.random.PCG64(seed)) for seed in problem.seeds]
     if init == "k-means++":
-        sizes = [n_init * (1 + (k_c - 1) * core.seed_trials(k_c)) for k_c in k.tolist()]
+        sizes = [n_init * (1 + (k_c - 1) * core.seed_trials(k_c)) for k_c in problem.k.tolist()]
         draws = [rng.random(size) for rng, size in zip(generators, sizes, strict=True)]
         return np.concatenate(draws), None, None
     if init == "random":
-        chosen = []
+        positions = []
         for c, rng in enumerate(generators):
-            mass = w[rows[row_offsets[c] : row_offsets[c + 1]]]
+            mass = problem.weights[problem.class_rows(c)]
             share = mass / mass.sum()
-            drawn = np.empty((n_init, k[c]), dtype=np.int64)  # a MemoryError comes here, before the first draw
+            drawn = np.empty((n_init, problem.k[c]), dtype=np.int64)  # a MemoryError comes here, before the first draw
             for row in drawn:
-                row[:] = rng.choice(len(mass), size=k[c], replace=False, p=share)
-            chosen.append(drawn.ravel())
-        return None, np.concatenate(chosen), None
+                row[:] = rng.choice(len(mass), size=problem.k[c], replace=False, p=share)
+            positions.append(drawn.ravel())
+        return None, np.concatenate(positions), None
     raise ValueError(f'init must be "k-means++", "random" or the starting points, not {init!r}')
 
 
-# In Gram form starts are cheap beside the matrix, the cheaper the fewer points, and the best of several is lower where
-# the data have clusters. In a sketch seeds are exchanged, which lowers it more than further starts.
-STARTS, STARTS_OF_FEW, FEW_POINTS = 4, 8, 16
-
-
-STARTS_IN_SKETCH, STARTS_IN_SKETCH_OF_FEW = 1, 4
-
-
 def automatic_starts(init: Init, forms: NDArray[np.uint8], k: NDArray[np.int64], on_gpu: bool) -> NDArray[np.int64]:
+    """Number (C,) of starts of each class where the user leaves it to ddoq."""
     if not isinstance(init, str):
         return np.ones(len(k), dtype=np.int64)
     few = k <= FEW_POINTS

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ddoq.machine import backend
+from ddoq.quantization.assign import assign
 from ddoq.quantization.checks import check_finite, check_sample_weight
 from ddoq.quantization.samples import as_samples
 
@@ -64,7 +65,7 @@ def w2(
         check_finite(array, np.zeros(len(array), dtype=np.int64), np.array([None]), backend.n_threads(), name)
     mass = _shares(sample_weight, len(samples), "sample_weight")
     if weights is None:
-        return math.sqrt(float(mass @ _nearest(samples, support)))
+        return math.sqrt(float(mass @ assign(samples, support)[1]))
     masses = _shares(weights, len(support), "weights")
     return math.sqrt(_transport(mass, masses, samples, support, "w2 with given weights")[1])
 
@@ -140,13 +141,6 @@ def _shares(masses: ArrayLike | None, n: int, name: str) -> NDArray[np.float64]:
     return shares
 
 
-def _nearest(X: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
-    """Squared distance (n,) of each sample to its nearest point."""
-    labels, distances = np.empty(len(X), dtype=np.int64), np.empty(len(X))
-    backend.core.assign(X, points, labels, distances, backend.n_threads(None), backend.isa())
-    return distances
-
-
 def _transport(
     a: NDArray[np.float64], b: NDArray[np.float64], X: NDArray[Any], points: NDArray[Any], what: str
 ) -> tuple[NDArray[np.float64], float]:
@@ -154,7 +148,7 @@ def _transport(
     distance, and that distance.
     """
     ot = pot(what)
-    costs = np.stack([_nearest(X, points[j : j + 1]) for j in range(len(points))], axis=1)
+    costs = np.stack([assign(X, points[j : j + 1])[1] for j in range(len(points))], axis=1)
     plan, log = ot.emd(a, b, costs, numItermax=MAX_PIVOTS, log=True)
     if log["warning"] is not None:
         raise RuntimeError(

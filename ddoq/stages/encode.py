@@ -23,7 +23,8 @@ from tqdm import tqdm
 from ddoq.data.image_data import ImageData
 from ddoq.machine.memory import BatchSize
 from ddoq.machine.streams import seed_sequence, torch_seed
-from ddoq.models.codecs.codec import Codec, fingerprint
+from ddoq.models.codecs.codec import Codec
+from ddoq.models.fingerprint import fingerprint
 from ddoq.stages.latents import Array, latent_info, open_reusable, read_shard, shard_bytes, shard_path, take_over
 from ddoq.storage.files import write_atomic
 from ddoq.storage.run import Run

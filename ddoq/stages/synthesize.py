@@ -23,8 +23,9 @@ from ddoq.data.images import to_pixels
 from ddoq.data.weights import class_weights
 from ddoq.machine.memory import BatchSize
 from ddoq.machine.streams import seed_sequence, torch_seed
-from ddoq.models.codecs.codec import Codec, fingerprint
+from ddoq.models.codecs.codec import Codec
 from ddoq.models.diffusion.model import Diffusion, check_sampling
+from ddoq.models.fingerprint import fingerprint
 from ddoq.stages.batches import Images, in_batches, remove_batches
 from ddoq.stages.nearest import nearest_images
 from ddoq.stages.points import Points, read_points

@@ -27,7 +27,8 @@ from ddoq.data.folders import class_folders
 from ddoq.data.image_data import ImageData, open_data
 from ddoq.data.sources import FolderSource
 from ddoq.data.weights import class_weights
-from ddoq.models.codecs.codec import fingerprint, open_codec
+from ddoq.models.codecs.codec import open_codec
+from ddoq.models.fingerprint import fingerprint
 from ddoq.quantization.transport import pot
 from ddoq.stages.distances import Distance, Distances, class_distances
 from ddoq.stages.encode import encode

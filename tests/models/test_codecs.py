@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ddoq.data.image_data import open_data
 from ddoq.machine.torchvision import ensure_importable
-from ddoq.models.codecs.codec import fingerprint, open_codec
+from ddoq.models.codecs.codec import open_codec
+from ddoq.models.fingerprint import fingerprint
 from ddoq.models.fitting.autoencoder import fit_codec, latent_factor
 
 ensure_importable()

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from ddoq.data.class_names import imagenet
 from ddoq.machine.torchvision import ensure_importable
-from ddoq.models.codecs.codec import fingerprint
 from ddoq.models.diffusion.model import open_diffusion
 from ddoq.models.diffusion.partial import check_sampling, denoise, keep, steps_run, strength_that_keeps
+from ddoq.models.fingerprint import fingerprint
 from ddoq.models.fitting.dit import fit_diffusion, patch_size
 
 ensure_importable()

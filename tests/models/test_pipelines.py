@@ -24,12 +24,13 @@ import ddoq
 from ddoq.data.class_names import imagenet, label_names, match_labels
 from ddoq.machine.torchvision import ensure_importable
 from ddoq.methods.presets import PRESETS
-from ddoq.models.codecs.codec import fingerprint, open_codec
+from ddoq.models.codecs.codec import open_codec
 from ddoq.models.diffusion.dit import DiTDiffusion
 from ddoq.models.diffusion.model import open_diffusion
 from ddoq.models.diffusion.prompts import prompts, spoken
 from ddoq.models.diffusion.stable import StableDiffusion
 from ddoq.models.diffusion.texts import TextEncoders
+from ddoq.models.fingerprint import fingerprint
 from ddoq.models.parts import PipelineFiles
 from ddoq.reporting.call import call
 from ddoq.storage.run import Run, RunError
@@ -309,7 +310,8 @@ def test_a_path_that_a_folder_here_lacks_is_not_asked_of_the_hub(
 
 
 BY_ID = """
-from ddoq.models.codecs.codec import fingerprint, open_codec
+from ddoq.models.codecs.codec import open_codec
+from ddoq.models.fingerprint import fingerprint
 from ddoq.models.diffusion.model import open_diffusion
 print(fingerprint(open_codec("owner/tiny")), fingerprint(open_diffusion("owner/tiny", ("cat", "dog", "fox"))))
 """

@@ -334,8 +334,8 @@ def test_points_of_tensors_are_a_tensor_beside_them(dtype: str, monkeypatch: pyt
     torch = pytest.importorskip("torch")
     kept = []
 
-    def capsule(array: Any, place: device_samples.Place) -> object:  # torch's memory is the emulator's
-        assert place.stream == 7
+    def capsule(array: Any, gpu: device_samples.Gpu) -> object:  # torch's memory is the emulator's
+        assert gpu.stream == 7
         bits = array.view(torch.uint16) if array.dtype == torch.bfloat16 else array
         kept.append(OnTheDevice(bits.numpy(), code=4 if bits is not array else 2))
         return kept[-1].__dlpack__(7)

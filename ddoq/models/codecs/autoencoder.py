@@ -99,7 +99,7 @@ class AutoencoderCodec:
     @property
     def fingerprint(self) -> str:
         """Of the model's class, configuration and weights, and of what is taken of its posterior."""
-        from ddoq.models.codecs.codec import fingerprint
+        from ddoq.models.fingerprint import fingerprint
 
         return fingerprint(self.model) + (":sample" if self.posterior == "sample" else "")
 

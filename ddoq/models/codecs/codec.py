@@ -18,7 +18,7 @@ from ddoq.models.parts import AUTOENCODERS, Precision, as_dtype, open_parts
 if TYPE_CHECKING:
     from ddoq.models.codecs.autoencoder import Posterior
 
-__all__ = ["Codec", "fingerprint", "open_codec"]
+__all__ = ["Codec", "open_codec"]
 
 
 @runtime_checkable

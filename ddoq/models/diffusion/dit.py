@@ -110,7 +110,7 @@ class DiTDiffusion(Scheduled):
     @cached_property
     def fingerprint(self) -> str:
         """Of weights, schedule, labels and scale."""
-        from ddoq.models.codecs.codec import fingerprint
+        from ddoq.models.fingerprint import fingerprint
 
         own = (self.labels.tolist(), self.mean.tolist(), self.std.tolist())
         return fingerprint(self.described(self.transformer, *own))

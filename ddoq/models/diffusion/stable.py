@@ -116,7 +116,7 @@ class StableDiffusion(Scheduled):
     @cached_property
     def fingerprint(self) -> str:
         """Of all weights, schedule and prompts."""
-        from ddoq.models.codecs.codec import fingerprint
+        from ddoq.models.fingerprint import fingerprint
 
         return fingerprint(self.described(self.unet, self.texts.fingerprint, self.tokens, self.zeros, self.factor))
 

@@ -216,7 +216,7 @@ def picture(job: Job) -> None:
     run = Run.open(out)
     info, config = run.info("synthesize"), run.manifest["config"]
     sampling = {key: info[key] for key in ("images", "strength", "keep", "steps", "guidance")}
-    rest = {"weighting": dataset.weighting, "quantizer": config["quantizer"]["method"], "seed": config["seed"]}
+    rest = {"weighting": dataset.weighting, "quantizer": config["options"]["quantizer"], "seed": config["seed"]}
     job.keep("picture", {**sampling, **rest})
 
 

@@ -6,38 +6,38 @@ import inspect
 import json
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from ddoq.cli.options import Option, parse
-
-FOLDER_OR_NPZ = "A folder with one folder of images per class, or an .npz file (see ddoq --help)."
-
+from ddoq.cli.distill import parse_distill
+from ddoq.cli.options import FOLDER_OR_NPZ, Option, parse
 
 RUN = Option(Path, "RUN", "The run folder that ddoq distill made.")
-
-
 RUNS = "Run folders that ddoq distill made, or folders of class folders."
-
-
 TEST = Option(str | None, help=f"{FOLDER_OR_NPZ} Its classes are matched by name.")
 
 
-SETTINGS = Option(
-    tuple[str, ...] | None,
-    value="NAME=VALUE [NAME=VALUE ...]",
-    help="Other settings of the protocol: augment=crop leaves out flips, which digits and letters need; "
-    "augment=crop+flip is both, augment=none neither. Names: epochs, batch_size, lr, momentum, weight_decay, decay_1d, "
-    "optimizer, schedule, accumulate, augment, crop_scale, patches, dsa, mix, mix_alpha, mix_probability, mix_weights, "
-    "temperature, label_epochs, test_crop, check_from, precision, channels_last; for what each means, "
-    "python -m pydoc ddoq.training.recipe.Recipe.",
+def _settings_option() -> Option:
+    """How `--settings` is spelt, with the names of all that a protocol sets."""
+    from ddoq.training.recipe import GIVEN, Recipe
+
+    names = [field.name for field in fields(Recipe) if field.name not in GIVEN]
+    return Option(
+        tuple[str, ...] | None,
+        value="NAME=VALUE [NAME=VALUE ...]",
+        help="Other settings of the protocol: augment=crop leaves out flips, which digits and letters need; "
+        f"augment=crop+flip is both, augment=none neither. Names: {', '.join(names)}; for what each means, "
+        "python -m pydoc ddoq.training.recipe.Recipe.",
+    )
+
+
+TEACHERS = (
+    "A checkpoint of ddoq teacher, a folder with timm's config.json and weights, or the name of a pretrained timm "
+    "model; several are averaged."
 )
-
-
-TEACHERS = "A checkpoint of ddoq teacher, a folder with timm's config.json and weights, or the name of a pretrained \
-timm model; several are averaged."
 
 
 def read_data(path: str, split: str = "train") -> Any:
@@ -61,16 +61,7 @@ def read_data(path: str, split: str = "train") -> Any:
 def _distill(arguments: list[str]) -> None:
     import ddoq
 
-    options = {
-        "data": Option(str, "DATA", FOLDER_OR_NPZ),
-        "out": Option(Path, "OUT"),
-        "codec": Option(str),
-        "diffusion": Option(str),
-        "latents": Option(Path | None),
-        "controls": Option(tuple[Literal["diffuse", "decode", "nearest"], ...]),
-        "class_names": Option(tuple[str, ...] | None),
-    }
-    chosen = parse("distill", arguments, [ddoq.distill], options)
+    chosen = parse_distill(arguments)
     small = ddoq.distill(read_data(chosen.pop("data")), **chosen)
     folder = chosen["out"] / "images"
     print(f"{len(small)} images of {len(small.class_names)} classes: {folder}")
@@ -97,7 +88,7 @@ def _teacher(arguments: list[str]) -> None:
         "out": Option(Path, "OUT"),
         "test": TEST,
         "class_names": Option(tuple[str, ...] | None),
-        "settings": SETTINGS,
+        "settings": _settings_option(),
         "log": Option(Path | None),
     }
     chosen = parse("teacher", arguments, [ddoq.train_teacher], options)
@@ -115,7 +106,7 @@ def _label(arguments: list[str]) -> None:
         "path": RUN,
         "out": Option(Path, "OUT"),
         "teacher": Option(tuple[str, ...], help=TEACHERS),
-        "settings": SETTINGS,
+        "settings": _settings_option(),
     }
     chosen = parse("label", arguments, [ddoq.label, ddoq.load], options)
     chosen["settings"] = _settings(chosen["settings"])
@@ -131,7 +122,7 @@ def _train(arguments: list[str]) -> None:
         "path": RUN,
         "teacher": Option(tuple[str, ...] | None, help=TEACHERS),
         "labels": Option(Path | None),
-        "settings": SETTINGS,
+        "settings": _settings_option(),
         "test": TEST,
         "class_names": Option(tuple[str, ...] | None),
         "log": Option(Path | None),
@@ -169,7 +160,7 @@ def _evaluate(arguments: list[str]) -> None:
         "data": Option(str | None),
         "teacher": Option(tuple[str, ...] | None, help=TEACHERS),
         "labels": Option(tuple[Path, ...] | None),
-        "settings": SETTINGS,
+        "settings": _settings_option(),
         "save": Option(tuple[str, ...]),
     }
     chosen = parse("evaluate", arguments, [ddoq.evaluate, table], options)

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import time
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 import ddoq
+from ddoq.evaluation.table import Evaluation
 
-if TYPE_CHECKING:
-    from os import PathLike
-
-    from numpy.typing import NDArray
-
-    from ddoq.evaluation.evaluate import Evaluation
-
-    Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
-
+Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 # As many steps as protocol "dc" makes here (300 epochs of one step), on a tenth of the 100 images each: a sixth of the
 # time. The table names the difference.

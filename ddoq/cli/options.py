@@ -1,18 +1,19 @@
-"""Options of the command line from the signature and the docstring of the function that does the work."""
+"""The options of a command come from the signature and the docstring of the function that does its work."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
-import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from ddoq.machine.extras import need
+
+FOLDER_OR_NPZ = "A folder with one folder of images per class, or an .npz file (see ddoq --help)."
 
 
 def parameter_help(function: Callable[..., Any]) -> dict[str, str]:
-    """Return the text of each parameter in a numpy-style docstring.
+    """Return the text of each parameter in a numpy-style docstring; of a class with those that it inherits.
 
     Examples
     --------
@@ -20,14 +21,15 @@ def parameter_help(function: Callable[..., Any]) -> dict[str, str]:
     >>> parameter_help(ddoq.distill)["ipc"]
     'Images per class; at most the number of distinct images of the smallest class.'
     """
-    text = inspect.getdoc(function) or ""
-    section = re.search(r"^Parameters\n-+\n(.*?)(?=^\S[^\n]*\n-{3,}$|\Z)", text, re.DOTALL | re.MULTILINE)
-    entries = re.findall(r"^(\S[^\n]*)\n((?:(?:[ ]+[^\n]*)?\n)+)", (section[1] if section else "") + "\n", re.MULTILINE)
-    return {
-        name.strip(): " ".join(body.replace("`", "").split())
-        for names, body in entries
-        for name in names.split(" : ")[0].split(",")
-    }
+    import docstring_parser  # which tyro brings
+
+    texts: dict[str, str] = {}
+    for described in reversed(inspect.getmro(function)) if isinstance(function, type) else [function]:
+        parsed = docstring_parser.parse(described.__doc__ or "", docstring_parser.DocstringStyle.NUMPYDOC)
+        for entry in parsed.params:
+            text = " ".join((entry.description or "").replace("`", "").split())
+            texts |= {name.strip(" *"): text for name in entry.arg_name.split(",")}
+    return texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Option:
     type: Any
     metavar: str | None = None  # a positional argument, shown under this name
     help: str | None = None
-    hint: str | None = None  # what stands for the default
-    value: str | None = None  # what stands for the value of an option
+    hint: str | None = None  # shown instead of the default
+    value: str | None = None  # shown instead of the value of an option
 
 
 def parse(
@@ -46,43 +48,79 @@ def parse(
     arguments: list[str],
     functions: Sequence[Callable[..., Any]],
     options: Mapping[str, Option],
+    groups: Mapping[str, Sequence[str]] | None = None,
+    description: str | None = None,
 ) -> dict[str, Any]:
     """Parse `arguments` into the parameters of `functions`, but those whose option is of type None.
 
     Where two functions have a parameter of one name, the first says what it is; required ones come in the order of
-    `options`. The description is the first function's docstring up to its parameters.
+    `options`. The help shows the parameters of `groups` under the names of these. The description is by default the
+    first function's docstring up to its parameters.
     """
-    tyro: Any = importlib.import_module("tyro")
-    fields: dict[str, tuple[str, Any, Any]] = {}
-    several: list[str] = []
+    tyro: Any = need("tyro", "the command line")
+    entries: dict[str, tuple[str, Any, Any]] = {}
     for function in functions:
-        described = parameter_help(function)
-        for name, parameter in inspect.signature(function).parameters.items():
+        texts = parameter_help(function)
+        for name, kind, default in _parameters(function):
             option = options.get(name)
-            if name in fields or (option and option.type is None):
+            if name in entries or (option and option.type is None):
                 continue
-            option = option or Option(_annotation(function, parameter))
-            text = option.help or described[name]
+            option = option or Option(kind)
             shown = option.metavar or option.value or _value_shown(option.type)
-            config = tyro.conf.arg(help=text, metavar=shown, help_behavior_hint=option.hint)
+            config = tyro.conf.arg(help=option.help or texts[name], metavar=shown, help_behavior_hint=option.hint)
             kind = tyro.conf.Positional[option.type] if option.metavar else option.type
-            required = parameter.default is parameter.empty
-            default = dataclasses.field() if required else dataclasses.field(default=parameter.default)
-            fields[name] = (name, Annotated[kind, config], default)
-            if any(get_origin(one) is tuple for one in (option.type, *get_args(option.type))):
-                several.append(name)
-    _refuse_repeated(arguments, several)
-    places = [*options, *fields]
-    optional = {name for name, entry in fields.items() if entry[2].default is not dataclasses.MISSING}
-    ordered = sorted(fields.values(), key=lambda entry: len(places) if entry[0] in optional else places.index(entry[0]))
-    description = (inspect.getdoc(functions[0]) or "").split("\nParameters\n")[0].replace("`", "").strip()
+            entries[name] = (name, Annotated[kind, config], dataclasses.field(default=default))
+    _refuse_repeated(arguments, [name for name, entry in entries.items() if _takes_several(entry[1])])
+    if description is None:
+        description = (inspect.getdoc(functions[0]) or "").split("\nParameters\n")[0].replace("`", "").strip()
     parsed = tyro.cli(
-        dataclasses.make_dataclass(command, ordered, frozen=True),
+        _grouped(command, _ordered(entries, list(options)), groups or {}),
         prog=f"ddoq {command}",
         description=description,
         args=arguments,
+        config=(tyro.conf.OmitArgPrefixes,),
     )
-    return {name: getattr(parsed, name) for name in fields}
+    values = dataclasses.asdict(parsed)
+    for title in groups or {}:
+        values |= values.pop(title.replace(" ", "_"), {})
+    return {name: values[name] for name in entries}
+
+
+def _parameters(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
+    """Name, type and default of each parameter; MISSING where there is none. The fields of a dataclass are its own."""
+    if isinstance(function, type):
+        kinds = get_type_hints(function)
+        return [(field.name, kinds[field.name], field.default) for field in dataclasses.fields(function)]
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    return [
+        (p.name, p.annotation, dataclasses.MISSING if p.default is p.empty else p.default)
+        for p in parameters
+        if p.kind is not p.VAR_KEYWORD
+    ]
+
+
+def _ordered(entries: Mapping[str, tuple[str, Any, Any]], first: Sequence[str]) -> list[tuple[str, Any, Any]]:
+    """Required parameters in the order of `first`, then all others as they come."""
+    ranks = {name: rank for rank, name in enumerate(dict.fromkeys([*first, *entries]))}
+
+    def rank(entry: tuple[str, Any, Any]) -> int:
+        return ranks[entry[0]] if entry[2].default is dataclasses.MISSING else len(ranks)
+
+    return sorted(entries.values(), key=rank)
+
+
+def _grouped(command: str, entries: Sequence[tuple[str, Any, Any]], groups: Mapping[str, Sequence[str]]) -> type[Any]:
+    """A dataclass of the parameters, with those of each group in a dataclass of their own."""
+    parts: list[tuple[str, Any, Any]] = []
+    for title, names in groups.items():
+        members = [entry for entry in entries if entry[0] in names]
+        kind = dataclasses.make_dataclass(title.title().replace(" ", ""), members, frozen=True)
+        kind.__doc__ = ""
+        parts.append((title.replace(" ", "_"), kind, dataclasses.field(default_factory=kind)))
+    listed = {name for names in groups.values() for name in names}
+    return dataclasses.make_dataclass(
+        command, [*(entry for entry in entries if entry[0] not in listed), *parts], frozen=True
+    )
 
 
 def _value_shown(kind: Any) -> str | None:
@@ -91,7 +129,7 @@ def _value_shown(kind: Any) -> str | None:
     >>> [_value_shown(kind) for kind in (int | None, tuple[str, ...] | None, Literal["a", "b"] | None, int)]
     ['INT', 'STR [STR ...]', '{a,b}', None]
     """
-    kinds = [one for one in get_args(kind) if one is not type(None)]
+    kinds = [part for part in get_args(kind) if part is not type(None)]
     if len(kinds) != 1 or len(get_args(kind)) != 2 or get_origin(kind) is tuple:
         return None
     (kind,) = kinds
@@ -103,15 +141,16 @@ def _value_shown(kind: Any) -> str | None:
     return str(kind.__name__).upper()
 
 
+def _takes_several(annotated: Any) -> bool:
+    """Whether an option takes several values."""
+    (kind, *_) = get_args(annotated)
+    return any(get_origin(part) is tuple for part in (kind, *get_args(kind)))
+
+
 def _refuse_repeated(arguments: Sequence[str], several: Sequence[str]) -> None:
     """ValueError for an option of several values that is given twice: the first would be lost without a word."""
-    given = [text.partition("=")[0].replace("-", "_") for text in arguments if text.startswith("--")]
+    names = [text.partition("=")[0].replace("-", "_") for text in arguments if text.startswith("--")]
     for name in several:
-        if given.count(f"__{name}") > 1:
+        if names.count(f"__{name}") > 1:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} is given twice: give it once, with all its values: {option} ONE ANOTHER")
-
-
-def _annotation(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    """Return a parameter's type: ddoq's modules keep annotations as source text."""
-    return eval(parameter.annotation, sys.modules[function.__module__].__dict__)

@@ -26,7 +26,7 @@ from ddoq.data.weights import ClassPrior, Weighting, class_weights
 from ddoq.storage.files import RunError
 from ddoq.storage.image_folder import METADATA, class_names_of, read_rows
 from ddoq.storage.image_folder import write_images as write_images
-from ddoq.storage.manifest import MANIFEST, NoRunError
+from ddoq.storage.manifest import MANIFEST, NoRunError, main_set, method_label
 from ddoq.storage.run import Run
 
 
@@ -95,17 +95,16 @@ class DistilledDataset(Dataset[tuple[torch.Tensor, int, float]]):
     def __repr__(self) -> str:
         c, h, w = self.images.shape[1:]
         low, high = float(self.weights.min()), float(self.weights.max())
-        preset = self.preset
+        label = self.method_label
         return (
             f"DistilledDataset({len(self)} images {c}x{h}x{w}, {len(self.class_names)} classes, "
-            f"{self.weighting} weights {low:.3g} to {high:.3g}{f', preset {preset}' if preset else ''})"
+            f"{self.weighting} weights {low:.3g} to {high:.3g}{f', method {label}' if label else ''})"
         )
 
     @property
-    def preset(self) -> str | None:
-        """The preset that it was made with, and what must be said of it."""
-        found: str | None = self.manifest.get("config", {}).get("preset")
-        return found
+    def method_label(self) -> str | None:
+        """The method that made it, with its note if it has one; None for the package's own and for other folders."""
+        return method_label(self.manifest)
 
     def sampler(self, *, num_samples: int | None = None, seed: int = 0) -> WeightedRandomSampler:
         """Draw images as often as they weigh, for a trainer that takes no weights: a sampler for torch's DataLoader.
@@ -188,12 +187,9 @@ def load(
     """
     run = _open_run(path)
     config = run.manifest["config"]
-    stage = "synthesize" if synthesis in (None, config.get("synthesis")) else f"synthesize:{synthesis}"
-    made = [
-        name.partition(":")[2] or config.get("synthesis")
-        for name in run.manifest["stages"]
-        if name.startswith("synthesize")
-    ]
+    main = main_set(run.manifest)
+    stage = "synthesize" if synthesis in (None, main) else f"synthesize:{synthesis}"
+    made = [name.partition(":")[2] or main for name in run.manifest["stages"] if name.startswith("synthesize")]
     if synthesis is None and stage not in run.manifest["stages"]:
         raise RunError(f"{run.path} is not finished, it has no images yet: finish it with the same ddoq.distill")
     if stage not in run.manifest["stages"]:

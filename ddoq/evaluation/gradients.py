@@ -35,6 +35,7 @@ from ddoq.machine.device import deterministic, torch_device
 from ddoq.machine.environment import conditions
 from ddoq.machine.streams import seed_sequence, seeded
 from ddoq.storage.files import write_atomic
+from ddoq.storage.manifest import main_set, row_name
 from ddoq.storage.values import plain
 from ddoq.training.loop import block
 from ddoq.training.students import create_student
@@ -125,7 +126,8 @@ def gradient_agreement(
     place = torch_device(device)
     dataset = run if isinstance(run, DistilledDataset) else load(run)
     if log is None and not isinstance(run, DistilledDataset):
-        name = log_name(dataset.manifest["config"]["synthesis"], len(dataset), student, seed)
+        name = row_name(dataset.manifest, main_set(dataset.manifest))
+        name = log_name(name, len(dataset), student, seed)
         log = log_folder(Path(run)) / name
     own = TrainingSet.of(dataset)
     weights: dict[str, Tensor] = {name: dataset.reweighted(name).weights.float() for name in weightings}

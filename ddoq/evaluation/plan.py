@@ -25,7 +25,7 @@ from ddoq.data.weights import Weighting
 from ddoq.evaluation.logs import log_folder
 from ddoq.evaluation.table import ANY, FULL, OFF, RANDOM
 from ddoq.machine.streams import seed_sequence
-from ddoq.storage.manifest import MANIFEST
+from ddoq.storage.manifest import MANIFEST, main_set, row_name
 from ddoq.storage.run import Run
 from ddoq.storage.values import digest
 from ddoq.training.training_set import TrainingSet
@@ -190,10 +190,11 @@ def _open(one: Given, like: TrainingSet | None, main: bool) -> Iterator[tuple[st
         yield Path(one).resolve().name, TrainingSet.of(open_data(one, image_size=size, channels=channels))
     else:
         manifest = Run.open(one).manifest
-        chosen = manifest["config"].get("synthesis")
-        made = {stage.partition(":")[2] for stage in manifest["stages"] if stage.startswith("synthesize:")}
-        for name in [chosen] if main else [chosen, *sorted(made)]:
-            yield name, load(one, synthesis=name)
+        controls = (
+            [] if main else sorted(s.partition(":")[2] for s in manifest["stages"] if s.startswith("synthesize:"))
+        )
+        for name in [main_set(manifest), *controls]:
+            yield row_name(manifest, name), load(one, synthesis=name)
 
 
 def _aligned(name: str, member: Member, like: TrainingSet) -> Member:
@@ -214,7 +215,8 @@ def _check_distillations(name: str, members: Sequence[Member], named: bool) -> N
     if any(torch.equal(a, b) for i, a in enumerate(images) for b in images[:i]):
         raise ValueError(f"{name!r} has the same images twice: give each distillation once, made with its own seed")
     configs = [member.manifest.get("config", {}) for member in members if isinstance(member, DistilledDataset)]
-    others = {key for config in configs for key in config if config[key] != configs[0].get(key)} - {"seed"}
+    configs = [config | config.get("options", {}) for config in configs]
+    others = {key for config in configs for key in config if config[key] != configs[0].get(key)} - {"seed", "options"}
     if others and not named:
         raise ValueError(
             f"the runs of {name!r} differ in {', '.join(sorted(others))}, not in seed and ipc alone: give their sets "

@@ -1,4 +1,4 @@
-"""The call that made a run, written out again from its configuration."""
+"""The call that made a run is written out again from its configuration."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import inspect
 import json
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
-from ddoq.methods.presets import settle
+USERS = "..."  # stands for a model that the user gave
 
 
 def flattened(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """A configuration as dotted names and values; None is left out.
 
-    >>> list(flattened({"seed": 0, "sampling": {"steps": 25, "prompt": None}}))
-    [('seed', '0'), ('sampling.steps', '25')]
+    >>> list(flattened({"seed": 0, "options": {"steps": 25, "prompt": None}}))
+    [('seed', '0'), ('options.steps', '25')]
     """
     for name, value in config.items():
         if isinstance(value, Mapping):
@@ -25,34 +26,54 @@ def flattened(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def call(manifest: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The call of `ddoq.distill` that makes a run, in Python and as a command; None for what it did not make.
+    """The call of `ddoq.distill` that makes a run, in Python and as a command; None for folders that it did not make.
 
     Options as by default are left out. A codec or diffusion model of the user's stands as `...`, with its fingerprint.
     """
+    from ddoq.methods.catalogue import METHODS
     from ddoq.methods.distill import distill
 
-    config = manifest["config"]
-    if "quantizer" not in config:
+    method = METHODS.get(manifest["config"].get("method"))
+    if method is None:
         return None
-    given = {**config, **config["sampling"], **config["quantizer"], "quantizer": config["quantizer"]["method"]}
-    control = manifest["stages"].get("synthesize:diffuse", {}).get("info", {})
-    given.update({name: control[name] for name in ("strength", "steps", "guidance") if name in control})
-    made = [stage.partition(":")[2] for stage in manifest["stages"] if stage.startswith("synthesize:")]
-    preset = (config["preset"] or "").partition(" (")[0] or None
-    own = {name: config[name].get("given") for name in ("codec", "diffusion")}
-    given.update(preset=preset, controls=tuple(made), **{name: value or "auto" for name, value in own.items()})
-    given.update({f"{name}_steps": config[name].get("fit") for name in own})
-    defaults = {name: parameter.default for name, parameter in inspect.signature(distill).parameters.items()}
-    defaults.update({name: value for name, value in settle(preset, {}).items() if name not in own})
+    common = {name: parameter.default for name, parameter in inspect.signature(distill).parameters.items()}
+    common |= {"weighting": method.weightings[0], "image_size": method.image_size, "output_size": method.output_size}
+    ipc, named = {"ipc": None}, {"method": common["method"]}
+    settings = {field.name: field.default for field in fields(method.options)}
+    values, fingerprints = _values(manifest)
     lines, words = [], []
-    for name, default in defaults.items():
-        value = given.get(name)
-        if name not in given or name == "data" or value is None or (value == default and name not in ("ipc", "seed")):
+    for name, default in (ipc | named | settings | common).items():
+        value = values.get(name)
+        if value is None or (value == default and name != "seed"):
             continue
-        foreign = name in own and value not in ("auto", "identity")
-        literal = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
-        lines.append(f"    {name}=...,  # {value!s:.100}" if foreign else f"    {name}={literal},")
-        listed = value if isinstance(value, tuple) else (name.upper() if foreign else value,)
+        if name in fingerprints:
+            lines.append(f"    {name}={USERS},  # {fingerprints[name]!s:.100}")
+        else:
+            lines.append(f"    {name}={_literal(value)},")
+        listed = value if isinstance(value, tuple) else (name.upper() if name in fingerprints else value,)
         words.append(" ".join([f"--{name.replace('_', '-')}", *(shlex.quote(str(part)) for part in listed)]))
     python = "\n".join(["import ddoq", "", "ddoq.distill(", "    data,", '    "again",', *lines, ")"])
     return python, " \\\n    ".join(["ddoq distill DATA again", *words])
+
+
+def _values(manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The arguments that a run was made with, and the fingerprints of the models among them.
+
+    A model is recorded as {"given": fingerprint}, or as {"fit": steps} where it was fitted to the data.
+    """
+    config, stages = manifest["config"], manifest["stages"]
+    values = {name: value for name, value in config.items() if name not in ("data", "options")} | config["options"]
+    fingerprints = {}
+    for name, model in config["options"].items():
+        if isinstance(model, Mapping):
+            values |= {name: model.get("given", "auto"), f"{name}_steps": model.get("fit")}
+            if values[name] not in ("auto", "identity"):
+                fingerprints[name] = values[name]
+    control = stages.get("synthesize:diffuse", {}).get("info", {})
+    values |= {name: control[name] for name in ("strength", "steps", "guidance") if name in control}
+    values["controls"] = tuple(name.partition(":")[2] for name in stages if name.startswith("synthesize:"))
+    return values, fingerprints
+
+
+def _literal(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

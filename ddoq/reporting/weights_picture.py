@@ -62,8 +62,8 @@ def weights_picture(
     layout = Layout.of(rows, names, dataset.images.shape[-1])
     canvas = np.full((layout.height, layout.width, 3), 255, np.uint8)
     texts = [Text(MARGIN, MARGIN + 10, _title(dataset), 19, INK, "left")]
-    if dataset.preset:
-        texts.append(Text(MARGIN, MARGIN + 31, f"preset {dataset.preset}", 15, FAINT, "left"))
+    if dataset.method_label:
+        texts.append(Text(MARGIN, MARGIN + 31, f"method {dataset.method_label}", 15, FAINT, "left"))
     drawn = np.concatenate(rows)
     heaviest = float(weights[drawn].max()) or 1.0
     top = layout.head

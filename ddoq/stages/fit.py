@@ -14,8 +14,9 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,9 +37,6 @@ from ddoq.stages.fit_model import fitted
 from ddoq.stages.latents import read_all_latents
 from ddoq.storage.files import write_atomic
 from ddoq.storage.run import Run
-
-if TYPE_CHECKING:
-    from os import PathLike
 
 FEWEST, SMALLEST = 16, 8  # images, and pixels of their side
 

@@ -31,7 +31,7 @@ def open_reusable(path: str | PathLike[str], config: Mapping[str, Any]) -> Run:
     other = Run.open(path)
     if not any((other.path / "latents").glob("shard-*.safetensors")):
         raise RunError(f"{other.path} has no latents to take over: give a run folder that ddoq distill made")
-    theirs = other.manifest["config"]
+    theirs, config = (made | made.get("options", {}) for made in (other.manifest["config"], dict(config)))
     keys = ["data", "image_size", "channels", "batch_size"]
     codec, given = theirs.get("codec", {}), config.get("codec", {})
     # A codec that was fitted may be given to another run. Runs that distill has not made may hold text here.

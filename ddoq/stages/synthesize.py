@@ -20,7 +20,7 @@ from torch import Tensor
 from ddoq.data.distilled import write_images
 from ddoq.data.image_data import ImageData, open_data
 from ddoq.data.images import to_pixels
-from ddoq.data.weights import class_weights
+from ddoq.data.weights import ClassPrior, Weighting, class_weights
 from ddoq.machine.memory import BatchSize
 from ddoq.machine.streams import seed_sequence, torch_seed
 from ddoq.models.codecs.codec import Codec
@@ -43,6 +43,8 @@ def synthesize(
     *,
     synthesis: Literal["diffuse", "decode", "nearest"],
     folder: Path,
+    weighting: Weighting,
+    class_prior: ClassPrior,
     seed: int,
     strength: float | None = None,
     steps: int = 25,
@@ -51,6 +53,8 @@ def synthesize(
     batch_size: int = 64,
     device: torch.device | str = "cpu",
     progress: bool = True,
+    made_by: str = "ddoq",
+    note: str = "",
 ) -> None:
     """Make the images of a run's points and write them with their weights; skipped where done, resumed where begun.
 
@@ -70,6 +74,8 @@ def synthesize(
         between latents; their indices in the data are written as `source_index`.
     folder
         run.path / "images", or run.path / "controls" / name.
+    weighting, class_prior
+        The weights that are written (see `class_weights`).
     seed
         Of the noise: each image has its own stream, by class and position.
     strength, steps, guidance
@@ -80,6 +86,8 @@ def synthesize(
     batch_size
         Images at a time. The result depends on it in its last bits. Halved where memory runs out, which is warned of
         and recorded.
+    made_by, note
+        The maker of the images, for the dataset card; a sentence on it that stands wherever it shows, for run.json.
 
     Raises
     ------
@@ -88,18 +96,16 @@ def synthesize(
         position.
     """
     stage = "synthesize" if folder == run.path / "images" else f"synthesize:{folder.name}"
-    config = run.manifest["config"]
-    weighting, prior = config.get("weighting", "density"), config.get("class_prior", "balanced")
     inputs: dict[str, Any] = {
         "points": run.output("quantize"),
         "synthesis": synthesis,
-        "weighting": [weighting, prior],
+        "weighting": [weighting, class_prior],
         "batch_size": batch_size,
         "data": [run.output("encode"), data.fingerprint, data.image_size, data.channels],
         "codec": fingerprint(codec),
         "output_size": output_size,
     }
-    info: dict[str, Any] = {"synthesis": synthesis, "batch_size": batch_size}
+    info: dict[str, Any] = {"synthesis": synthesis, "batch_size": batch_size, **({"note": note} if note else {})}
     if synthesis == "diffuse":
         if diffusion is None:
             raise ValueError("synthesis 'diffuse' needs a diffusion model")
@@ -141,11 +147,11 @@ def synthesize(
         folder,
         images,
         points.classes,
-        class_weights(counts, points.offsets, weighting, prior),
+        class_weights(counts, points.offsets, weighting, class_prior),
         points.counts,
         run.manifest["class_names"],
         [{"reencoded": int(count), **row} for count, row in zip(again.counts, extra, strict=True)],
-        f"ddoq with preset {config['preset']}" if config.get("preset") else "ddoq",
+        made_by,
     )
     latents = folder.with_suffix(".safetensors")
     write_atomic(latents, safetensors.numpy.save(again.arrays()))

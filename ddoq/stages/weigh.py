@@ -27,7 +27,7 @@ from ddoq.stages.distances import Distance, Distances, class_distances
 from ddoq.stages.reencode import Floats
 from ddoq.stages.weigh_folder import weigh_folder
 from ddoq.storage.files import write_atomic
-from ddoq.storage.manifest import MANIFEST
+from ddoq.storage.manifest import MANIFEST, main_set, method_label
 from ddoq.storage.run import Run
 
 
@@ -126,13 +126,13 @@ def _weigh_run(root: Path, progress: bool) -> Distances:
         masses = {"density": quantised["counts"].astype(np.float64), "uniform": np.ones(int(offsets[-1]))}
         rows = _kept(run, "points", "quantize", [], quantised["points"], offsets, masses, progress)
         for stage in [name for name in run.manifest["stages"] if name.startswith("synthesize")]:
-            name = stage.partition(":")[2] or run.manifest["config"]["synthesis"]
+            name = stage.partition(":")[2] or main_set(run.manifest)
             (file,) = (path for path in run.manifest["stages"][stage]["outputs"] if path.endswith(".safetensors"))
             images = safetensors.numpy.load_file(run.path / file)
             own = {"reencoded": images["counts"].astype(np.float64), **masses}
             rows += _kept(run, name, stage, ["quantize"], images["latents"], offsets, own, progress)
-    preset = found.manifest["config"].get("preset")
-    return Distances(tuple(rows), (f"preset {preset}",) if preset else ())
+    label = method_label(found.manifest)
+    return Distances(tuple(rows), (f"method {label}",) if label else ())
 
 
 def _kept(

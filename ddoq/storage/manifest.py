@@ -70,3 +70,39 @@ def _misshapen(manifest: Mapping[str, Any]) -> str | None:
         if not whole or not all(isinstance(recorded, str) for recorded in entry["outputs"].values()):
             return f"stage {stage!r}"
     return None
+
+
+def main_set(manifest: Mapping[str, Any]) -> str:
+    """The name of a run's main images: their synthesis, or the method where it has no syntheses.
+
+    >>> main_set({"config": {"method": "ddoq", "options": {"synthesis": "decode"}}})
+    'decode'
+    """
+    config = manifest["config"]
+    name: str = config.get("synthesis") or config.get("options", {}).get("synthesis") or config.get("method", "given")
+    return name
+
+
+def row_name(manifest: Mapping[str, Any], name: str) -> str:
+    """The name of a run's set of images in a table beside other runs' sets: the method, for methods but our own.
+
+    The sets of "ddoq" are known by their syntheses; other methods' main images by the method, and their controls by
+    both.
+
+    >>> [row_name({"config": {"method": "d4m", "options": {"synthesis": "diffuse"}}}, s) for s in ("diffuse", "decode")]
+    ['d4m', 'd4m decode']
+    """
+    method: str = manifest["config"].get("method", "ddoq")
+    return name if method == "ddoq" else method if name == main_set(manifest) else f"{method} {name}"
+
+
+def method_label(manifest: Mapping[str, Any]) -> str | None:
+    """The method that made a run, with its note if it has one; None for the package's own and for other folders.
+
+    >>> stages = {"synthesize": {"info": {"note": "a reconstruction"}}}
+    >>> method_label({"config": {"method": "dit"}, "stages": stages})
+    'dit (a reconstruction)'
+    """
+    method: str | None = manifest.get("config", {}).get("method")
+    note = manifest.get("stages", {}).get("synthesize", {}).get("info", {}).get("note")
+    return None if method in (None, "ddoq") else f"{method} ({note})" if note else method

@@ -1,166 +1,28 @@
-"""The command line: help, exit status, messages, and a small run from end to end."""
+"""The command line: exit status, messages, and a small run from end to end."""
 
 from __future__ import annotations
 
-import inspect
 import io
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from command import call, distill_line, one_line_error
 
 import ddoq
-from ddoq.cli import commands, options
+from ddoq.cli import commands
 from ddoq.cli import main as cli
-from ddoq.cli.demo import demo, digits
-from ddoq.training.recipe import GIVEN, Recipe, read_settings
+from ddoq.cli.demo import digits
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = {
-    "distill": ddoq.distill,
-    "fit": ddoq.fit,
-    "teacher": ddoq.train_teacher,
-    "label": ddoq.label,
-    "train": ddoq.train,
-    "evaluate": ddoq.evaluate,
-    "weigh": ddoq.weigh,
-    "report": ddoq.report,
-    "demo": demo,
-}
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of a command line run in this process."""
-    try:
-        status = cli.main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        status = int(end.code or 0)
-    return status, *capsys.readouterr()
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of class folders: twelve digits of each of three classes, as PNG files."""
-    folder = tmp_path_factory.mktemp("data")
-    (images, labels), _ = digits()
-    for digit, name in enumerate(("zero", "one", "two")):
-        (folder / name).mkdir()
-        for i, image in enumerate(images[labels == digit][:12]):
-            Image.fromarray(image).save(folder / name / f"{i}.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("run") / "run"
-    assert cli.main(distill_line(data, out)) == 0
-    return out
-
-
-def distill_line(data: Path, out: Path, *more: str) -> list[str]:
-    quick = ["--codec", "identity", "--synthesis", "decode", "--no-progress"]
-    return ["distill", str(data), str(out), "--ipc", "2", *quick, *more]
-
-
-def entries(text: str) -> dict[str, str]:
-    """What a command's --help says of each option, by the option's name."""
-    lines = [line.strip(" │|") for line in text.splitlines()]
-    joined = " ".join(f"\n{line}" if re.match("--[a-z]", line) else line for line in lines)
-    return {match[1]: match[2] for match in re.finditer(r"\n--([a-z-]+)(.*)", joined)}
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_explains_every_option_and_its_default(capsys: pytest.CaptureFixture[str], command: str) -> None:
-    status, text, _ = call(capsys, command, "--help")
-    assert status == 0
-    function = COMMANDS[command]
-    explained = options.parameter_help(function)
-    for name in inspect.signature(function).parameters:
-        assert explained[name].endswith("."), f"{command}: {name} has no sentence in the docstring"
-    shown = entries(text)
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is parameter.KEYWORD_ONLY or command == "demo":
-            entry = shown[name.replace("_", "-")]
-            assert "(default: " in entry or "(required)" in entry, f"{command} --{name}: {entry}"
-            assert len(entry.split()) > 5, f"{command} --{name}: {entry}"
-
-
-def test_help_of_settings_has_every_name(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("teacher", "label", "train", "evaluate"):
-        shown = entries(call(capsys, command, "--help")[1])["settings"]
-        names = re.split(r"[,;] ", shown.partition("Names: ")[2].partition("; for what")[0])
-        assert sorted(names) == sorted(f.name for f in fields(Recipe) if f.name not in GIVEN)
-        assert "augment=crop leaves out flips" in shown
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_shows_no_none_for_a_value(capsys: pytest.CaptureFixture[str], command: str) -> None:
-    assert "{None" not in call(capsys, command, "--help")[1]
-
-
-def test_commands_of_the_readme_are_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = [shlex.split(line, comments=True) for line in re.findall(r"^    ddoq (.*)$", text, re.MULTILINE)]
-    named = {words[0] for words in lines}
-    assert {"distill", "teacher", "train", "evaluate", "weigh", "report"} <= named <= set(commands.COMMANDS)
-    known = {command: entries(call(capsys, command, "--help")[1]) for command in named}
-    for command, *words in lines:
-        assert {word[2:] for word in words if word.startswith("--")} <= known[command].keys(), (command, words)
-    settings = re.findall(r"--settings((?: \w+=\w+)+)", text)
-    assert settings
-    for texts in settings:
-        read_settings(texts.split())
-
-
-def test_mistyped_names_are_corrected(capsys: pytest.CaptureFixture[str], data: Path, run: Path) -> None:
-    line = ("train", run, "--test", data, "--epochs", 1)
-    error = one_line_error(call(capsys, *line, "--settings", "temprature=4"))
-    assert "'temprature' is no setting of a protocol; did you mean 'temperature'?" in error
-    assert "'temperature 4' is not NAME=VALUE" in one_line_error(call(capsys, *line, "--settings", "temperature 4"))
-    status, out, err = call(capsys, *line, "--epoch", 3)
-    assert status == 2
-    assert "--epochs" in out + err
-
-
-def test_an_option_of_several_values_is_not_lost(capsys: pytest.CaptureFixture[str], data: Path, run: Path) -> None:
-    twice = ("--settings", "augment=crop", "--settings", "mix=none")
-    error = one_line_error(call(capsys, "train", run, "--test", data, *twice))
-    assert "--settings is given twice: give it once, with all its values" in error
-
-
-def test_every_option_of_distill_has_a_text_of_its_own() -> None:
-    texts = list(options.parameter_help(ddoq.distill).values())
-    assert len(set(texts)) == len(texts)
-
-
-def test_evaluate_asks_for_a_run(capsys: pytest.CaptureFixture[str], data: Path) -> None:
-    text = " ".join(call(capsys, "evaluate", "--help")[1].replace("│", " ").split())
-    assert re.search(r"RUN.{,20} Run folders that ddoq distill made, or folders of class folders\. \(required\)", text)
-    status, _, message = call(capsys, "evaluate", "--test", data)
-    assert status == 1
-    assert "run names no set to evaluate: give" in message
-
-
-def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    for line in ((), ("--help",), ("-h",)):
-        status, text, _ = call(capsys, *line)
-        assert status == 0
-        assert all(re.search(rf"^  {command} ", text, re.MULTILINE) for command in commands.COMMANDS)
-
-
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(capsys, "--version") == (0, f"ddoq {ddoq.__version__}\n", "")
 
 
 def test_python_m_is_the_command() -> None:
@@ -179,25 +41,6 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(text)["version"] == ddoq.__version__
     assert call(capsys, "info", "--help")[0] == 0
     assert call(capsys, "info", "--nonsense")[0] == 2
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        ("nonsense",),
-        ("--nonsense",),
-        ("distill",),
-        ("distill", "data", "out", "--nonsense", "1"),
-        ("distill", "data", "out", "--ipc", "ten"),
-        ("distill", "data", "out", "--synthesis", "dream"),
-        ("train", "run", "--epochs"),
-    ],
-)
-def test_wrong_usage_is_status_2(capsys: pytest.CaptureFixture[str], line: tuple[str, ...]) -> None:
-    status, out, err = call(capsys, *line)
-    assert status == 2
-    assert "Traceback" not in out + err
-    assert err
 
 
 def test_distill_train_evaluate(capsys: pytest.CaptureFixture[str], data: Path, run: Path, tmp_path: Path) -> None:
@@ -314,15 +157,6 @@ def npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()
-
-
-def one_line_error(result: tuple[int, str, str]) -> str:
-    status, out, err = result
-    assert status == 1
-    assert out == ""
-    assert err.startswith("ddoq: error: ")
-    assert err.count("\n") == 1, err
-    return err
 
 
 def test_errors_are_one_line_that_names_the_culprit(

@@ -343,7 +343,7 @@ def test_distillations_sizes_and_folders(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="same images twice"):
         ddoq.evaluate([runs[0], runs[0]], digits(True), **QUICK)
     other = run_of(tmp_path / "other", max_iter=1, seed=5)
-    with pytest.raises(ValueError, match="'decode' differ in quantizer, not in seed and ipc alone"):
+    with pytest.raises(ValueError, match="'decode' differ in max_iter, not in seed and ipc alone"):
         ddoq.evaluate([runs[0], other], digits(True), **QUICK)
 
     # any folder of class folders; its classes are sorted by folder, and matched by name

@@ -238,8 +238,9 @@ def test_another_configuration_is_refused_by_name(tmp_path: Path) -> None:
     ],
 )
 def test_bad_arguments_are_named(tmp_path: Path, options: dict, message: str) -> None:
-    with pytest.raises((ValueError, OSError), match=message):
+    with pytest.raises((ValueError, TypeError, OSError), match=message):
         small(tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
 
 
 def test_more_points_than_distinct_images_names_the_class(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 import ddoq
 from ddoq.data.class_names import imagenet, label_names, match_labels
 from ddoq.machine.torchvision import ensure_importable
-from ddoq.methods.presets import PRESETS
+from ddoq.methods.catalogue import METHODS
 from ddoq.models.codecs.codec import open_codec
 from ddoq.models.diffusion.dit import DiTDiffusion
 from ddoq.models.diffusion.model import open_diffusion
@@ -292,7 +292,7 @@ def test_a_hub_id_without_a_network_is_named_with_the_local_way(tmp_path: Path) 
         lambda: open_diffusion("owner/model", NAMES),
         lambda: open_codec("owner/model"),
         lambda: distil(tmp_path / "run", "owner/model"),
-        lambda: distil(tmp_path / "run", "auto", preset="d4m"),
+        lambda: ddoq.distill(images(), tmp_path / "run", method="d4m", ipc=2, progress=False),
     ):
         with pytest.raises(FileNotFoundError, match=r"(owner/model|stable-diffusion-v1-5)'.*the hub.*local folder"):
             open_it()
@@ -411,32 +411,34 @@ def test_a_sampled_posterior_depends_on_seed_and_image_alone(folders: dict[str, 
         open_codec("identity", posterior="sample")
 
 
-def test_preset_d4m_is_recorded_and_every_value_can_be_given(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_method_d4m_is_recorded_and_every_value_can_be_given(folders: dict[str, Path], tmp_path: Path) -> None:
     small = distil(
-        tmp_path / "run", str(folders["sd"]), preset="d4m", image_size=16, output_size=8, strength=None, steps=None
+        tmp_path / "run", str(folders["sd"]), method="d4m", image_size=16, output_size=8, strength=None, steps=None
     )
     assert small.images.shape[1:] == (3, 8, 8)
     config, info = small.manifest["config"], Run.open(tmp_path / "run").info("synthesize")
-    assert config["preset"] == "d4m"
-    assert config["posterior"] == "sample"
-    assert config["quantizer"]["method"] == "minibatch"
-    assert config["sampling"] == {
+    assert (config["method"], config["weighting"], config["output_size"]) == ("d4m", "uniform", 8)
+    published = {
+        "posterior": "sample",
+        "quantizer": "minibatch",
         "strength": 0.7,
         "steps": 50,
         "guidance": 8.0,
         "prompt": "{}",
         "negative_prompt": "cartoon, anime, painting",
-        "output_size": 8,
     }
+    assert config["options"].items() >= published.items()
+    assert small.weights.tolist() == [1.0] * 6
     assert info["prompts"] == list(NAMES)
     assert info["negative_prompt"] == "cartoon, anime, painting"
     assert info["keep"] == pytest.approx(0.29, abs=0.02)  # as the schedule of 1,000 steps has it at strength 0.7
-    assert PRESETS["d4m"]["image_size"] == 512
+    assert (METHODS["d4m"].image_size, METHODS["d4m"].output_size) == (512, 224)
+    assert "made by ddoq with method d4m." in (tmp_path / "run" / "images" / "README.md").read_text()
     with pytest.raises(RunError, match="negative_prompt"):
         distil(
             tmp_path / "run",
             str(folders["sd"]),
-            preset="d4m",
+            method="d4m",
             image_size=16,
             output_size=8,
             strength=None,
@@ -445,23 +447,22 @@ def test_preset_d4m_is_recorded_and_every_value_can_be_given(folders: dict[str, 
         )
 
 
-def test_preset_dit_is_labelled_a_reconstruction_wherever_it_shows(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_method_dit_is_labelled_a_reconstruction_wherever_it_shows(folders: dict[str, Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    small = distil(run, str(folders["dit"]), preset="dit", image_size=16, strength=None, steps=6, controls=("nearest",))
+    small = distil(run, str(folders["dit"]), method="dit", image_size=16, strength=None, steps=6, controls=("nearest",))
     assert "a reconstruction" in repr(small)
-    assert "a reconstruction" in small.manifest["config"]["preset"]
+    assert small.manifest["config"]["method"] == "dit"  # no text for readers among the settings
     assert "a reconstruction" in (run / "images" / "README.md").read_text()
     table = ddoq.evaluate(run, images(), seeds=1, epochs=1, progress=False)
     assert "dit (a reconstruction" in str(table)
-    assert table.to_csv().count("preset dit (a reconstruction") == len(table.rows)
-    assert r"{\footnotesize diffuse: preset dit (a reconstruction" in table.to_latex()
-    assert "preset dit (a reconstruction" in str(ddoq.weigh(run, progress=False))
-    assert small.manifest["config"]["sampling"]["guidance"] == 4
+    assert table.to_csv().count("method dit (a reconstruction") == len(table.rows)
+    assert r"{\footnotesize dit: method dit (a reconstruction" in table.to_latex()
+    assert "method dit (a reconstruction" in str(ddoq.weigh(run, progress=False))
+    assert {row.set for row in table.rows} == {"dit nearest", "dit"}
+    assert small.manifest["config"]["options"]["guidance"] == 4
     info = Run.open(run).info("synthesize")
     assert info["keep"] == pytest.approx(0.29, abs=0.1)
     assert info["labels"] == [0, 1, 2]
-    with pytest.raises(ValueError, match="preset 'ddoq' is not known"):
-        distil(tmp_path / "other", "auto", preset="ddoq")
 
 
 def test_controls_have_the_output_size(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -496,7 +497,7 @@ def test_what_a_synthesis_does_not_need_is_not_read(
         return load(self, part, *arguments)
 
     monkeypatch.setattr(PipelineFiles, "load", watched)
-    run, settings = tmp_path / "run", {"preset": "d4m", "image_size": 16, "synthesis": "decode", "prompt": "one {}"}
+    run, settings = tmp_path / "run", {"method": "d4m", "image_size": 16, "synthesis": "decode", "prompt": "one {}"}
     small = distil(run, str(folders["sd"]), **settings, steps=None, strength=None)
     assert read == ["vae"]
     more = distil(run, str(folders["sd"]), **settings, steps=2, controls=("diffuse",))  # it can still be added
@@ -505,7 +506,7 @@ def test_what_a_synthesis_does_not_need_is_not_read(
     info = Run.open(run).info("synthesize:diffuse")
     assert (info["model"], info["prompts"][0]) == ("UNet2DConditionModel", "one cat")
     with pytest.raises(ValueError, match="prompt and negative_prompt are for Stable Diffusion"):
-        distil(tmp_path / "dit", str(folders["dit"]), **{**settings, "preset": None}, steps=None, strength=None)
+        distil(tmp_path / "dit", str(folders["dit"]), **{**settings, "method": "ddoq"}, steps=None, strength=None)
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["pipeline", "parts"])
@@ -646,9 +647,9 @@ def test_other_errors_do_not_halve(tmp_path: Path) -> None:
 def test_settings_are_in_run_json(folders: dict[str, Path], tmp_path: Path) -> None:
     distil(tmp_path / "run", str(folders["sd"]), prompt="one {}", batch_size=4)
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert manifest["config"]["sampling"]["prompt"] == "one {}"
-    assert manifest["config"]["batch_size"] == 4
-    assert manifest["config"]["precision"] == "float32"
+    assert manifest["config"]["options"]["prompt"] == "one {}"
+    assert manifest["config"]["options"]["batch_size"] == 4
+    assert manifest["config"]["options"]["precision"] == "float32"
     with pytest.raises(RunError, match="precision: 'float32' in the folder, 'bfloat16' now"):
         distil(tmp_path / "run", str(folders["sd"]), prompt="one {}", batch_size=4, precision="bfloat16")
     info = manifest["stages"]["synthesize"]["info"]

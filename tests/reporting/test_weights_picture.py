@@ -96,10 +96,12 @@ def test_caps_are_said(tmp_path: Path) -> None:
         weights_picture(data, tmp_path / "none.png", max_images=0)
 
 
-def test_the_preset_is_said(tmp_path: Path) -> None:
+def test_the_method_is_said(tmp_path: Path) -> None:
     data = dataset(2)
     plain = draw(data, tmp_path / "plain.png")
-    data.manifest["config"] = {"preset": "dit (a reconstruction: the paper's own settings are not published)"}
+    data.manifest["config"] = {"method": "dit"}
+    note = "a reconstruction: the paper's own settings are not published"
+    data.manifest["stages"] = {"synthesize": {"info": {"note": note}}}
     said = draw(data, tmp_path / "said.png")
     rows, columns = np.nonzero((said != plain).any(2))
     assert said.shape == plain.shape

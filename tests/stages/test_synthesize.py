@@ -32,6 +32,7 @@ from ddoq.storage.run import Run, RunError
 NAMES = ["zebra", "ant"]
 COUNTS = np.array([5, 3, 2, 6, 4])
 OFFSETS = np.array([0, 3, 5])
+WEIGHTS = {"weighting": "density", "class_prior": "balanced"}
 
 
 def grey(n: int = 20) -> ImageData:
@@ -68,7 +69,7 @@ def make(
     run: Run, synthesis: str, codec: Any = "identity", diffusion: Any = None, control: bool = False, **options: Any
 ) -> Path:
     folder = run.path / "controls" / synthesis if control else run.path / "images"
-    settings: dict[str, Any] = {"seed": 0, "batch_size": 2, "progress": False, **options}
+    settings: dict[str, Any] = {"seed": 0, "batch_size": 2, "progress": False, **WEIGHTS, **options}
     data = settings.pop("data", None) or grey()
     synthesize(run, data, open_codec(codec), diffusion, synthesis=synthesis, folder=folder, **settings)  # type: ignore[arg-type]
     return folder
@@ -121,8 +122,7 @@ def test_images_are_counted_in_the_cells_of_their_own_latents(tmp_path: Path) ->
 
 def test_weighting_reencoded_is_what_the_metadata_carries(tmp_path: Path) -> None:
     with prepared(tmp_path) as run:
-        run.manifest["config"]["weighting"] = "reencoded"
-        folder = make(run, "decode")
+        folder = make(run, "decode", weighting="reencoded")
         assert [row["weight"] for row in rows(folder)] == pytest.approx([1.25, 0, 1.25, 1, 1.5])
         assert [row["count"] for row in rows(folder)] == COUNTS.tolist()
         # real images lie in their own cells: the class's ten shades go to the nearest of 1, 2, 8 and of 103, 104

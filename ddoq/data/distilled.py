@@ -22,7 +22,7 @@ from PIL import Image
 from torch.utils.data import Dataset, WeightedRandomSampler
 
 from ddoq.data.images import reason, to_pixels
-from ddoq.data.weights import ClassPrior, Weighting, class_weights
+from ddoq.data.weights import ClassPrior, Weighting, counts_for, image_weights
 from ddoq.storage.files import RunError
 from ddoq.storage.image_folder import METADATA, class_names_of, read_rows
 from ddoq.storage.image_folder import write_images as write_images
@@ -127,20 +127,15 @@ class DistilledDataset(Dataset[tuple[torch.Tensor, int, float]]):
 
         ValueError for "reencoded" where the images were not encoded again: `ddoq.weigh` does that to any folder.
         """
-        counts = self.reencoded if weighting == "reencoded" else self.counts
-        if counts is None:
-            raise ValueError("these images have no 'reencoded' weights: write them into a folder and use ddoq.weigh")
+        reencoded = None if self.reencoded is None else self.reencoded.numpy()
+        counts = counts_for(weighting, self.counts.numpy(), reencoded)
         prior = self.class_prior if class_prior is None else class_prior
-        order = torch.argsort(self.labels, stable=True)
-        sizes = torch.bincount(self.labels, minlength=len(self.class_names))
-        offsets = np.concatenate([[0], np.cumsum(sizes.numpy())])
-        weights = torch.empty(len(self), dtype=torch.float64)
-        weights[order] = torch.from_numpy(class_weights(counts[order].numpy(), offsets, weighting, prior))
+        made = image_weights(counts, self.labels.numpy(), len(self.class_names), weighting, prior)
         return DistilledDataset(
             self.images,
             self.labels,
             self.counts,
-            weights,
+            torch.from_numpy(made),
             class_names=self.class_names,
             mean=self.mean,
             std=self.std,

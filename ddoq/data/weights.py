@@ -1,4 +1,4 @@
-"""Weights of the images of a distilled set, from the counts of their Voronoi cells."""
+"""Weights of the images of a distilled set are made here, of the counts of their Voronoi cells."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any, Literal
 import numpy as np
 
 Weighting = Literal["density", "sqrt", "uniform", "reencoded"]
-
-
 ClassPrior = Literal["balanced", "data"]
+Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def class_weights(
@@ -58,3 +57,47 @@ def class_weights(
     n_points, n_classes = len(counts), len(sizes)
     totals = np.full(n_classes, n_points / n_classes) if class_prior == "balanced" else full / full.sum() * n_points
     return np.asarray(shape * np.repeat(totals / np.add.reduceat(shape, offsets[:-1]), sizes))
+
+
+def counts_for(weighting: str, counts: Counts, reencoded: Counts | None) -> Counts:
+    """The counts that a weighting is made of: those of the points' cells, or those of the images' own.
+
+    ValueError for "reencoded" where the images were not encoded again: `ddoq.weigh` does that to any folder.
+    """
+    if weighting != "reencoded":
+        return counts
+    if reencoded is None:
+        raise ValueError("these images have no 'reencoded' weights: write them into a folder and use ddoq.weigh")
+    return reencoded
+
+
+def image_weights(
+    counts: Counts, labels: Counts, n_classes: int, weighting: str, class_prior: str
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The weights of `class_weights` for images in any order; each class has at least one.
+
+    Examples
+    --------
+    >>> image_weights(np.array([5, 30, 5, 10]), np.array([1, 0, 1, 0]), 2, "density", "balanced")
+    array([1. , 1.5, 1. , 0.5])
+    """
+    order = np.argsort(labels, kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(labels, minlength=n_classes))])
+    weights = np.empty(len(labels))
+    weights[order] = class_weights(counts[order], offsets, weighting, class_prior)
+    return weights
+
+
+def even_counts(labels: Counts, class_sizes: Counts) -> Counts:
+    """Counts of images that stand for no cell: the images of the full set, shared as evenly as whole numbers can.
+
+    Examples
+    --------
+    >>> even_counts(np.array([0, 0, 0, 1]), np.array([8, 5]))
+    array([3, 3, 2, 5])
+    """
+    counts = np.empty(len(labels), np.int64)
+    for c, size in enumerate(class_sizes):
+        rows = np.flatnonzero(labels == c)
+        counts[rows] = size // len(rows) + (np.arange(len(rows)) < size % len(rows))
+    return counts

@@ -6,6 +6,7 @@ synthesize do the work; each is skipped where the run folder has it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -29,11 +30,10 @@ from ddoq.stages.encode import encode
 from ddoq.stages.fit_model import fitted
 from ddoq.stages.latents import open_reusable, read_all_latents
 from ddoq.stages.quantize import quantize_run
-from ddoq.stages.synthesize import synthesize
+from ddoq.stages.synthesize import ImageModels, Sampling, Synthesis, synthesize
 from ddoq.storage.manifest import MANIFEST
 from ddoq.storage.run import Run
 
-Synthesis = Literal["diffuse", "decode", "nearest"]
 Quantizer = Literal["lloyd", "clvq", "minibatch"]
 SYNTHESES = ("diffuse", "decode", "nearest")
 SAMPLING = ("strength", "steps", "guidance")  # the options that diffusing alone uses
@@ -150,50 +150,40 @@ def make_images(task: Task, options: DDOQ) -> None:
         # so that a mistake does not claim the folder, or show after a codec's training
         open_reusable(options.latents, task.config(record))
     with task.run(record) as run:
-        codec = models.codec or _fitted_codec(run, task, options)
-        reuse, shown = options.latents, task.progress
-        encode(
-            run,
-            task.data,
-            codec,
-            device=task.device,
-            seed=task.seed,
-            batch_size=batch_size,
-            reuse=reuse,
-            progress=shown,
-        )
-        quantize_run(run, _points(options), task.ipc, seed=task.seed, n_threads=task.n_threads, progress=shown)
-        diffusion = models.diffusion
-        if "diffuse" in syntheses and diffusion is None:
-            diffusion = _fitted_diffusion(run, task, options)
-        for name in syntheses:
-            _synthesize(run, task, options, codec, diffusion, name)
+        _run_stages(run, task, options, models, syntheses)
 
 
-def _synthesize(
-    run: Run, task: Task, options: DDOQ, codec: Codec, diffusion: Diffusion | None, synthesis: Synthesis
-) -> None:
+def _run_stages(run: Run, task: Task, options: DDOQ, models: Models, syntheses: Sequence[Synthesis]) -> None:
+    """Encode, quantise and bring back to images, each where it is not done."""
     assert options.batch_size is not None
-    synthesize(
+    codec = models.codec or _fitted_codec(run, task, options)
+    encode(
         run,
         task.data,
         codec,
-        diffusion,
-        synthesis=synthesis,
-        folder=run.path / ("images" if synthesis == options.synthesis else f"controls/{synthesis}"),
-        weighting=task.weighting,
-        class_prior=task.class_prior,
-        seed=task.seed,
-        strength=options.strength,
-        steps=options.steps,
-        guidance=options.guidance,
-        output_size=task.output_size,
-        batch_size=options.batch_size,
         device=task.device,
+        seed=task.seed,
+        batch_size=options.batch_size,
+        reuse=options.latents,
         progress=task.progress,
-        made_by=task.method.made_by,
-        note=task.method.note,
     )
+    quantize_run(run, _points(options), task.ipc, seed=task.seed, n_threads=task.n_threads, progress=task.progress)
+    diffusion = models.diffusion
+    if "diffuse" in syntheses and diffusion is None:
+        diffusion = _fitted_diffusion(run, task, options)
+    sampling = Sampling(options.strength, options.steps, options.guidance)
+    for synthesis in syntheses:
+        synthesize(
+            run,
+            task.data,
+            ImageModels(codec, diffusion, sampling, task.device),
+            synthesis,
+            task.style,
+            control=synthesis != options.synthesis,
+            seed=task.seed,
+            batch_size=options.batch_size,
+            progress=task.progress,
+        )
 
 
 def _fitted_codec(run: Run, task: Task, options: DDOQ) -> Codec:

@@ -12,6 +12,7 @@ import torch
 
 from ddoq.data.image_data import ImageData
 from ddoq.data.weights import ClassPrior, Weighting
+from ddoq.stages.results import Style
 from ddoq.storage.run import Run
 
 
@@ -110,6 +111,12 @@ class Task:
             "seed": self.seed,
             "options": dict(options),
         }
+
+    @property
+    def style(self) -> Style:
+        """How the images are written."""
+        made_by, note = self.method.made_by, self.method.note
+        return Style(self.weighting, self.class_prior, self.output_size, made_by, note)
 
     def run(self, options: Mapping[str, Any]) -> AbstractContextManager[Run]:
         """Make or resume the run folder for a configuration, and keep other processes out until the block ends."""

@@ -1,12 +1,15 @@
-"""Finished batches of a synthesis are kept on disk, so that a killed one goes on from there."""
+"""Finished batches of images are kept on disk: a killed run goes on from there, and nothing holds all images."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -14,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ddoq.data.images import to_pixels
 from ddoq.machine.memory import BatchSize
 from ddoq.storage.files import write_atomic
 from ddoq.storage.run import RunError
@@ -21,33 +25,90 @@ from ddoq.storage.run import RunError
 Images = NDArray[np.uint8]
 
 
-def in_batches(
+@dataclass(frozen=True)
+class StoredImages:
+    """Images uint8 (c, h, w) in files of equally many, read when they are asked for.
+
+    Attributes
+    ----------
+    paths
+        The files, each with the tensor "images"; all have `batch_size` images but the last.
+    batch_size, count
+        Images in a file, and in all.
+    size
+        Side in pixels that they are resized to when they are read; None: as they are.
+    """
+
+    paths: tuple[Path, ...]
+    batch_size: int
+    count: int
+    size: int | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Images]:
+        for begin in range(0, self.count, self.batch_size):
+            yield from self[np.arange(begin, min(begin + self.batch_size, self.count))]
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Images:
+        """The images (b, c, h, w) of some rows; those of one file are read together."""
+        files = rows // self.batch_size
+        cuts = [0, *(np.flatnonzero(np.diff(files)) + 1).tolist(), len(rows)]
+        parts = []
+        for begin, end in pairwise(cuts):
+            with safetensors.safe_open(self.paths[files[begin]], "numpy") as file:
+                images = file.get_tensor("images")
+            parts.append(images[rows[begin:end] - files[begin] * self.batch_size])
+        return resized(np.concatenate(parts), self.size)
+
+    def at_size(self, size: int | None) -> StoredImages:
+        """The same images at another side."""
+        return replace(self, size=size)
+
+
+def resized(images: Images, size: int | None) -> Images:
+    """Images (b, c, h, w) at another side, as `ddoq.data.images` resizes those of a data set; None: as they are."""
+    if size is None or size == images.shape[-1]:
+        return images
+    return np.stack([to_pixels(image.transpose(1, 2, 0), size, len(image)) for image in images])
+
+
+def make_batches(
     make: Callable[[slice], Images], count: int, limit: BatchSize, work: Path, key: str, what: str, progress: bool
-) -> Images:
-    """Images of all points; each batch is kept in `work` as it is made, and taken from there if it was made from the
-    same inputs and is whole. A batch that memory is too small for is made in halves, as are those after it, in a
-    resumed run too.
+) -> StoredImages:
+    """Make `count` images by batches and keep each in `work` when it is finished.
+
+    A batch that is there is taken if it was made from the same inputs, whose hash is `key`, and is whole. A batch that
+    memory is too small for is made in halves, as are those after it, in a resumed run too. `what` stands at the
+    progress bar.
     """
     work.mkdir(parents=True, exist_ok=True)
-    parts = []
+    paths = []
     with tqdm(total=count, desc=what, unit="image", disable=not progress) as bar:
         for begin in range(0, count, limit.asked):
             size = min(limit.asked, count - begin)
             path = work / f"batch-{begin // limit.asked:06d}.safetensors"
-            images = _read_batch(path, key, limit)
-            if images is None:
-                with torch.no_grad():
-                    images = np.concatenate(limit.parts(_after(begin, make), size))
-                images = np.ascontiguousarray(images)  # channels last, safetensors would write them in that order
-                metadata = {"inputs": key, "sha256": hashlib.sha256(images.tobytes()).hexdigest()}
-                metadata |= {name: str(value) for name, value in limit.facts.items()}
-                write_atomic(path, safetensors.numpy.save({"images": images}, metadata=metadata))
-                bar.update(len(images))
-            else:
-                bar.update(len(images))
+            paths.append(path)
+            if _take_over(path, key, limit):
+                bar.update(size)
                 bar.initial = bar.n  # so that the rate is that of this process
-            parts.append(images)
-    return np.concatenate(parts)
+                continue
+            with torch.no_grad():
+                images = np.concatenate(limit.parts(_after(begin, make), size))
+            images = np.ascontiguousarray(images)  # channels last, safetensors would write them in that order
+            metadata = {"inputs": key, "sha256": hashlib.sha256(images.tobytes()).hexdigest()}
+            metadata |= {name: str(value) for name, value in limit.facts.items()}
+            write_atomic(path, safetensors.numpy.save({"images": images}, metadata=metadata))
+            bar.update(size)
+    return StoredImages(tuple(paths), limit.asked, count)
+
+
+def remove_batches(work: Path) -> None:
+    """Remove the kept batches of a finished synthesis."""
+    shutil.rmtree(work, ignore_errors=True)
+    with suppress(OSError):  # absent, or another synthesis has its batches there
+        work.parent.rmdir()
 
 
 def _after(begin: int, make: Callable[[slice], Images]) -> Callable[[slice], Images]:
@@ -55,25 +116,19 @@ def _after(begin: int, make: Callable[[slice], Images]) -> Callable[[slice], Ima
     return lambda part: make(slice(begin + part.start, begin + part.stop))
 
 
-def remove_batches(work: Path) -> None:
-    shutil.rmtree(work, ignore_errors=True)
-    with suppress(OSError):  # absent, or another synthesis has its batches there
-        work.parent.rmdir()
-
-
-def _read_batch(path: Path, key: str, limit: BatchSize) -> Images | None:
-    """Images of a finished batch, after which `limit` is what it was; None if there is none from the same inputs."""
+def _take_over(path: Path, key: str, limit: BatchSize) -> bool:
+    """Whether a finished batch of the same inputs is there; `limit` is then what it was after it."""
     if not path.is_file():
-        return None
+        return False
+    metadata: dict[str, Any]
     try:
         with safetensors.safe_open(path, "numpy") as file:
             metadata, images = file.metadata() or {}, file.get_tensor("images")
     except safetensors.SafetensorError as error:
         raise RunError(f"{path} is damaged ({error}): delete it and run again to make it again") from error
     if metadata.get("inputs") != key:
-        return None
+        return False
     if metadata.get("sha256") != hashlib.sha256(images.tobytes()).hexdigest():
         raise RunError(f"{path} is damaged: delete it and run again to make it again")
     limit.take_over(metadata)
-    whole: Images = images
-    return whole
+    return True

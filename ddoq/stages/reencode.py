@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -27,6 +27,13 @@ from ddoq.stages.latents import read_latents
 from ddoq.storage.run import Run
 
 Floats = NDArray[np.float64]
+
+
+class ImageRows(Protocol):
+    """An array of images (M, c, h, w), or what gives some rows of one."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.uint8]: ...
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Reencoded:
 def reencode(
     run: Run,
     codec: Codec,
-    images: NDArray[np.uint8],
+    images: ImageRows,
     class_offsets: NDArray[np.int64],
     *,
     seed: int = 0,
@@ -61,7 +68,7 @@ def reencode(
     run
         With the stage encode done, by this codec.
     images
-        uint8 (M, c, h, w), class by class.
+        uint8 (M, c, h, w), class by class; taken by batches.
     class_offsets
         (C + 1,): class c has the images class_offsets[c] to class_offsets[c + 1].
     seed

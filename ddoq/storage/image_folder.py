@@ -15,7 +15,7 @@ import io
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -31,7 +31,7 @@ _TYPES = {"file_name": str, "label": int, "class_name": str, "weight": float, "c
 
 def write_images(
     folder: Path,
-    images: np.ndarray[Any, Any],
+    images: Iterable[np.ndarray[Any, Any]],
     labels: np.ndarray[Any, Any],
     weights: np.ndarray[Any, Any],
     counts: np.ndarray[Any, Any],
@@ -46,7 +46,7 @@ def write_images(
     folder
         Made, or replaced if it is there.
     images
-        uint8 (K, c, h, w), c 1 or 3.
+        K of uint8 (c, h, w), c 1 or 3, all of one shape; they are written one after the other.
     labels, weights, counts
         (K,): class index; what the loss is multiplied by; images of the full set in the point's cell.
     class_names
@@ -70,17 +70,14 @@ def write_images(
     >>> sorted(path.name for path in folder.iterdir())
     ['0000_cat', '0001_dog', 'README.md', 'metadata.jsonl']
     """
-    images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"images must be uint8 (K, 1 or 3, h, w), got {images.dtype} {images.shape}")
-    for name, values in (("labels", labels), ("weights", weights), ("counts", counts), ("extra", extra)):
-        if len(values) != len(images):
-            raise ValueError(f"{len(images)} images but {len(values)} {name}")
+    for name, values in (("weights", weights), ("counts", counts), ("extra", extra)):
+        if len(values) != len(labels):
+            raise ValueError(f"{len(labels)} images but {len(values)} {name}")
     folders = [folder_name(label, name, len(class_names)) for label, name in enumerate(class_names)]
     within = [0] * len(class_names)
     with new_folder(folder) as work:
         rows = []
-        for i, pixels in enumerate(images):
+        for i, pixels in enumerate(_checked(images, len(labels))):
             label = int(labels[i])
             file_name = f"{folders[label]}/{within[label]:05d}.png"
             within[label] += 1
@@ -99,6 +96,20 @@ def write_images(
         (work / METADATA).write_bytes(("\n".join(lines) + "\n").encode())
         (work / CARD).write_bytes(dataset_card(class_names, rows, extra[0] if len(extra) else {}, made_by).encode())
     return [folder / METADATA, folder / CARD]
+
+
+def _checked(images: Iterable[np.ndarray[Any, Any]], count: int) -> Iterator[np.ndarray[Any, Any]]:
+    """The images; ValueError where they are not `count` of one shape and kind that a PNG file can have."""
+    number, shape = 0, None
+    for number, pixels in enumerate(images, 1):
+        shape = shape or pixels.shape
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or len(pixels) not in (1, 3) or pixels.shape != shape:
+            raise ValueError(f"images must be uint8 (1 or 3, h, w) of one size, got {pixels.dtype} {pixels.shape}")
+        if number > count:
+            break
+        yield pixels
+    if number != count:
+        raise ValueError(f"{'more' if number > count else number} images but {count} labels")
 
 
 def read_rows(metadata: Path) -> Iterator[tuple[Path, dict[str, Any]]]:

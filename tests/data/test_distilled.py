@@ -164,7 +164,15 @@ def test_folders_sort_as_classes_beyond_ten_thousand(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"images": np.zeros((2, 1, 8, 8))}, {"images": np.zeros((2, 8, 8), np.uint8)}, {"weights": [1.0]}]
+    "change",
+    [
+        {"images": np.zeros((2, 1, 8, 8))},
+        {"images": np.zeros((2, 8, 8), np.uint8)},
+        {"images": [np.zeros((1, 8, 8), np.uint8), np.zeros((1, 9, 9), np.uint8)]},
+        {"images": np.zeros((1, 1, 8, 8), np.uint8)},
+        {"images": iter(np.zeros((3, 1, 8, 8), np.uint8))},
+        {"weights": [1.0]},
+    ],
 )
 def test_bad_images(tmp_path: Path, change: dict[str, Any]) -> None:
     given: dict[str, Any] = {"images": np.zeros((2, 1, 8, 8), np.uint8), "weights": np.ones(2)} | change

@@ -25,14 +25,14 @@ from ddoq.data.image_data import ImageData, open_data
 from ddoq.data.weights import class_weights
 from ddoq.models.codecs.codec import open_codec
 from ddoq.stages.encode import encode
-from ddoq.stages.synthesize import synthesize
+from ddoq.stages.results import Style, result_folder
+from ddoq.stages.synthesize import ImageModels, Sampling, synthesize
 from ddoq.storage.files import write_atomic
 from ddoq.storage.run import Run, RunError
 
 NAMES = ["zebra", "ant"]
 COUNTS = np.array([5, 3, 2, 6, 4])
 OFFSETS = np.array([0, 3, 5])
-WEIGHTS = {"weighting": "density", "class_prior": "balanced"}
 
 
 def grey(n: int = 20) -> ImageData:
@@ -66,13 +66,15 @@ def prepared(
 
 
 def make(
-    run: Run, synthesis: str, codec: Any = "identity", diffusion: Any = None, control: bool = False, **options: Any
+    run: Run, synthesis: Any, codec: Any = "identity", diffusion: Any = None, control: bool = False, **options: Any
 ) -> Path:
-    folder = run.path / "controls" / synthesis if control else run.path / "images"
-    settings: dict[str, Any] = {"seed": 0, "batch_size": 2, "progress": False, **WEIGHTS, **options}
-    data = settings.pop("data", None) or grey()
-    synthesize(run, data, open_codec(codec), diffusion, synthesis=synthesis, folder=folder, **settings)  # type: ignore[arg-type]
-    return folder
+    data = options.pop("data", None) or grey()
+    sampling = Sampling(**{name: options.pop(name) for name in ("strength", "steps", "guidance") if name in options})
+    style = Style(**{name: options.pop(name) for name in ("weighting", "output_size") if name in options})
+    models = ImageModels(open_codec(codec), diffusion, sampling)
+    settings: dict[str, Any] = {"control": control, "batch_size": 2, "progress": False, **options}
+    synthesize(run, data, models, synthesis, style, **settings)
+    return result_folder(run, synthesis if control else None)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

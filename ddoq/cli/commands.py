@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,10 @@ from ddoq.cli.options import FOLDER_OR_NPZ, Option, parse
 RUN = Option(Path, "RUN", "The run folder that ddoq distill made.")
 RUNS = "Run folders that ddoq distill made, or folders of class folders."
 TEST = Option(str | None, help=f"{FOLDER_OR_NPZ} Its classes are matched by name.")
+TEACHERS = (
+    "A checkpoint of ddoq teacher, a folder with timm's config.json and weights, or the name of a pretrained timm "
+    "model; several are averaged."
+)
 
 
 def _settings_option() -> Option:
@@ -32,12 +36,6 @@ def _settings_option() -> Option:
         f"augment=crop+flip is both, augment=none neither. Names: {', '.join(names)}; for what each means, "
         "python -m pydoc ddoq.training.recipe.Recipe.",
     )
-
-
-TEACHERS = (
-    "A checkpoint of ddoq teacher, a folder with timm's config.json and weights, or the name of a pretrained timm "
-    "model; several are averaged."
-)
 
 
 def read_data(path: str, split: str = "train") -> Any:
@@ -61,9 +59,9 @@ def read_data(path: str, split: str = "train") -> Any:
 def _distill(arguments: list[str]) -> None:
     import ddoq
 
-    chosen = parse_distill(arguments)
-    small = ddoq.distill(read_data(chosen.pop("data")), **chosen)
-    folder = chosen["out"] / "images"
+    values = parse_distill(arguments)
+    small = _call(ddoq.distill, values | {"data": read_data(values["data"])})
+    folder = values["out"] / "images"
     print(f"{len(small)} images of {len(small.class_names)} classes: {folder}")
     print(f"their weights: {folder / 'metadata.jsonl'}")
 
@@ -76,8 +74,8 @@ def _fit(arguments: list[str]) -> None:
         "out": Option(Path, "OUT"),
         "class_names": Option(tuple[str, ...] | None),
     }
-    chosen = parse("fit", arguments, [ddoq.fit], options)
-    print(ddoq.fit(read_data(chosen.pop("data")), **chosen))
+    values = parse("fit", arguments, [ddoq.fit], options)
+    print(_call(ddoq.fit, values | {"data": read_data(values["data"])}))
 
 
 def _teacher(arguments: list[str]) -> None:
@@ -91,11 +89,9 @@ def _teacher(arguments: list[str]) -> None:
         "settings": _settings_option(),
         "log": Option(Path | None),
     }
-    chosen = parse("teacher", arguments, [ddoq.train_teacher], options)
-    test, out = chosen.pop("test"), chosen["out"]
-    chosen["settings"] = _settings(chosen["settings"])
-    print(ddoq.train_teacher(read_data(chosen.pop("data")), test=test and read_data(test, "test"), **chosen))
-    print(f"the teacher: {out}")
+    values = _with_test(parse("teacher", arguments, [ddoq.train_teacher], options))
+    print(_call(ddoq.train_teacher, values | {"data": read_data(values["data"])}))
+    print(f"the teacher: {values['out']}")
 
 
 def _label(arguments: list[str]) -> None:
@@ -108,10 +104,9 @@ def _label(arguments: list[str]) -> None:
         "teacher": Option(tuple[str, ...], help=TEACHERS),
         "settings": _settings_option(),
     }
-    chosen = parse("label", arguments, [ddoq.label, ddoq.load], options)
-    chosen["settings"] = _settings(chosen["settings"])
-    small = ddoq.load(**{name: chosen.pop(name) for name in inspect.signature(ddoq.load).parameters})
-    print(ddoq.label(small, **chosen))
+    values = parse("label", arguments, [ddoq.label, ddoq.load], options)
+    values["settings"] = _settings(values["settings"])
+    print(_call(ddoq.label, _loaded(values)))
 
 
 def _train(arguments: list[str]) -> None:
@@ -127,12 +122,28 @@ def _train(arguments: list[str]) -> None:
         "class_names": Option(tuple[str, ...] | None),
         "log": Option(Path | None),
     }
-    chosen = parse("train", arguments, [ddoq.train, ddoq.load], options)
-    test = chosen.pop("test")
-    chosen["settings"] = _settings(chosen["settings"])
-    small = ddoq.load(**{name: chosen.pop(name) for name in inspect.signature(ddoq.load).parameters})
-    result = ddoq.train(small, test=test and read_data(test, "test"), **chosen)
-    print(result)
+    values = parse("train", arguments, [ddoq.train, ddoq.load], options)
+    print(_call(ddoq.train, _loaded(_with_test(values))))
+
+
+def _call(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+    """What a function returns for the values of a command line."""
+    return function(**values)
+
+
+def _loaded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with the data set "dataset", read as those say that are parameters of `ddoq.load`."""
+    import ddoq
+
+    names = inspect.signature(ddoq.load).parameters
+    dataset = _call(ddoq.load, {name: values[name] for name in names})
+    return {"dataset": dataset} | {name: value for name, value in values.items() if name not in names}
+
+
+def _with_test(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with the settings and the test set read."""
+    test = values["test"] and read_data(values["test"], "test")
+    return dict(values) | {"settings": _settings(values["settings"]), "test": test}
 
 
 def _settings(texts: Sequence[str] | None) -> dict[str, Any]:
@@ -163,14 +174,13 @@ def _evaluate(arguments: list[str]) -> None:
         "settings": _settings_option(),
         "save": Option(tuple[str, ...]),
     }
-    chosen = parse("evaluate", arguments, [ddoq.evaluate, table], options)
-    files = chosen.pop("save")
+    values = parse("evaluate", arguments, [ddoq.evaluate, table], options)
+    files = values.pop("save")
     if wrong := [file for file in files if Path(file).suffix not in (".json", ".csv", ".tex")]:
         raise ValueError(f"--save {wrong[0]} must end with .json, .csv or .tex")
     check_writable(*map(Path, files))  # now, not after hours of training
-    test, data = read_data(chosen.pop("test"), "test"), chosen.pop("data")
-    chosen["settings"] = _settings(chosen["settings"])
-    evaluation = ddoq.evaluate(test=test, data=data and read_data(data), **chosen)
+    values["data"] = values["data"] and read_data(values["data"])
+    evaluation = _call(ddoq.evaluate, _with_test(values))
     for file in files:
         evaluation.save(file)
     print(evaluation)
@@ -184,16 +194,15 @@ def _weigh(arguments: list[str]) -> None:
         "data": Option(str | None, help=f"{FOLDER_OR_NPZ} Its classes are matched by name. Of a run: none."),
         "codec": Option(str),
     }
-    chosen = parse("weigh", arguments, [ddoq.weigh], options)
-    data = chosen.pop("data")
-    print(ddoq.weigh(data=data and read_data(data), **chosen))
+    values = parse("weigh", arguments, [ddoq.weigh], options)
+    print(_call(ddoq.weigh, values | {"data": values["data"] and read_data(values["data"])}))
 
 
 def _report(arguments: list[str]) -> None:
     import ddoq
 
     options = {"run": RUN, "out": Option(str | None)}
-    print(ddoq.report(**parse("report", arguments, [ddoq.report], options)))
+    print(_call(ddoq.report, parse("report", arguments, [ddoq.report], options)))
 
 
 def _info(arguments: list[str]) -> None:
@@ -215,7 +224,7 @@ def _info(arguments: list[str]) -> None:
 def _demo(arguments: list[str]) -> None:
     from ddoq.cli.demo import demo
 
-    demo(**parse("demo", arguments, [demo], {"out": Option(str)}))
+    _call(demo, parse("demo", arguments, [demo], {"out": Option(str)}))
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

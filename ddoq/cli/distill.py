@@ -51,7 +51,7 @@ def parse_distill(arguments: list[str]) -> dict[str, Any]:
         return parse("distill", arguments, [ddoq.distill], options, GROUPS, DESCRIPTION)
     name = method if method in METHODS else "ddoq"
     _refuse_others(arguments, name)
-    groups = {**GROUPS, name: option_names(name)}
+    groups = GROUPS | {name: tuple(option_names(name))}
     return parse("distill", arguments, [ddoq.distill, METHODS[name].options], options, groups, DESCRIPTION)
 
 

@@ -12,6 +12,7 @@ inside a batch.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from PIL import Image
 from torch.utils.data import Dataset, WeightedRandomSampler
 
 from ddoq.data.images import reason, to_pixels
-from ddoq.data.weights import ClassPrior, Weighting, counts_for, image_weights
+from ddoq.data.weights import WEIGHTINGS, ClassPrior, Weighting, counts_for, image_weights
 from ddoq.storage.files import RunError
 from ddoq.storage.image_folder import METADATA, class_names_of, read_rows
 from ddoq.storage.image_folder import write_images as write_images
@@ -106,6 +107,17 @@ class DistilledDataset(Dataset[tuple[torch.Tensor, int, float]]):
         """The method that made it, with its note if it has one; None for the package's own and for other folders."""
         return method_label(self.manifest)
 
+    @property
+    def weightings(self) -> tuple[Weighting, ...]:
+        """The weightings that `reweighted` gives: all, or those of a method whose images stand for no cells."""
+        stages = self.manifest.get("stages", {})
+        limited = stages.get("synthesize", {}).get("info", {}).get("weightings")
+        return WEIGHTINGS if limited is None else tuple(limited)
+
+    def offered(self, weightings: Sequence[Weighting]) -> list[Weighting]:
+        """Those of some weightings that its images can have; what is no weighting stays, for `reweighted` to refuse."""
+        return [name for name in weightings if name in self.weightings or name not in WEIGHTINGS]
+
     def sampler(self, *, num_samples: int | None = None, seed: int = 0) -> WeightedRandomSampler:
         """Draw images as often as they weigh, for a trainer that takes no weights: a sampler for torch's DataLoader.
 
@@ -127,6 +139,11 @@ class DistilledDataset(Dataset[tuple[torch.Tensor, int, float]]):
 
         ValueError for "reencoded" where the images were not encoded again: `ddoq.weigh` does that to any folder.
         """
+        if weighting in WEIGHTINGS and weighting not in self.weightings:
+            raise ValueError(
+                f"these images have no {weighting!r} weights, since method {self.method_label!r} counts no images of "
+                f"the data for them: use {' or '.join(map(repr, self.weightings))}"
+            )
         reencoded = None if self.reencoded is None else self.reencoded.numpy()
         counts = counts_for(weighting, self.counts.numpy(), reencoded)
         prior = self.class_prior if class_prior is None else class_prior

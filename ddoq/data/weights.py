@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 Weighting = Literal["density", "sqrt", "uniform", "reencoded"]
+WEIGHTINGS: tuple[Weighting, ...] = ("density", "reencoded", "sqrt", "uniform")
 ClassPrior = Literal["balanced", "data"]
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 

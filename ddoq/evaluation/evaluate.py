@@ -294,7 +294,11 @@ def _notes(sets: Sequence[Compared], plan: Sequence[Entry], weightings: Sequence
     notes = []
     for each in sets:
         made = [member for member in each.members if isinstance(member, DistilledDataset)]
-        notes += [f"{each.name}: method {member.method_label}" for member in made if member.method_label]
+        notes += [
+            f"{each.name}: method {member.method_label}"
+            for member in made
+            if member.method_label not in (None, each.name)
+        ]
         hidden = [folder for folder in each.logs if folder is not None and folder.name == HIDDEN]
         notes += [f"{each.name}: its logs and this table are in {folder.resolve()}" for folder in hidden]
     same = [entry.name for entry in plan if entry.weighting == ANY]

@@ -87,7 +87,7 @@ def gradient_agreement(
     student
         "convnet3" or a name of a timm model.
     weightings
-        The weights under which the set's gradient is taken.
+        The weights under which the set's gradient is taken; those that its images cannot have are left out.
     epochs, every
         Passes over the set, and how many between two measurements.
     batch_size, lr
@@ -130,6 +130,7 @@ def gradient_agreement(
         name = log_name(name, len(dataset), student, seed)
         log = log_folder(Path(run)) / name
     own = TrainingSet.of(dataset)
+    weightings = dataset.offered(weightings) or ["uniform"]
     weights: dict[str, Tensor] = {name: dataset.reweighted(name).weights.float() for name in weightings}
     full = _full(
         open_data(data, image_size=own.size, channels=own.channels, class_names=class_names),

@@ -15,16 +15,15 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ddoq.data.classes import matched_labels
 from ddoq.data.distilled import DistilledDataset, load
+from ddoq.data.draw import draw_images
 from ddoq.data.image_data import open_data
 from ddoq.data.weights import Weighting
 from ddoq.evaluation.logs import log_folder
 from ddoq.evaluation.table import ANY, FULL, OFF, RANDOM
-from ddoq.machine.streams import seed_sequence
 from ddoq.storage.manifest import MANIFEST, main_set, row_name
 from ddoq.storage.run import Run
 from ddoq.storage.values import digest
@@ -74,12 +73,18 @@ class Compared:
         """Hashes of the images of each distillation."""
         return [_as_set(member).images_fingerprint for member in self.members]
 
+    def _offered(self, weightings: Sequence[Weighting]) -> Sequence[Weighting]:
+        """Those weightings that all distillations can have; OFF, the uniform one, where there are none."""
+        for member in self.members:
+            weightings = member.offered(weightings) if isinstance(member, DistilledDataset) else weightings
+        return weightings or ["uniform"]
+
     def entries(self, weightings: Sequence[Weighting], seeds: int) -> Iterator[Entry]:
         """A row per weighting; one, called ANY, where all give the same numbers; OFF where there are no weights."""
         if any(isinstance(member, TrainingSet) for member in self.members):
             made: dict[str, list[TrainingSet]] = {OFF: [_as_set(member) for member in self.members]}
         else:
-            made = {w: [_as_set(member, w) for member in self.members] for w in weightings}
+            made = {w: [_as_set(member, w) for member in self.members] for w in self._offered(weightings)}
         one, *others = made.values()
         pairs = [pair for other in others for pair in zip(one, other, strict=True)]
         if others and all(torch.allclose(a.weights, b.weights, rtol=1e-6) for a, b in pairs):
@@ -150,8 +155,7 @@ def full_entries(
         chosen = torch.empty(len(like.labels), dtype=torch.int64)
         for c, there in enumerate(indices):
             places = like.labels == c
-            stream = np.random.default_rng(seed_sequence(seed, "random subset", c))
-            chosen[places] = torch.from_numpy(stream.choice(there, int(places.sum()), replace=False))
+            chosen[places] = torch.from_numpy(draw_images(there, int(places.sum()), seed, c))
         return replace(like, images=torch.as_tensor(opened.images(chosen.numpy())))
 
     largest: dict[tuple[int, ...], Compared] = {}

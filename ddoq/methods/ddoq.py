@@ -243,18 +243,17 @@ def _record(options: DDOQ, models: Models) -> dict[str, Any]:
     given = "for controls alone" if main is None else fingerprint(main)
     sampling = SAMPLING if options.synthesis == "diffuse" else ()
     plain = (*sampling, "prompt", "negative_prompt", "posterior", "quantizer", *POINTS, "batch_size")
-    return {
+    models_used = {
         "codec": {"fit": options.codec_steps} if models.codec is None else {"given": fingerprint(models.codec)},
         "diffusion": {"given": given} if models.given else {"fit": options.diffusion_steps},
-        "synthesis": options.synthesis,
-        **{name: getattr(options, name) for name in plain},
         "precision": getattr(main, "facts", {}).get("precision", options.precision),  # "auto" depends on the machine
     }
+    return models_used | {name: getattr(options, name) for name in ("synthesis", *plain)}
 
 
 def _points(options: DDOQ) -> dict[str, Any]:
     """The options of `ddoq.quantize_classes`."""
-    return {"method": options.quantizer, **{name: getattr(options, name) for name in POINTS}}
+    return {"method": options.quantizer} | {name: getattr(options, name) for name in POINTS}
 
 
 def _syntheses(options: DDOQ) -> list[Synthesis]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ddoq.data.image_data import ImageData
-from ddoq.data.weights import ClassPrior, Weighting
+from ddoq.data.weights import WEIGHTINGS, ClassPrior, Weighting
 from ddoq.stages.results import Style
 from ddoq.storage.run import Run
 
@@ -41,7 +41,7 @@ class Method:
     name: str
     options: type[Any]
     make: Callable[[Task, Any], None]
-    weightings: tuple[Weighting, ...] = ("density", "reencoded", "sqrt", "uniform")
+    weightings: tuple[Weighting, ...] = WEIGHTINGS
     image_size: int | None = None
     output_size: int | None = None
     takes_teacher: bool = False

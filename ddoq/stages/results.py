@@ -108,7 +108,7 @@ def write_result(
     rows = [{name: values[i] for name, values in further.items()} for i in range(len(labels))]
     folder, images = result_folder(run, control), _at_size(images, style.output_size)
     written = write_images(folder, images, labels, weights, counts.points, names, rows, style.made_by)
-    facts = {**(info or {}), "images": len(labels), **({"note": style.note} if style.note else {})}
+    facts = dict(info or {}) | {"images": len(labels)} | ({"note": style.note} if style.note else {})
     outputs = [*written, *outputs]
     run.record(result_stage(control), inputs, outputs, seconds=time.monotonic() - start, info=facts)
 

@@ -143,7 +143,7 @@ def synthesize(
     latents_file = result_folder(run, name).with_suffix(".safetensors")
     latents_file.parent.mkdir(exist_ok=True)
     write_atomic(latents_file, safetensors.numpy.save(again.arrays()))
-    info |= {"w2": float(np.sqrt(again.distortion).mean()), **limit.facts}
+    info |= {"w2": float(np.sqrt(again.distortion).mean())} | limit.facts
     write_result(
         run,
         name,
@@ -179,9 +179,9 @@ def _planned(
             raise ValueError("synthesis 'diffuse' needs a diffusion model")
         sampling, keep = _settled(models.diffusion, models.sampling)
         models = replace(models, sampling=sampling)
-        facts = {**asdict(sampling), "keep": keep}
+        facts = asdict(sampling) | {"keep": keep}
         inputs["diffusion"] = [fingerprint(models.diffusion), seed, facts]
-        info |= {**facts, **getattr(models.diffusion, "facts", {})}
+        info |= facts | getattr(models.diffusion, "facts", {})
     return models, inputs, info
 
 

@@ -1,43 +1,9 @@
-"""Protocols by name: how a student is trained and tested. Accuracies of different protocols do not compare.
+"""Protocols give by name every value of how a student is trained and tested; docs/protocols.md has them as a table.
 
-Everywhere ddoq differs from the published code in this: views (crop, flip, partner, share) are drawn for each image of
-each epoch, from the whole set, not for a batch; images are normalised by the full set's own mean and deviation; the
-accuracy is the last epoch's, and the best on the way stands beside it. Students that timm builds are timm's.
-
-Rates are made for a number of steps, which is that of epochs times that of batches: with a few images the epochs that
-suffice for many are too few, and a student stays near chance. No published protocol makes fewer than FEWEST_STEPS, one
-an epoch; those for ImageNet make thousands: with 10 images per class d4m 3,000, rded 30,000, rd3 80,000.
-
-dc      DC, DSA and DM's evaluation (VICO-UoE/DatasetCondensation, evaluate_synset) without augmentation: SGD 0.01,
-        momentum 0.9, decay 5e-4, batches of 256, 300 epochs, a tenth of the rate from half way. Hard labels, or soft
-        ones at temperature 1, since SGD feels the loss's scale. That code runs one epoch more, lowers the rate two
-        epochs later, and forgets the momentum there.
-dsa     dc with siamese augmentation: 1,000 epochs. Its operation is drawn for each image here, there for a batch. For
-        digits leave out the flip: dsa="color_crop_cutout_scale_rotate".
-d4m     D4M (suduo94/D4M, matching and validate), as SRe2L before it: AdamW 0.001, decay 0.01 but not on 1-d parameters,
-        batches of 1,024 in 2 parts, 300 epochs, cosine to 0, RandomResizedCrop (0.08, 1), flip, CutMix, KL at
-        temperature 20 without its square; test images cropped from 8/7. The teacher's logits are stored as float16
-        there (`ddoq.label`); with `teacher=` they come online. Batches are cut to the images there are. The loss of an
-        epoch's last, smaller batch is the mean over its images, there the sum of its parts' means over 2.
-rded    RDED (LINs-lab/RDED) for 1, 10 or 50 images per class: as d4m, but batches of 10, 50, 100 (twice that for 100
-        and 1,000 classes, 100 for 200, never more than the images), undivided, a cosine that ends at half the rate,
-        patch shuffle and crops (1/factor, 1) with factor 2 from 128 pixels on and 1 below, as its scripts have it,
-        rates by student (25 images and 0.002 for CIFAR-100's ConvNet-3), labels online. It reports the best of the
-        looks at the test set after 80 % of the epochs: that is `best` here. Not here: it passes every batch through the
-        student before it is mixed too, which moves batch statistics and nothing else, and it tests on 50 images of each
-        class of ImageNet and its parts.
-rd3     FROM SECONDARY SOURCES: RD3's unified protocol, 400 epochs, batches of 50, Adam 0.001, smoothed cosine, RDED's
-        augmentation, one ResNet-18 teacher. That the cosine is RDED's, the temperature 20, no weight decay and the test
-        crop is what we suppose.
-hard    Hard labels, as Minimax Diffusion evaluates (vimar-gu/MinimaxDiffusion, train.py, argument.py, data.py, after
-        IDC): SGD 0.01 (0.1 above 100 classes), momentum 0.9, decay 5e-4 (1e-4), batches of 64 (128), a fifth of the
-        rate from 2/3 and again from 5/6; 3,000 epochs for 1 image per class, 2,000 to 10, 1,500 to 50, 1,000 to 200,
-        500 to 500, else 300, two thirds of it in whole hundreds for 100 classes; crops (0.5, 1), flip, colour jitter
-        0.4, lighting 0.1, CutMix. Up to 32 pixels instead 1,000 epochs, DSA without cutout, CutMix for half the images
-        (there without flip for digits: dsa="color_crop_scale_rotate"). Its students have instance normalisation
-        (ResNetAP-10, ConvNet-6), and it prints the best of 100 looks at the test set first: not here.
-teacher Ours, for `ddoq teacher`: SGD 0.05, momentum 0.9, decay 5e-4 but not on 1-d parameters, batches of 128, 60
-        epochs, cosine to 0, crops (0.35, 1), flip.
+Accuracies of different protocols do not compare. Everywhere ddoq differs from the published code in this: views (crop,
+flip, partner, share) are drawn for each image of each epoch, from the whole set, not for a batch; images are normalised
+by the full set's own mean and deviation; the accuracy is the last epoch's, and the best on the way stands beside it.
+Students that timm builds are timm's.
 """
 
 from __future__ import annotations
@@ -109,7 +75,7 @@ def changes_of(settings: Mapping[str, Any] | None, **given: Any) -> dict[str, An
 
 @dataclass(frozen=True)
 class _Setting:
-    """What the values of a protocol depend on."""
+    """The student and the images, on which the values of a protocol depend."""
 
     student: str
     n: int
@@ -118,14 +84,25 @@ class _Setting:
 
 
 def _dc(setting: _Setting) -> dict[str, Any]:
+    """Give the values of DC, DSA and DM's evaluation without augmentation, which are the defaults of `Recipe`.
+
+    Source: VICO-UoE/DatasetCondensation, evaluate_synset. Labels are hard, or soft at temperature 1, since SGD feels
+    the loss's scale. That code runs one epoch more, lowers the rate two epochs later, and forgets the momentum there.
+    """
     return {}
 
 
 def _dsa(setting: _Setting) -> dict[str, Any]:
+    """Give the values of "dc" with siamese augmentation, for 1,000 epochs.
+
+    Source: VICO-UoE/DatasetCondensation. The operation is drawn for each image here, there for a batch. For digits
+    leave out the flip: dsa="color_crop_cutout_scale_rotate".
+    """
     return {"epochs": 1000, "augment": ("dsa",)}
 
 
 def _teacher(setting: _Setting) -> dict[str, Any]:
+    """Give the values of ddoq's own protocol for `ddoq teacher`."""
     sgd = {"lr": 0.05, "batch_size": 128, "epochs": 60, "decay_1d": False, "schedule": "cosine"}
     return {**sgd, "augment": ("crop", "flip"), "crop_scale": 0.35}
 
@@ -145,6 +122,13 @@ _SOFT = {
 
 
 def _d4m(setting: _Setting) -> dict[str, Any]:
+    """Give the values of D4M, as those of SRe2L before it.
+
+    Source: suduo94/D4M, matching and validate. The KL divergence at temperature 20 is not multiplied by its square. The
+    teacher's logits are stored as float16 there (`ddoq.label`); with `teacher=` they come online. Batches are cut to
+    the images there are. The loss of an epoch's last, smaller batch is the mean over its images, there the sum of its
+    two parts' means over 2.
+    """
     return {**_SOFT, "batch_size": min(1024, setting.n), "accumulate": 2, "schedule": "cosine"}
 
 
@@ -155,6 +139,13 @@ def _patches(setting: _Setting) -> dict[str, Any]:
 
 
 def _rded(setting: _Setting) -> dict[str, Any]:
+    """Give the values of RDED, which are defined for 1, 10 or 50 images of every class.
+
+    Source: LINs-lab/RDED and its scripts. Batches are 10, 50 and 100, twice that for 100 and 1,000 classes and 100 for
+    200, never more than the images; rates go by student. It reports the best of the looks at the test set after 80 % of
+    the epochs: that is `best` here. It also passes every batch through the student before it is mixed, which moves
+    batch statistics and nothing else, and tests on 50 images of each class of ImageNet and its parts: not here.
+    """
     classes, ipc = len(setting.counts), setting.counts[0]
     if set(setting.counts) != {ipc} or ipc not in (1, 10, 50):
         found = sorted(set(setting.counts))
@@ -172,11 +163,22 @@ def _rded(setting: _Setting) -> dict[str, Any]:
 
 
 def _rd3(setting: _Setting) -> dict[str, Any]:
+    """Give the values of RD3's unified protocol, FROM SECONDARY SOURCES, with one ResNet-18 as teacher.
+
+    That the cosine is RDED's, the temperature 20, no weight decay and the test crop is what we suppose.
+    """
     adam = {"optimizer": "adam", "weight_decay": 0.0, "epochs": 400, "batch_size": 50, "schedule": "smoothed"}
     return {**_SOFT, **_patches(setting), **adam}
 
 
 def _hard(setting: _Setting) -> dict[str, Any]:
+    """Give the values of Minimax Diffusion's evaluation with hard labels.
+
+    Source: vimar-gu/MinimaxDiffusion, train.py, argument.py, data.py, after IDC. For 100 classes the epochs are two
+    thirds, in whole hundreds. Up to 32 pixels the views are siamese without cutout (there without flip for digits:
+    dsa="color_crop_scale_rotate"). Its students have instance normalisation (ResNetAP-10, ConvNet-6), and it prints the
+    best of 100 looks at the test set first: not here.
+    """
     classes, ipc = len(setting.counts), max(setting.counts)
     values: dict[str, Any] = {"batch_size": 64, "schedule": "steps", "mix": "cutmix"}
     if setting.size <= 32:
@@ -201,5 +203,8 @@ _VALUES: dict[str, Callable[[_Setting], dict[str, Any]]] = {
     "teacher": _teacher,
 }
 PROTOCOLS = tuple(_VALUES)
-FEWEST_STEPS = 300  # of the optimiser, in the published protocols
+# Rates are made for a number of steps, which is that of epochs times that of batches: with a few images the epochs that
+# suffice for many are too few, and a student stays near chance. No published protocol makes fewer steps than this, one
+# an epoch; those for ImageNet make thousands: with 10 images per class d4m 3,000, rded 30,000, rd3 80,000.
+FEWEST_STEPS = 300
 ONLY_HARD = ("hard", "teacher")  # protocols that take no soft labels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -256,3 +257,14 @@ def test_pool_of_label_epochs() -> None:
     assert len(set(map(tuple, rounds))) == 5
     assert [Recipe(augment=("flip",)).view_epoch(epoch) for epoch in (0, 7, 299)] == [0, 7, 299]
     assert Recipe().view_epoch(7) == 0  # the images never change
+
+
+def test_the_page_of_protocols_says_what_the_code_does() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "protocols.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("|")]
+    (_, *names), _, *body = [row for row in rows if len(row) == len(rows[0])]
+    assert [protocol for protocol, *_ in body] == list(PROTOCOLS)
+    for protocol, *cells in body:
+        recipe = of(protocol, size=64)
+        values = [getattr(recipe, name) for name in names]
+        assert cells == [", ".join(v) or "none" if isinstance(v, tuple) else f"{v}" for v in values], protocol

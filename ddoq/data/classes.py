@@ -1,13 +1,16 @@
-"""Labels and class names: every class has an image, every label has a name, and an index never travels without it."""
+"""Classes are matched by name: every label has a name, every class an image, and an index never travels alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ddoq.data.class_names import imagenet, synonyms
 
 Labels = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -118,6 +121,92 @@ def matched_labels(
             * bool(renaming and missing and extra)
         )
     return torch.tensor([class_names.index(name) for name in names])[labels]
+
+
+def match_labels(
+    class_names: Sequence[str], names: Mapping[int, str], model: str, what: str = "diffusion model"
+) -> list[int]:
+    """The label of each class in a model whose labels have these names (synonyms separated by commas).
+
+    A class is the label of the same name, or that of the same synonyms, or the one with a synonym in common; a WordNet
+    identifier is the label at its place where the names are ImageNet's.
+
+    Raises
+    ------
+    ValueError
+        A class that is none or several of the labels, such as ImageNet's two cranes; two classes that are one label.
+    """
+    numbers = {wnid: label for label, wnid in enumerate(imagenet())}
+    are_imagenet = list(names.values()) == list(imagenet().values())
+    known = {label: synonyms(name) for label, name in names.items()}
+
+    def labels_of(name: str) -> list[int]:
+        if are_imagenet and name in numbers:
+            return [numbers[name]]
+        wanted = synonyms(name)
+        return (
+            [label for label in names if names[label] == name]
+            or [label for label in names if known[label] == wanted]
+            or [label for label in names if known[label] & wanted]
+        )
+
+    labels: list[int] = []
+    for name in class_names:
+        matches = labels_of(name)
+        if not matches:
+            some = ", ".join(map(repr, list(names.values())[:10])) + (", ..." if len(names) > 10 else "")
+            unknown = sum(not labels_of(other) for other in class_names)
+            raise ValueError(
+                f"the {what} does not know class {name!r} ({unknown} unknown in all); it knows {some}: name the class "
+                "folders as it does, or give class_names"
+            )
+        if len(matches) > 1:
+            raise ValueError(
+                f"labels {matches[0]} and {matches[1]} of the {what} are both called {name!r}: tell them apart in "
+                f"the id2label of {model}, or name the class by a synonym that one of them has"
+            )
+        if matches[0] in labels:
+            other = class_names[labels.index(matches[0])]
+            raise ValueError(f"classes {other!r} and {name!r} are both label {matches[0]} of the {what}")
+        labels += matches
+    return labels
+
+
+def columns_of(class_names: Sequence[str], names: Sequence[str], what: str, remedy: str = "") -> list[int]:
+    """Position of each class among the outputs of a model that are called `names`.
+
+    Raises
+    ------
+    ValueError
+        A class is none of the names; the message begins with `what` and ends with the remedy.
+
+    Examples
+    --------
+    >>> columns_of(("dog", "cat"), ("cat", "dog", "emu"), "the teacher")
+    [1, 0]
+    """
+    missing = [name for name in class_names if name not in names]
+    if missing:
+        raise ValueError(f"{what} does not know class {_listed(missing)} (it knows {_listed(names)}){remedy}")
+    return [names.index(name) for name in class_names]
+
+
+def numbers_in(names: Sequence[str], count: int) -> list[int]:
+    """The numbers with which the names of folders begin, which must be 0 to count - 1, each once.
+
+    Examples
+    --------
+    >>> numbers_in(("1_dog", "0"), 2)
+    [1, 0]
+    """
+    matches = [re.match(r"\d+", name) for name in names]
+    numbers = [int(match[0]) if match else -1 for match in matches]
+    if sorted(numbers) != list(range(count)):
+        raise ValueError(
+            f"the folders {list(names)[:8]} are not one for each of the data's {count} classes, named by its index "
+            "from 0"
+        )
+    return numbers
 
 
 def _listed(names: Sequence[str], limit: int = 8) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ddoq.data.classes import columns_of
 from ddoq.machine.streams import seed_sequence
 
 Floats = NDArray[np.float64]
@@ -131,14 +132,12 @@ def agreement(
     >>> agreement([[0, 1], [2, 0], [3, 1]], [0, 1, 0], ["cat", "dog"], ["dog", "cat"])
     0.6666666666666666
     """
-    known = list(class_names if judge_names is None else judge_names)
-    unknown = [name for name in class_names if name not in known]
-    if unknown:
-        raise ValueError(f"the judge does not know the class {unknown[0]!r}: its classes are {known[:8]}")
-    values, own = np.asarray(logits), np.asarray(labels)
-    if values.shape != (len(own), len(known)):
-        raise ValueError(f"the judge gave logits {values.shape} for {len(own)} images and {len(known)} classes")
-    return float((values.argmax(axis=1) == np.array([known.index(name) for name in class_names])[own]).mean())
+    known = class_names if judge_names is None else judge_names
+    columns = np.array(columns_of(class_names, known, "the judge"))
+    values, classes = np.asarray(logits), np.asarray(labels)
+    if values.shape != (len(classes), len(known)):
+        raise ValueError(f"the judge gave logits {values.shape} for {len(classes)} images and {len(known)} classes")
+    return float((values.argmax(axis=1) == columns[classes]).mean())
 
 
 def _features(real: ArrayLike, images: ArrayLike, least: int) -> tuple[Floats, Floats]:

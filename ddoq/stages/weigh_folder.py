@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddoq.data.classes import matched_labels
+from ddoq.data.classes import matched_labels, numbers_in
 from ddoq.data.folders import class_folders
 from ddoq.data.image_data import ImageData, open_data
 from ddoq.data.sources import FolderSource
@@ -144,13 +143,7 @@ def _match(own: ImageData, full: ImageData, by_index: bool) -> None:
     """Give both the classes of one list of names in one order; ValueError for classes that only one has."""
     names = own.class_names
     if by_index and set(names) != set(full.class_names):
-        found = [re.match(r"\d+", name) for name in names]
-        numbers = [int(match[0]) if match else -1 for match in found]
-        if sorted(numbers) != list(range(len(full.class_names))):
-            raise ValueError(
-                f"by_index: the folders {list(names)[:8]} are not one for each of the data's {len(full.class_names)} "
-                "classes, named by its index from 0"
-            )
+        numbers = numbers_in(names, len(full.class_names))
         own.labels, own.class_names = np.array(numbers)[own.labels], full.class_names
     try:
         there, renaming = torch.as_tensor(full.labels), full.source.renaming

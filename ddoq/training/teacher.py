@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddoq.data.class_names import label_names, match_labels
+from ddoq.data.class_names import label_names
+from ddoq.data.classes import columns_of, match_labels
 from ddoq.machine.torchvision import ensure_importable
 from ddoq.training.checkpoint import read_checkpoint
 from ddoq.training.students import create_student
@@ -113,18 +114,17 @@ def _checkpoint(path: Path, data: TrainingSet, place: torch.device) -> _Member:
     """A student's checkpoint of ddoq's."""
     advice = "give what ddoq teacher or ddoq train wrote, or a folder with timm's config.json and weights"
     weights, facts = read_checkpoint(path, advice)
+    whose, remedy = f"the teacher in {path}", ": train one on this data set with ddoq teacher"
     try:
         names, channels, side = list(facts["class_names"]), facts["channels"], facts["image_size"]
-        missing = [name for name in data.class_names if name not in names]
-        if missing or channels != data.channels:
-            wrong = f"does not know class {missing[0]!r}" if missing else f"is for {channels} channels"
-            raise ValueError(f"the teacher in {path} {wrong}: train one on this data set with ddoq teacher")
+        if channels != data.channels:
+            raise ValueError(f"{whose} is for {channels} channels{remedy}")
         model = create_student(facts["student"], n_classes=len(names), channels=channels, image_size=side)
         model.load_state_dict(weights)
         normalise = Normalise(torch.tensor(facts["mean"]), torch.tensor(facts["std"]), place)
+        columns = torch.tensor(columns_of(data.class_names, names, whose, remedy), device=place)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path} does not hold what it says, a {facts['student']!r}: {error}") from error
-    columns = torch.tensor([names.index(name) for name in data.class_names], device=place)
     return _Member(model.to(place).eval(), normalise, columns, side, f"{facts['student']}@{_weights_hash(model)}")
 
 

@@ -112,7 +112,7 @@ def test_agreement_by_hand() -> None:
     logits = [[3.0, 1.0, 0.0], [0.0, 1.0, 2.0], [0.0, 1.0, 2.0]]
     assert agreement(logits, [0, 2, 1], ["a", "b", "c"]) == 2 / 3
     assert agreement(logits, [0, 1, 1], ["c", "a"], ["c", "b", "a"]) == 1  # by name; the judge knows one more
-    with pytest.raises(ValueError, match="does not know the class 'd'"):
+    with pytest.raises(ValueError, match="does not know class 'd'"):
         agreement(logits, [0, 0, 0], ["d"], ["a", "b", "c"])
     with pytest.raises(ValueError, match=r"logits \(3, 3\) for 3 images and 2 classes"):
         agreement(logits, [0, 0, 0], ["a", "b"])

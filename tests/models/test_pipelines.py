@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 import ddoq
-from ddoq.data.class_names import imagenet, label_names, match_labels
+from ddoq.data.class_names import imagenet, label_names
+from ddoq.data.classes import match_labels
 from ddoq.machine.torchvision import ensure_importable
 from ddoq.methods.catalogue import METHODS
 from ddoq.models.codecs.codec import open_codec

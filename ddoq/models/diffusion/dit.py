@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddoq.data.class_names import label_names, match_labels
+from ddoq.data.class_names import label_names
+from ddoq.data.classes import match_labels
 from ddoq.machine.torchvision import ensure_importable
 from ddoq.models.diffusion.partial import denoise
 from ddoq.models.diffusion.scheduled import Scheduled, load_scheduler

@@ -1,4 +1,4 @@
-"""The whole of ddoq on the handwritten digits that come with scikit-learn: no download, minutes on two cores."""
+"""The demo runs all of ddoq on the handwritten digits of scikit-learn: no download, minutes on two cores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `ddoq` command: an option is a parameter of the function that does the work, its help that function's docstring.
+"""The `ddoq` command calls a function by name: its options are the parameters, their help that function's docstring.
 
 Exit status: 0 done; 1 an error, said in one line on stderr (--traceback or DDOQ_TRACEBACK=1 shows where); 2 wrong
 usage; 130 Ctrl-C.

@@ -35,8 +35,8 @@ def choose_method(method: Any, options: Mapping[str, Any]) -> tuple[Method, Any]
         if method not in METHODS:
             raise ValueError(f"method {method!r} is not known{_nearest(method, METHODS)}: use {listed(METHODS)}")
         check_names(method, options)
-        given = {name: value for name, value in options.items() if value is not None}
-        return METHODS[method], METHODS[method].options(**given)
+        values = {name: value for name, value in options.items() if value is not None}
+        return METHODS[method], METHODS[method].options(**values)
     for known in METHODS.values():
         if type(method) is known.options:
             if options:

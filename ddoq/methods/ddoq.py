@@ -240,12 +240,12 @@ def _record(options: DDOQ, models: Models) -> dict[str, Any]:
     diffusion model and its sampling where controls alone use them.
     """
     main = models.diffusion if options.synthesis == "diffuse" else None
-    given = "for controls alone" if main is None else fingerprint(main)
+    model_hash = "for controls alone" if main is None else fingerprint(main)
     sampling = SAMPLING if options.synthesis == "diffuse" else ()
     plain = (*sampling, "prompt", "negative_prompt", "posterior", "quantizer", *POINTS, "batch_size")
     models_used = {
         "codec": {"fit": options.codec_steps} if models.codec is None else {"given": fingerprint(models.codec)},
-        "diffusion": {"given": given} if models.given else {"fit": options.diffusion_steps},
+        "diffusion": {"given": model_hash} if models.diffusion_given else {"fit": options.diffusion_steps},
         "precision": getattr(main, "facts", {}).get("precision", options.precision),  # "auto" depends on the machine
     }
     return models_used | {name: getattr(options, name) for name in ("synthesis", *plain)}

@@ -111,27 +111,27 @@ def distill(
     ----------
     Tan and Slade, Dataset Distillation as Optimal Quantisation, arXiv 2501.07681.
     """
-    chosen, settings = choose_method(method, options)
-    image_size = chosen.image_size if image_size is None else positive("image_size", image_size)
-    output_size = chosen.output_size if output_size is None else positive("output_size", output_size)
+    known, settings = choose_method(method, options)
+    image_size = known.image_size if image_size is None else positive("image_size", image_size)
+    output_size = known.output_size if output_size is None else positive("output_size", output_size)
     seed_sequence(seed, "quantize")  # which checks it
     task = Task(
-        method=chosen,
+        method=known,
         data=open_data(data, image_size=image_size, class_names=class_names),
         out=Path(out),
         ipc=positive("ipc", ipc),
-        weighting=_checked_weighting(chosen, weighting, class_prior),
+        weighting=_checked_weighting(known, weighting, class_prior),
         class_prior=class_prior,
         image_size=image_size,
         output_size=output_size,
-        teacher=_checked_teacher(chosen, teacher),
+        teacher=_checked_teacher(known, teacher),
         seed=seed,
         device=torch_device(device),
         n_threads=None if n_threads is None else positive("n_threads", n_threads),
         progress=progress,
     )
     _check_class_sizes(task.data, task.ipc)
-    chosen.make(task, settings)
+    known.make(task, settings)
     return load(out)
 
 

@@ -40,14 +40,14 @@ class ModelOptions(Protocol):
 class Models:
     """The data at the size of the models, codec and diffusion model.
 
-    A codec of None is to be fitted to the data; so is a diffusion model, unless nothing needs one. `given`: whether
-    there is a diffusion model to be had without a fit; `prompted`: whether it takes prompts.
+    A codec of None is to be fitted to the data; so is a diffusion model, unless nothing needs one. `diffusion_given`:
+    whether there is a diffusion model to be had without a fit; `prompted`: whether it takes prompts.
     """
 
     data: ImageData
     codec: Codec | None
     diffusion: Diffusion | None
-    given: bool
+    diffusion_given: bool
     prompted: bool
 
 
@@ -68,7 +68,7 @@ def open_models(task: Task, options: ModelOptions, *, diffuses: bool) -> Models:
         opened = open_codec(codec, device=task.device, posterior=options.posterior, precision=options.precision)
     data = open_data(task.data, channels=getattr(opened, "channels", None))
     if fit:
-        return Models(data, opened, None, given=False, prompted=False)
+        return Models(data, opened, None, diffusion_given=False, prompted=False)
     model = None
     if parts is not None and not diffuses:
         side, prompted = _latent_side(parts), parts.kind("unet") is not None
@@ -85,7 +85,7 @@ def open_models(task: Task, options: ModelOptions, *, diffuses: bool) -> Models:
     factor = getattr(opened, "factor", None)
     if task.image_size is None and side and factor:
         data = open_data(data, image_size=side * factor)
-    return Models(data, opened, model, given=True, prompted=prompted)
+    return Models(data, opened, model, diffusion_given=True, prompted=prompted)
 
 
 def _latent_side(parts: Parts) -> int | None:

@@ -1,4 +1,4 @@
-"""The nearest distinct real image to each point."""
+"""Each point of a class is given a real image of it, no image twice, so that the squared distances add up to least."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def nearest_images(run: Run, points: Points) -> NDArray[np.int64]:
         latents, indices = read_latents(run, c)
         _, first = np.unique(latents, axis=0, return_index=True)
         first.sort()
-        chosen = points.points[begin:end].reshape(end - begin, -1).astype(np.float64)
-        cost = np.concatenate([_distances(chosen, latents[part]) for part in _parts(first)], axis=1)
+        centres = points.points[begin:end].reshape(end - begin, -1).astype(np.float64)
+        cost = np.concatenate([_distances(centres, latents[part]) for part in _parts(first)], axis=1)
         sources[begin:end] = indices[first[linear_sum_assignment(cost)[1]]]
     return sources
 
@@ -33,7 +33,7 @@ def _parts(rows: NDArray[np.intp], size: int = 1024) -> Iterator[NDArray[np.intp
 
 
 def _distances(points: NDArray[np.float64], latents: NDArray[Any]) -> NDArray[np.float64]:
-    """Squared distances (k, n)."""
+    """Squared distances (k, n) of points (k, d) to latents (n, d)."""
     x = latents.astype(np.float64)
     distances: NDArray[np.float64] = (points**2).sum(1)[:, None] + (x**2).sum(1) - 2 * points @ x.T
     return distances

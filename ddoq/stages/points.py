@@ -1,4 +1,4 @@
-"""The quantised points of a run, read back from quantization.safetensors."""
+"""The quantised points of a run are read back from quantization.safetensors here."""
 
 from __future__ import annotations
 

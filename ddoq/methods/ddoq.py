@@ -71,10 +71,10 @@ class DDOQ:
         share kept of the point (sqrt(alpha_bar), or 1 - sigma for flows) is nearest to 0.29 among the times of `steps`
         steps; D4M's strength 0.7 keeps 0.29 under Stable Diffusion's schedule of 1,000 steps. run.json has both.
     steps
-        Denoising steps of the whole schedule, of which `strength * steps` are run. Like strength and guidance refused
-        where nothing is diffused.
+        Denoising steps of the whole schedule, of which `strength * steps` are run; docs/results.md measures 25. Like
+        strength and guidance refused where nothing is diffused.
     guidance
-        Scale of classifier-free guidance; 1 is none.
+        Scale of classifier-free guidance, 1 is none; docs/results.md measures 2.
     prompt
         The text that Stable Diffusion is told an image shows, with {} for the class's name; None: "a photo of a {}". A
         WordNet identifier of ImageNet's (n02099601) is spoken as its first synonym (golden retriever).
@@ -93,7 +93,7 @@ class DDOQ:
         Single-point (Hartigan) moves after Lloyd's iterations: "auto", where a class has 15 images per point or more
         (with fewer they overfit); "hartigan", always; "none", never.
     max_iter
-        Lloyd iterations at most, per start.
+        Lloyd iterations at most, per start; 300 as in scikit-learn's KMeans.
     codec_steps
         Training steps of the codec that is fitted; None: chosen from the data's size.
     diffusion_steps

@@ -25,7 +25,7 @@ def test_python_runs(page: str, tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", text_of(page), re.DOTALL | re.MULTILINE)
     assert blocks
     for block in blocks:
-        command, environment = [sys.executable, "-c", block], {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [sys.executable, "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True
         )

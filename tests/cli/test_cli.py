@@ -15,12 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_run import data, run
 from command import call, distill_line, one_line_error
 
 import ddoq
 from ddoq.cli import commands
 from ddoq.cli import main as cli
 from ddoq.cli.demo import digits
+
+__all__ = ["data", "run"]
 
 ROOT = Path(__file__).resolve().parents[2]
 

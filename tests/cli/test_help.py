@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
+from cli_run import data, run
 from command import call, distill_line, entries, one_line_error
 
 import ddoq
@@ -19,6 +20,8 @@ from ddoq.cli.distill import GROUPS
 from ddoq.methods.catalogue import METHODS
 from ddoq.methods.task import Method
 from ddoq.training.recipe import GIVEN, Recipe, read_settings
+
+__all__ = ["data", "run"]
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import statistics
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from sklearn.datasets import load_digits
 import ddoq
 from ddoq.data.distilled import DistilledDataset
 from ddoq.evaluation.plan import full_entries, open_compared
-from ddoq.evaluation.table import Evaluation, Row, stored
+from ddoq.evaluation.table import Evaluation, stored
 from ddoq.training.log import _sealed, logged_accuracies
 from ddoq.training.loop import Descent
 
@@ -370,176 +367,3 @@ def test_sets_with_classes_in_another_order_are_put_in_that_of_the_first() -> No
     assert [each.first.class_names for each in sets] == [("0", "1")] * 2
     assert sets[1].first.labels.tolist() == [1, 1, 0, 0]
     assert other.labels.tolist() == [0, 0, 1, 1]  # the caller's is as it was
-
-
-ROWS = (
-    Row("full data", "uniform", "convnet3", "dc", 9000, (90.0,)),
-    Row("random subset", "uniform", "convnet3", "dc", 100, (50.0, 60.0, 55.0), 3),
-    Row("decode", "uniform", "convnet3", "dc", 100, (70.0, 71.0, 70.0, 73.0), 2),
-    Row("decode", "density", "convnet3", "dc", 100, (71.0, 72.0, 72.0, 75.0), 2),
-    Row("decode", "uniform", "convnet3", "dc", 50, (9.5,)),
-)
-
-
-def test_table_text() -> None:
-    head, rule, *lines = str(Evaluation(ROWS, 30, ("a note",))).splitlines()
-    assert len(rule) == len(head)
-    assert [" ".join(line.split()) for line in [head, *lines[:5]]] == [
-        "set weights student images accuracy % n minus uniform between within IOR HLR protocol",
-        "full data uniform convnet3 9000 90.00 ± - 1 dc",
-        "random subset uniform convnet3 100 55.00 ± 5.00 3 35.00 dc",
-        "decode uniform convnet3 100 71.00 ± 1.41 2 x 2 0.00 1.58 +16.00 19.00 dc",
-        "decode density convnet3 100 72.50 ± 1.73 2 x 2 +1.50 [-4.85, +7.85] (2 distillations) "
-        "0.87 1.58 +17.50 17.50 dc",
-        "decode uniform convnet3 50 9.50 ± - 1 80.50 dc",
-    ]
-    assert lines[5:] == [
-        "accuracy: mean ± standard deviation of n trainings, after the last epoch",
-        "minus uniform: difference to the same images without weights, paired by distillation and student; [95% "
-        "interval: Student's t over the distillations' mean differences]",
-        "(2 distillations): the interval rests on two numbers, with one degree of freedom",
-        "between, within: deviations between distillations, and between students of one (one-way random effects)",
-        "IOR: improvement over as many random images (DD-Ranking)",
-        "HLR: what is missing to the full data, with hard labels (DD-Ranking)",
-        "a note",
-    ]
-    assert "IOR" not in str(Evaluation(ROWS[2:], 30))
-    equal = replace(ROWS[3], accuracies=(71.1, 72.1, 71.1, 74.1))
-    text = str(Evaluation((ROWS[2], equal), 30))
-    assert "+1.10 (2 equal)" in text
-    assert "equal: the distillations' differences are the same, which gives no interval" in text
-    assert "[" not in text
-
-
-def test_the_full_data_are_those_of_the_last_call() -> None:
-    before = Evaluation((Row("full data", "uniform", "convnet3", "dc", 9000, (90.0,)), *ROWS[2:]), 30)
-    full = Row("full data", "uniform", "convnet3", "dc", 8000, (88.0,))
-    table = Evaluation((full, ROWS[2]), 30).gathered(before)
-    assert [row.images for row in table.rows if row.set == "full data"] == [8000]
-    (recovery,) = {table.hard_label_recovery(row) for row in table.rows if row == ROWS[2]}
-    assert recovery == pytest.approx(88.0 - ROWS[2].mean)
-
-
-def test_table_json_csv_and_latex(tmp_path: Path) -> None:
-    table = Evaluation((*ROWS, Row("a_b", "any", "convnet3", "dc", 10, (1.0,))), 30, ("a note",))
-    for suffix in ("json", "csv", "tex"):
-        table.save(tmp_path / f"table.{suffix}")
-    saved = json.loads((tmp_path / "table.json").read_text())
-    assert saved == table.to_json()
-    assert Evaluation.from_json(saved) == table
-    density = saved["rows"][3]
-    assert density["std"] == pytest.approx(np.std(ROWS[3].accuracies, ddof=1))
-    assert density["mean"] == statistics.fmean(ROWS[3].accuracies)
-    assert (density["ior"], density["hlr"], density["minus_uniform"]) == (17.5, 17.5, 1.5)
-    assert (saved["rows"][0]["std"], saved["rows"][0]["n"], saved["rows"][0]["hlr"]) == (None, 1, None)
-    with open(tmp_path / "table.csv", newline="") as file:
-        lines = list(csv.DictReader(file))
-    assert [float(line["mean"]) for line in lines] == [row.mean for row in table.rows]
-    assert (lines[0]["std"], lines[3]["minus_uniform_low"]) == ("", str(density["minus_uniform_low"]))
-    tex = (tmp_path / "table.tex").read_text()
-    assert r"a\_b & any & convnet3 & 10 & ~1.00 $\pm$ - & 1" in tex.replace("&  1.00", "& ~1.00")
-    assert tex.count("&") == 11 * 7  # the head and six rows of twelve columns
-    with pytest.raises(ValueError, match="must end with"):
-        table.save(tmp_path / "table.xlsx")
-
-
-def test_protocols_with_a_teacher(run: Path) -> None:
-    """Every row, random and all images too, has the teacher's labels; the same is not trained twice, another is."""
-    teacher = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
-    options: dict[str, Any] = {"data": digits(), "full_data": True, "seeds": 1, "protocol": "d4m", **QUICK}
-    table = ddoq.evaluate(run, digits(True), teacher=teacher, **options)
-    (protocol,) = {row.protocol for row in table.rows}
-    assert protocol.startswith("d4m, epochs=1, teacher Sequential@")
-    assert {row.set for row in table.rows} >= {"random subset", "full data", "decode"}
-    assert {row.labels for row in table.rows} == {"soft"}
-    assert {table.hard_label_recovery(row) for row in table.rows} == {None}
-    assert table.improvement_over_random(table.rows[-1]) is not None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Descent, "run", None)
-        assert ddoq.evaluate(run, digits(True), teacher=teacher, **options).rows == table.rows
-    alone = ddoq.train(ddoq.load(run, weighting="density"), test=digits(True), teacher=teacher, protocol="d4m", **QUICK)
-    (row,) = [row for row in table.rows if (row.set, row.weighting) == ("decode", "density")]
-    assert row.accuracies == (alone.accuracy,)
-    with pytest.raises(ValueError, match="soft labels: give teacher"):
-        ddoq.evaluate(run, digits(True), **options)
-    with pytest.raises(ValueError, match=r"'rded' is defined for 1, 10 or 50"):
-        ddoq.evaluate(run, digits(True), teacher=teacher, **{**options, "protocol": "rded"})
-    with pytest.raises(ValueError, match="protocol 'dc' alone"):
-        ddoq.evaluate(run, digits(True), teacher=teacher, gradients=1, **options)
-
-
-@pytest.mark.parametrize("store", ["float16", "topk"])
-def test_stored_labels(run: Path, tmp_path: Path, store: Any) -> None:
-    """Sets with a folder train as `ddoq.train(labels=)` does, the others online on the same views."""
-    teacher = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
-    decode, nearest = ddoq.load(run), ddoq.load(run, synthesis="nearest")
-    how: dict[str, Any] = {"epochs": 2, "store": store, "top_k": 2, "seed": 5, "progress": False, "device": "cpu"}
-    ddoq.label(decode, teacher, tmp_path / "decode", **how)
-    options: dict[str, Any] = {"protocol": "d4m", **QUICK, "epochs": 3, "seeds": 2, "weightings": ("density",)}
-    alone = ddoq.evaluate({"decode": decode}, digits(True), labels=tmp_path / "decode", **options)
-    (row,) = alone.rows
-    one: dict[str, Any] = {"protocol": "d4m", "labels": tmp_path / "decode", **QUICK, "epochs": 3}
-    weighted = ddoq.load(run, weighting="density")
-    trained = [ddoq.train(weighted, test=digits(True), seed=seed, **one) for seed in range(2)]
-    assert row.accuracies == tuple(result.accuracy for result in trained)
-    topk = store == "topk"
-    assert row.protocol.startswith("d4m, epochs=3, label_epochs=2, teacher Sequential@")
-    assert row.protocol.endswith(", top 2, views of seed 5" if topk else ", views of seed 5")
-    assert ("top 2" in row.protocol) == topk
-    assert row.labels == "soft"
-
-    both: dict[str, Any] = {"data": digits(), "labels": [tmp_path / "decode"], **options}
-    with pytest.raises(ValueError, match="no stored labels of random images, 'nearest': give teacher too"):
-        ddoq.evaluate(run, digits(True), **both)
-    table = ddoq.evaluate(run, digits(True), teacher=teacher, **both)
-    assert {each.protocol.replace(", top 2", "") for each in table.rows} == {row.protocol.replace(", top 2", "")}
-    assert table.rows[-1].accuracies == row.accuracies
-    random = {each.set: each for each in table.rows}["random subset"]
-    log = next(of_test(run / "train").glob("random_subset-6-uniform-convnet3-d4m_epochs_3_label_epochs_2*seed1.jsonl"))
-    settings = json.loads(log.read_text().splitlines()[0])["settings"]
-    assert (settings["view_seed"], settings["label_epochs"], settings["soft_labels"]["made"]) == (5, 2, "online")
-    gained = table.improvement_over_random(table.rows[-1])
-    assert gained is None if topk else gained == pytest.approx(row.mean - random.mean)
-
-    ddoq.label(nearest, teacher, tmp_path / "nearest", **how)
-    del both["data"]
-    folders = [tmp_path / "decode", tmp_path / "nearest"]
-    full = ddoq.evaluate(run, digits(True), **{**both, "labels": folders})
-    assert [each.set for each in full.rows] == ["nearest", "decode"]
-    with pytest.raises(ValueError, match="of the images of none of these sets"):
-        ddoq.evaluate({"decode": decode}, digits(True), **{**both, "labels": folders})
-    other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
-    with pytest.raises(ValueError, match=r"the labels are by Sequential@.*, the teacher is Sequential@"):
-        ddoq.evaluate(run, digits(True), teacher=other, **both)
-    ddoq.label(nearest, teacher, tmp_path / "other", **{**how, "seed": 6})
-    with pytest.raises(
-        ValueError, match=r"other views \(seed 6 there, 5 here\), here being .*: give labels made alike"
-    ):
-        ddoq.evaluate(run, digits(True), **{**both, "labels": [tmp_path / "decode", tmp_path / "other"]})
-    with pytest.raises(ValueError, match="1 of 2 distillations of 'set' have no stored labels: add them"):
-        ddoq.evaluate({"set": [decode, nearest]}, digits(True), **both)
-
-
-def test_soft_labels_are_named_where_a_protocol_takes_both(run: Path) -> None:
-    teacher = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
-    changes = {"mix": "cutmix", "mix_weights": "base"}
-    table = ddoq.evaluate(run, digits(True), teacher=teacher, settings=changes, seeds=1, **QUICK)
-    assert "labels=soft" in table.rows[0].protocol
-    assert "mix=cutmix, mix_weights=base" in table.rows[0].protocol
-
-
-def test_the_best_look_stands_beside_the_last(tmp_path: Path) -> None:
-    data = {"set": distilled([5, 9])}
-    teacher = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
-    options: dict[str, Any] = {"protocol": "rded", "teacher": teacher, "seeds": 2, "logs": tmp_path, **QUICK}
-    table = ddoq.evaluate(data, TEST, **{**options, "epochs": 40})
-    (row,) = table.rows
-    assert row.best is not None
-    assert len(row.bests) == 2
-    assert all(best >= last for best, last in zip(row.bests, row.accuracies, strict=True))
-    assert f"{row.best:.2f}" in str(table)
-    assert Evaluation.from_json(table.to_json()) == table
-    for log, best in zip(sorted(tmp_path.rglob("set-*")), row.bests, strict=True):
-        (result,) = (json.loads(line)["result"] for line in log.read_text().splitlines() if '"result"' in line)
-        assert result["best"] == best
-    assert ddoq.evaluate(data, TEST, **{**options, "epochs": 40}) == table  # read

@@ -20,10 +20,9 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from tolerances import DISTORTION, GRAM, POINTS, SKLEARN_INERTIA, WEIGHTS
 
-import ddoq
 from ddoq.machine import backend
 from ddoq.quantization import reference
-from ddoq.quantization.quantize import quantize, quantize_classes
+from ddoq.quantization.quantize import quantize
 from ddoq.quantization.result import Quantization
 
 LENGTHS = (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 97)
@@ -322,78 +321,6 @@ def test_kinds_of_random_state() -> None:
 
 # Classes
 
-SIZES, POINTS_OF = (40, 7, 1, 33, 16), (5, 2, 1, 9, 16)
-
-
-def ragged(dtype: str = "float32") -> tuple[NDArray[Any], NDArray[np.str_]]:
-    names = np.repeat(["10", "2", "a b", "y", "é"], SIZES)
-    shuffled = np.random.default_rng(3).permutation(len(names))
-    return normal(len(names), 10, dtype), names[shuffled]
-
-
-@pytest.mark.parametrize("k", [1, POINTS_OF, np.array(POINTS_OF)])
-def test_classes_are_quantised_each_on_its_own(k: Any, isa: str) -> None:
-    X, y = ragged()
-    q = quantize_classes(X, y, k, random_state=11)
-    ks = np.broadcast_to(k, 5)
-    assert q.classes.tolist() == ["10", "2", "a b", "y", "é"]
-    assert len(q) == 5
-    assert_array_equal(q.offsets, np.concatenate([[0], np.cumsum(ks)]))
-    for c, (name, k_c) in enumerate(zip(q.classes, ks, strict=True)):
-        seed = np.random.SeedSequence(11, spawn_key=(c,))
-        alone = quantize_classes(X[y == name], y[y == name], int(k_c), random_state=[seed])
-        assert_identical(q[c], alone[0])
-        assert q[c].points.shape == (k_c, 10)
-    assert_identical(q[-1], q[4])
-    with pytest.raises(IndexError):
-        q[5]
-
-
-def test_a_group_of_classes_draws_as_within_the_whole() -> None:
-    X, y = ragged()
-    whole = quantize_classes(X, y, POINTS_OF, random_state=2)
-    group = np.isin(y, ["2", "y"])
-    seeds = [np.random.SeedSequence(2, spawn_key=(c,)) for c in (1, 3)]
-    part = quantize_classes(X[group], y[group], [2, 9], random_state=seeds)
-    assert_identical(part[0], whole[1])
-    assert_identical(part[1], whole[3])
-
-
-def test_one_class_is_quantize() -> None:
-    X = normal(50, 4)
-    assert_identical(quantize_classes(X, np.zeros(50, dtype=int), 5, random_state=6)[0], quantize(X, 5, random_state=6))
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_same_bits_for_any_number_of_threads(dtype: str, isa: str) -> None:
-    X, y = ragged(dtype)
-    one = quantize_classes(X, y, POINTS_OF, random_state=0, n_threads=1, refine="hartigan", n_init=2)
-    for n_threads in (2, 3, 5, 8):
-        many = quantize_classes(X, y, POINTS_OF, random_state=0, n_threads=n_threads, refine="hartigan", n_init=2)
-        assert_identical(one, many)
-
-
-def test_starting_points_of_all_classes() -> None:
-    X, y = ragged("float64")
-    start = normal(sum(POINTS_OF), 10, seed=9)
-    q = quantize_classes(X, y, POINTS_OF, init=start, refine="none")
-    for c, name in enumerate(q.classes):
-        own = X[y == name]
-        fit = reference.quantize_class(
-            own, np.ones(len(own)), POINTS_OF[c], start_points=start[q.offsets[c] : q.offsets[c + 1]]
-        )
-        assert_same_fit(q[c], fit, own)
-
-
-def test_weights_of_zero_within_classes() -> None:
-    X, y = ragged("float64")
-    w = np.where(np.arange(len(X)) % 4 == 0, 0.0, 1.0)
-    w[np.isin(y, ["a b", "é"])] = 1.0
-    q = quantize_classes(X, y, (5, 1, 1, 9, 16), sample_weight=w, random_state=0)
-    for c, name in enumerate(q.classes):
-        assert_array_equal(q[c].labels, reference.assign(X[y == name], q[c].points)[0])
-        assert q[c].counts.sum() == np.count_nonzero(w[y == name])
-
 
 # Interruption
 
@@ -445,74 +372,3 @@ def test_ctrl_c_is_heard_in_the_middle_of_a_fit(stage: str) -> None:
         finally:
             process.kill()
     assert (answer, process.returncode) == ("interrupted\n", 0)
-
-
-def test_sketch_is_near_the_fit_in_all_features(isa: str) -> None:
-    rng = np.random.default_rng(0)
-    centres = rng.normal(size=(30, 4500))
-    X = (centres[rng.integers(30, size=600)] + 2 * rng.normal(size=(600, 4500)) + 10).astype(np.float32)
-    w = rng.uniform(0.5, 2, size=600)
-    sketched = ddoq.quantize(X, 20, sample_weight=w, random_state=0)
-    full = ddoq.quantize(X, 20, sample_weight=w, refine="hartigan", random_state=0)
-    assert sketched.distortion != full.distortion
-    assert sketched.distortion < 1.01 * full.distortion
-    squares = ((X[:, None].astype(float) - sketched.points.astype(float)) ** 2).sum(axis=2)
-    assert_array_equal(sketched.labels, squares.argmin(axis=1))
-    assert_allclose(sketched.distortion, np.average(squares.min(axis=1), weights=w), rtol=1e-12)
-    assert_allclose(sketched.weights, np.bincount(sketched.labels, weights=w) / w.sum(), rtol=1e-12)
-    assert_array_equal(sketched.counts, np.bincount(sketched.labels))
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("k", [1, 2, 9, 16, 17, 30])
-def test_fit_of_a_sketch_that_loses_nothing(k: int, dtype: str, isa: str) -> None:
-    # one feature to a bucket and all samples in it: G is the same, and moves in all features find none to make
-    X = np.zeros((520, 1200), dtype=dtype)
-    X[:, 100:600] = normal(520, 500, dtype)
-    w = np.random.default_rng(k).uniform(0.5, 2.0, size=520)
-    fit = reference.quantize_class(X, w, k, uniforms=draws(1, k, 2), use_exchanges=True, use_hartigan=True)
-    assert_same_fit(quantize(X, k, sample_weight=w, n_init=2, random_state=1), fit, X)
-
-
-def test_seeds_are_exchanged_in_a_sketch(isa: str) -> None:
-    # every start finds all of 40 clusters: greedy k-means++ and all that follows it, without exchanges, in one of ten
-    rng = np.random.default_rng(0)
-    cluster = rng.permutation(np.arange(800) % 40)
-    X = (1.5 * rng.normal(size=(40, 1024))[cluster] + rng.normal(size=(800, 1024))).astype(np.float32)
-    for seed in range(5):
-        labels = quantize(X, 40, n_init=1, random_state=seed).labels
-        assert len(np.unique(np.stack([cluster, labels]), axis=1).T) == 40
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kind", ["blobs", "noise", "far", "repeated", "uneven"])
-def test_labels_of_a_sketch_are_the_nearest(kind: str, dtype: str, isa: str) -> None:
-    # most samples are not compared with all points in the end: bounds must leave none with the wrong one
-    n, d, k = 700, 1024, 40
-    rng = np.random.default_rng(0)
-    X, w = rng.normal(size=(n, d)), rng.uniform(0.5, 2, size=n)
-    if kind == "blobs":
-        X += rng.normal(size=(50, d))[rng.integers(50, size=n)]
-    elif kind == "far":
-        X += 1e4
-    elif kind == "repeated":
-        X = X[rng.integers(60, size=n)]
-    elif kind == "uneven":
-        w = 10.0 ** rng.integers(-12, 1, size=n)
-    X = X.astype(dtype)
-    q = quantize(X, k, sample_weight=w, random_state=0)
-    labels, squares = np.empty(n, np.int64), np.empty(n)
-    backend.core.assign(X, q.points, labels, squares, 1, isa)
-    assert_array_equal(q.labels, labels)
-    assert_allclose(q.distortion, np.average(squares, weights=w), rtol=1e-12)
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_sketch_in_which_all_samples_are_equal(sign: int) -> None:
-    X = np.zeros((600, 4096), dtype=np.float32)
-    X[:, 0] = np.arange(600)
-    X[:, 2048] = sign * X[:, 0]  # of one bucket: with one of the signs they cancel
-    q = ddoq.quantize(X, 30, random_state=0)
-    assert (q.counts > 0).all()
-    assert_array_equal(q.counts, np.bincount(q.labels))
-    assert_array_equal(q.labels, abs(X[:, :1] - q.points[:, 0]).argmin(axis=1))

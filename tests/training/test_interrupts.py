@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_train import Dropping, held_out, run, state, stripes
+from test_train import held_out, run, state, stripes
+from test_train_resume import Dropping
 
 from ddoq.machine.interrupts import uninterrupted
 from ddoq.training.loop import Descent

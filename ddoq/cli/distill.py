@@ -24,7 +24,7 @@ Each method has options of its own: ddoq distill --method NAME --help explains t
 METHOD = (
     'The method that makes the images, with defaults of its own. "ddoq": optimal quantisation of latents, the method '
     'of this package. "d4m": D4M with its authors\' settings, on Stable Diffusion 1.5. "dit": a reconstruction of the '
-    "paper's variant on DiT-XL/2."
+    'paper\'s variant on DiT-XL/2. "random": random images of each class, to be held against.'
 )
 
 

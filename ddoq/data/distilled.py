@@ -213,7 +213,7 @@ def load(
     if list(names) != run.manifest["class_names"]:
         raise RunError(f"{metadata} and {run.path / 'run.json'} disagree about the class names")
     reencoded = [row.get("reencoded") for row in rows]
-    facts = run.info("encode")
+    facts = run.info("data" if "data" in run.manifest["stages"] else "encode")
     dataset = DistilledDataset(
         torch.from_numpy(np.stack([_pixels(file, config.get("given")) for file in files])),
         torch.tensor([row["label"] for row in rows]),

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from ddoq.methods import d4m, ddoq, dit
+from ddoq.methods import d4m, ddoq, dit, random
 from ddoq.methods.task import Method
 
-METHODS: dict[str, Method] = {method.name: method for method in (ddoq.METHOD, d4m.METHOD, dit.METHOD)}
+METHODS: dict[str, Method] = {method.name: method for method in (ddoq.METHOD, d4m.METHOD, dit.METHOD, random.METHOD)}
 
 
 def choose_method(method: Any, options: Mapping[str, Any]) -> tuple[Method, Any]:

@@ -54,8 +54,9 @@ def distill(
         Images per class; at most the number of distinct images of the smallest class.
     method
         "ddoq": optimal quantisation, the method of this package. "d4m": D4M with its authors' settings, on Stable
-        Diffusion 1.5. "dit": a reconstruction of the paper's variant on DiT-XL/2. Or an object of a method's options,
-        such as `ddoq.methods.ddoq.DDOQ(strength=0.5)`.
+        Diffusion 1.5. "dit": a reconstruction of the paper's variant on DiT-XL/2. "random": random images of each
+        class, the row that every method is held against. Or an object of a method's options, such as
+        `ddoq.methods.ddoq.DDOQ(strength=0.5)`.
     weighting
         The weights that `metadata.jsonl` and the returned data set carry: "density" is each point's share of its class,
         "reencoded" that of the cell of the image's own latent (the images are encoded again, since decoding and

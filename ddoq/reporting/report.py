@@ -21,6 +21,7 @@ from ddoq.reporting.call import call, flattened
 from ddoq.reporting.gallery import gallery
 from ddoq.reporting.latent_map import MAP_CLASSES, Map, latent_map
 from ddoq.storage.files import write_atomic
+from ddoq.storage.manifest import is_weighed_folder
 from ddoq.storage.run import Run
 
 MAX_SPREADS = 100  # classes in the chart of weights
@@ -63,7 +64,7 @@ def report(run: str | PathLike[str], out: str | PathLike[str] | None = None) -> 
     template = _template()
     dataset = load(run)
     found = Run.open(run)
-    path = Path(out) if out is not None else found.path / ("report" if _made(found) else ".report") / "index.html"
+    path = Path(out) if out is not None else found.path / _folder(found) / "index.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, template.render(**_content(found, dataset)).encode("utf-8", "replace"))
     return path
@@ -125,8 +126,9 @@ def _columns(evaluation: Evaluation) -> dict[str, list[str]]:
     return {name: cells for name, cells in evaluation.columns.items() if name != "protocol"}
 
 
-def _made(run: Run) -> bool:
-    return "quantize" in run.manifest["stages"]
+def _folder(run: Run) -> str:
+    """The report's folder, hidden where others would take it for a class of images."""
+    return ".report" if is_weighed_folder(run.manifest) else "report"
 
 
 def _controls(run: Run) -> list[str]:

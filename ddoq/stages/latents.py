@@ -13,6 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from ddoq.data.image_data import ImageData
+from ddoq.stages.data import mean_and_std
 from ddoq.storage.files import RunError, share
 from ddoq.storage.run import Run
 from ddoq.storage.values import differences, digest
@@ -127,17 +128,17 @@ def take_over(source: Path, path: Path, made_from: str) -> dict[str, Any]:
 
 def latent_info(facts: list[dict[str, Any]], data: ImageData, shard_size: int) -> dict[str, Any]:
     """What later stages need to know; mean and standard deviation per channel are of the pixels in [0, 1]."""
-    count = len(data) * data.image_size**2
-    mean = [sum(column) / count for column in zip(*(shard["sum"] for shard in facts), strict=True)]
-    squares = [sum(column) / count for column in zip(*(shard["squares"] for shard in facts), strict=True)]
+    total = [sum(column) for column in zip(*(shard["sum"] for shard in facts), strict=True)]
+    squares = [sum(column) for column in zip(*(shard["squares"] for shard in facts), strict=True)]
+    mean, std = mean_and_std(total, squares, len(data) * data.image_size**2)
     shapes = {tuple(shard["latent_shape"]) for shard in facts}
     if len(shapes) != 1:
         raise ValueError(f"the codec gave latents of different shapes: {sorted(shapes)}")
     return {
         "n": len(data),
         "latent_shape": list(shapes.pop()),
-        "mean": [value / 255 for value in mean],
-        "std": [max(square - value**2, 0.0) ** 0.5 / 255 for square, value in zip(squares, mean, strict=True)],
+        "mean": mean,
+        "std": std,
         "class_sizes": np.bincount(data.labels, minlength=len(data.class_names)),
         "shard_size": shard_size,
         "pixels": digest([shard["pixels"] for shard in facts]),

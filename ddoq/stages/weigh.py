@@ -26,7 +26,7 @@ from ddoq.machine.device import torch_device
 from ddoq.stages.distances import Distance, Distances, class_distances
 from ddoq.stages.reencode import Floats
 from ddoq.stages.weigh_folder import weigh_folder
-from ddoq.storage.files import write_atomic
+from ddoq.storage.files import RunError, write_atomic
 from ddoq.storage.manifest import MANIFEST, main_set, method_label
 from ddoq.storage.run import Run
 
@@ -107,6 +107,8 @@ def weigh(
         if data is not None:
             raise ValueError(f"{root} is a run, which has its own data: leave data out")
         return _weigh_run(root, progress)
+    if (root / MANIFEST).exists():
+        _refuse_without_latents(Run.open(root))
     if data is None:
         raise ValueError(
             f"{root} is no finished run of ddoq.distill: give data (--data), the full data set of its images"
@@ -116,6 +118,15 @@ def weigh(
     if isinstance(codec, str) and codec in ("auto", "fit"):
         raise ValueError(f"codec {codec!r} is not for weigh, which fits none: give 'identity', a folder or an object")
     return weigh_folder(root, data, codec, by_index, image_size, class_names, class_prior, place, progress)
+
+
+def _refuse_without_latents(run: Run) -> None:
+    """RunError for the finished run of a method that encodes nothing."""
+    if {"data", "synthesize"} <= set(run.manifest["stages"]) and "encode" not in run.manifest["stages"]:
+        raise RunError(
+            f"{run.path} was made by method {method_label(run.manifest)!r}, which leaves no latents to weigh it in: "
+            f"copy {run.path / 'images'} elsewhere, and weigh the copy with data and a codec"
+        )
 
 
 def _weigh_run(root: Path, progress: bool) -> Distances:

@@ -72,6 +72,11 @@ def _misshapen(manifest: Mapping[str, Any]) -> str | None:
     return None
 
 
+def is_weighed_folder(manifest: Mapping[str, Any]) -> bool:
+    """Whether it is of somebody's image folder, to which `ddoq.weigh` gave weights, and not of a run of `distill`."""
+    return "given" in manifest["config"]
+
+
 def main_set(manifest: Mapping[str, Any]) -> str:
     """The name of a run's main images: their synthesis, or the method where it has no syntheses.
 

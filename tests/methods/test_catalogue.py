@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +116,8 @@ def test_options_are_frozen_and_no_method_has_one_of_distills_own() -> None:
     for name, method in METHODS.items():
         assert name == method.name
         assert not common & set(option_names(name))
-        options = method.options()
         with pytest.raises(FrozenInstanceError):
-            setattr(options, fields(options)[0].name, None)
+            method.options().anything = None
 
 
 def test_an_object_of_a_method_is_that_method() -> None:

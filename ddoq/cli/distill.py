@@ -6,9 +6,12 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ddoq.cli.options import FOLDER_OR_NPZ, Option, parse
+
+if TYPE_CHECKING:
+    from ddoq.methods.task import Method
 
 GROUPS = {
     "images": ("ipc", "image_size", "output_size", "class_names"),
@@ -51,8 +54,17 @@ def parse_distill(arguments: list[str]) -> dict[str, Any]:
         return parse("distill", arguments, [ddoq.distill], options, GROUPS, DESCRIPTION)
     name = method if method in METHODS else "ddoq"
     _refuse_others(arguments, name)
+    options |= _common_of(METHODS[name])
     groups = GROUPS | {name: tuple(option_names(name))}
     return parse("distill", arguments, [ddoq.distill, METHODS[name].options], options, groups, DESCRIPTION)
+
+
+def _common_of(method: Method) -> dict[str, Option]:
+    """The options that all methods share, with a method's own defaults and weightings."""
+    sizes = {"image_size": method.image_size, "output_size": method.output_size}
+    options = {name: Option(int | None, hint=f"(default: {size})") for name, size in sizes.items() if size is not None}
+    weightings: Any = Literal[method.weightings]
+    return options | {"weighting": Option(weightings | None, hint=f"(default: {method.weightings[0]})")}
 
 
 def _named_method(arguments: Sequence[str]) -> str | None:

@@ -1,1 +1,1 @@
-"""The methods of distillation behind `ddoq.distill`."""
+"""Methods of distillation make the images of `ddoq.distill`: a file for each, and the files that they share."""

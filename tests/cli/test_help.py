@@ -123,6 +123,9 @@ def test_help_of_a_method_has_its_options_with_its_defaults(capsys: pytest.Captu
         assert explained[field.name].endswith((".", ")")), field.name
         assert len(explained[field.name].split()) > 5, field.name
     assert (f"{method} options " in text) == bool(explained)
+    assert f"(default: {METHODS[method].weightings[0]})" in shown["weighting"]
+    assert f"(default: {METHODS[method].image_size})" in shown["image-size"]
+    assert f"(default: {METHODS[method].output_size})" in shown["output-size"]
 
 
 def test_every_option_of_distill_has_a_text_and_a_name_of_its_own() -> None:
@@ -195,6 +198,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("distill", "data", "out", "--nonsense", "1"),
         ("distill", "data", "out", "--ipc", "ten"),
         ("distill", "data", "out", "--synthesis", "dream"),
+        ("distill", "data", "out", "--method", "dream"),
+        ("distill", "data", "out", "--method", "random", "--weighting", "density"),
         ("train", "run", "--epochs"),
     ],
 )

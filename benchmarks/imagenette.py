@@ -100,7 +100,7 @@ def main() -> None:
         stages = {name: round(stage["seconds"], 1) for name, stage in run.manifest["stages"].items()}
         result["distill"] = {
             "images": len(dataset),
-            "n": run.info("encode")["n"],
+            "n": run.info("data")["n"],
             "stage_seconds": stages,
             "peak_memory_gib": round(peak_memory_gib(), 2),
             "resumed": not fresh,

@@ -27,7 +27,7 @@ from ddoq.data.weights import WEIGHTINGS, ClassPrior, Weighting, counts_for, ima
 from ddoq.storage.files import RunError
 from ddoq.storage.image_folder import METADATA, class_names_of, read_rows
 from ddoq.storage.image_folder import write_images as write_images
-from ddoq.storage.manifest import MANIFEST, NoRunError, main_set, method_label
+from ddoq.storage.manifest import MANIFEST, NoRunError, images_stage, main_set, method_label
 from ddoq.storage.run import Run
 
 
@@ -198,22 +198,23 @@ def load(
     DistilledDataset(4 images 1x8x8, 2 classes, uniform weights 1 to 1)
     """
     run = _open_run(path)
-    config = run.manifest["config"]
-    main = main_set(run.manifest)
-    stage = "synthesize" if synthesis in (None, main) else f"synthesize:{synthesis}"
-    made = [name.partition(":")[2] or main for name in run.manifest["stages"] if name.startswith("synthesize")]
-    if synthesis is None and stage not in run.manifest["stages"]:
-        raise RunError(f"{run.path} is not finished, it has no images yet: finish it with the same ddoq.distill")
-    if stage not in run.manifest["stages"]:
-        raise RunError(f"{run.path} has no images of synthesis {synthesis!r}, only {made}: finish it with ddoq.distill")
+    config = run.config
+    stage = images_stage(run.manifest, synthesis or main_set(run.manifest))
+    if synthesis is None and not run.has(stage):
+        again = "ddoq.distill" if run.kind == "distilled" else "ddoq.weigh"
+        raise RunError(f"{run.path} is not finished, it has no images yet: finish it with the same {again}")
+    if not run.has(stage):
+        raise RunError(
+            f"{run.path} has no images of synthesis {synthesis!r}, only {run.syntheses()}: finish it with ddoq.distill"
+        )
     run.verify([stage])
-    (metadata,) = (run.path / name for name in run.manifest["stages"][stage]["outputs"] if name.endswith(METADATA))
+    (metadata,) = (path for path in run.outputs(stage) if path.name == METADATA)
     files, rows = zip(*read_rows(metadata), strict=True)
     names = class_names_of(metadata, rows)
-    if list(names) != run.manifest["class_names"]:
+    if names != run.class_names:
         raise RunError(f"{metadata} and {run.path / 'run.json'} disagree about the class names")
     reencoded = [row.get("reencoded") for row in rows]
-    facts = run.info("data" if "data" in run.manifest["stages"] else "encode")
+    facts = run.info("data")
     dataset = DistilledDataset(
         torch.from_numpy(np.stack([_pixels(file, config.get("given")) for file in files])),
         torch.tensor([row["label"] for row in rows]),

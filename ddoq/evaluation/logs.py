@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ddoq.storage.manifest import MANIFEST, is_weighed_folder
+from ddoq.storage.manifest import MANIFEST
 from ddoq.storage.run import Run
 from ddoq.storage.values import digest
 
@@ -34,5 +34,5 @@ HIDDEN = ".train"  # folder for the logs of a folder of class folders, where it 
 
 def log_folder(path: Path) -> Path:
     """`train/` in a run; hidden in a folder of class folders, none of which it is."""
-    run = (path / MANIFEST).exists() and not is_weighed_folder(Run.open(path).manifest)
-    return path / ("train" if run else HIDDEN)
+    distilled = (path / MANIFEST).exists() and Run.open(path).kind == "distilled"
+    return path / ("train" if distilled else HIDDEN)

@@ -193,12 +193,10 @@ def _open(one: Given, like: TrainingSet | None, main: bool) -> Iterator[tuple[st
         size, channels = (None, None) if like is None else (like.size, like.channels)
         yield Path(one).resolve().name, TrainingSet.of(open_data(one, image_size=size, channels=channels))
     else:
-        manifest = Run.open(one).manifest
-        controls = (
-            [] if main else sorted(s.partition(":")[2] for s in manifest["stages"] if s.startswith("synthesize:"))
-        )
-        for name in [main_set(manifest), *controls]:
-            yield row_name(manifest, name), load(one, synthesis=name)
+        run = Run.open(one)
+        controls = [] if main else sorted(run.syntheses()[1:])
+        for name in [main_set(run.manifest), *controls]:
+            yield row_name(run.manifest, name), load(one, synthesis=name)
 
 
 def _aligned(name: str, member: Member, like: TrainingSet) -> Member:

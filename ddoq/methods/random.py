@@ -31,7 +31,7 @@ def make_images(task: Task, options: Random) -> None:
     """Draw `ipc` images of each class, without replacement, and write them."""
     data, n_classes = task.data, len(task.data.class_names)
     with task.run({}) as run:
-        record_data(run, data)
+        record_data(run, data, progress=task.progress)
         inputs = {
             "data": [data.fingerprint, data.image_size, data.channels],
             "ipc": task.ipc,

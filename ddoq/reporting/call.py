@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
+from ddoq.storage.manifest import image_sets, images_stage
+
 USERS = "..."  # stands for a model that the user gave
 
 
@@ -69,9 +71,9 @@ def _values(manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]
             values |= {name: model.get("given", "auto"), f"{name}_steps": model.get("fit")}
             if values[name] not in ("auto", "identity"):
                 fingerprints[name] = values[name]
-    control = stages.get("synthesize:diffuse", {}).get("info", {})
+    control = stages.get(images_stage(manifest, "diffuse"), {}).get("info", {})
     values |= {name: control[name] for name in ("strength", "steps", "guidance") if name in control}
-    values["controls"] = tuple(name.partition(":")[2] for name in stages if name.startswith("synthesize:"))
+    values["controls"] = tuple(image_sets(manifest)[1:])
     return values, fingerprints
 
 

@@ -58,7 +58,7 @@ def class_map(found: Map) -> str:
 def panels(run: Run, most: int = 6) -> list[tuple[str, str]]:
     """A map of its own for each of the first classes."""
     panels = []
-    for c in range(min(len(run.manifest["class_names"]), most)):
+    for c in range(min(len(run.class_names), most)):
         found = latent_map(run, range(c, c + 1))
         if found is not None:
             drawn = [(found.points[0], found.weights[0], "s0", found.names[0])]

@@ -58,14 +58,17 @@ def spreads(dataset: DistilledDataset) -> list[Spread]:
 
 def distances(run: Run) -> list[Distance]:
     """The W2 that `ddoq.weigh` left in a run, or found for a folder."""
-    rows = []
-    for stage, entry in run.manifest["stages"].items():
-        kept = entry["info"].get("w2") if run.manifest["config"].get("given") and stage == "synthesize" else None
-        if stage.startswith("weigh:"):
-            kept = json.loads((run.path / next(iter(entry["outputs"]))).read_bytes())
-        name = stage.partition(":")[2] or "given"
-        rows += [Distance(name, weighting, tuple(values)) for weighting, values in (kept or {}).items()]
-    return rows
+    if run.kind == "weighed":
+        tables = {name: run.info("weigh")["w2"] for name in run.syntheses()}
+    else:
+        stages = {name: f"weigh:{name}" for name in ("points", *run.syntheses())}
+        files = {name: run.outputs(stage) for name, stage in stages.items() if run.has(stage)}
+        tables = {name: json.loads(path.read_bytes()) for name, (path,) in files.items()}
+    return [Distance(name, *row) for name, table in tables.items() for row in _rows(table)]
+
+
+def _rows(table: dict[str, list[float]]) -> list[tuple[str, tuple[float, ...]]]:
+    return [(weighting, tuple(values)) for weighting, values in table.items()]
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Curve:
 
 def rate_distortion_curve(run: Run) -> Curve | None:
     """Distortion of the first classes for several numbers of points; None where the latents are gone."""
-    names = run.manifest["class_names"][:CURVE_CLASSES]
+    names = run.class_names[:CURVE_CLASSES]
     drawn = [drawn_points(run, c, CURVE_LATENTS) for c in range(len(names))]
     if any(latents is None for latents in drawn):
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import safetensors.numpy
 import scipy.linalg
 from numpy.typing import NDArray
 
@@ -33,29 +32,28 @@ class Map:
 
 def latent_map(run: Run, classes: range) -> Map | None:
     """The map of some classes together; None without a quantisation, or where the latents are gone."""
-    path = run.path / "quantization.safetensors"
     drawn = [drawn_points(run, c, max(MAP_LATENTS // len(classes), 20)) for c in classes]
-    if not path.exists() or any(latents is None for latents in drawn):
+    if not run.has("quantize") or any(latents is None for latents in drawn):
         return None
     latents = [one.astype(np.float64) for one in drawn if one is not None]
-    quantised = safetensors.numpy.load_file(path)
-    offsets, points = quantised["class_offsets"], quantised["points"].reshape(len(quantised["points"]), -1)
-    cuts = [slice(int(offsets[c]), int(offsets[c + 1])) for c in classes]
+    quantised = run.points()
+    points = quantised.points.reshape(len(quantised.points), -1)
+    cuts = [slice(int(quantised.offsets[c]), int(quantised.offsets[c + 1])) for c in classes]
     together = np.concatenate(latents)
     mean = together.mean(axis=0)
     directions, share = _principal(together - mean)
     return Map(
-        tuple(run.manifest["class_names"][c] for c in classes),
+        tuple(run.class_names[c] for c in classes),
         tuple((one - mean) @ directions for one in latents),
         tuple((points[cut] - mean) @ directions for cut in cuts),
-        tuple(quantised["weights"][cut] * (cut.stop - cut.start) for cut in cuts),
+        tuple(quantised.weights[cut] * (cut.stop - cut.start) for cut in cuts),
         share,
     )
 
 
 def drawn_points(run: Run, c: int, count: int) -> NDArray[np.float32] | None:
     """At most `count` latents of a class, drawn with a seed."""
-    if "encode" not in run.manifest["stages"] or not run.manifest["stages"]["encode"]["outputs"]:
+    if not run.has("encode"):
         return None
     latents = read_latents(run, c)[0]
     if len(latents) > count:

@@ -21,7 +21,6 @@ from ddoq.reporting.call import call, flattened
 from ddoq.reporting.gallery import gallery
 from ddoq.reporting.latent_map import MAP_CLASSES, Map, latent_map
 from ddoq.storage.files import write_atomic
-from ddoq.storage.manifest import is_weighed_folder
 from ddoq.storage.run import Run
 
 MAX_SPREADS = 100  # classes in the chart of weights
@@ -87,7 +86,7 @@ def _content(run: Run, dataset: DistilledDataset) -> dict[str, Any]:
     spreads = findings.spreads(dataset)
     curve, everything = findings.rate_distortion_curve(run), _map(run, MAP_CLASSES)
     evaluation = findings.evaluation(run)
-    config = run.manifest["config"]
+    config = run.config
     return {
         "name": run.path.name,
         "version": __version__,
@@ -100,7 +99,7 @@ def _content(run: Run, dataset: DistilledDataset) -> dict[str, Any]:
         "effective": float(np.mean([spread.effective for spread in spreads])),
         "ipc": len(dataset) / len(dataset.class_names),
         "gallery": gallery(dataset, spreads),
-        "controls": [(name, gallery(load(run.path, synthesis=name), None, 10)) for name in _controls(run)],
+        "controls": [(name, gallery(load(run.path, synthesis=name), None, 10)) for name in run.syntheses()[1:]],
         "distances": figures.distance_bars(findings.distances(run)),
         "curve": curve,
         "curve_svg": None if curve is None else figures.curve_chart(curve, config.get("ipc")),
@@ -128,12 +127,8 @@ def _columns(evaluation: Evaluation) -> dict[str, list[str]]:
 
 def _folder(run: Run) -> str:
     """The report's folder, hidden where others would take it for a class of images."""
-    return ".report" if is_weighed_folder(run.manifest) else "report"
-
-
-def _controls(run: Run) -> list[str]:
-    return [name.partition(":")[2] for name in run.manifest["stages"] if name.startswith("synthesize:")]
+    return ".report" if run.kind == "weighed" else "report"
 
 
 def _map(run: Run, most: int) -> Map | None:
-    return latent_map(run, range(min(len(run.manifest["class_names"]), most)))
+    return latent_map(run, range(min(len(run.class_names), most)))

@@ -1,4 +1,4 @@
-"""Stage "encode": every image's latent, in shards that are whole or absent.
+"""The stage "encode" makes every image's latent, in shards that are whole or absent.
 
     latents/shard-00000.safetensors   latents float16 (m, *latent_shape), labels int64 (m,), indices int64 (m,)
 
@@ -11,7 +11,6 @@ pixels and of its content.
 from __future__ import annotations
 
 import hashlib
-import time
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,9 @@ from ddoq.machine.memory import BatchSize
 from ddoq.machine.streams import seed_sequence, torch_seed
 from ddoq.models.codecs.codec import Codec
 from ddoq.models.fingerprint import fingerprint
+from ddoq.stages.data import Sums, record_data
 from ddoq.stages.latents import Array, latent_info, open_reusable, read_shard, shard_bytes, shard_path, take_over
-from ddoq.storage.files import write_atomic
+from ddoq.storage.files import clean, write_atomic
 from ddoq.storage.run import Run
 from ddoq.storage.values import digest
 
@@ -44,6 +44,8 @@ def encode(
     progress: bool = True,
 ) -> None:
     """Encode every image of a data set into the run folder; finished shards of an earlier process are kept.
+
+    The stage "data" is recorded on the way, since the images are read here anyway.
 
     Parameters
     ----------
@@ -91,39 +93,35 @@ def encode(
     }
     if getattr(codec, "posterior", "mean") == "sample":
         inputs["seed"] = seed
-    if run.done("encode", inputs):
-        return
-    start = time.monotonic()
-    folder = run.path / "latents"
-    folder.mkdir(exist_ok=True)
-    order = np.argsort(data.labels, kind="stable")
-    parts = [order[i : i + shard_size] for i in range(0, len(order), shard_size)]
-    paths = [shard_path(run, number) for number in range(len(parts))]
-    for stale in set(folder.glob("shard-*.safetensors")) - set(paths):
-        stale.unlink()
-    facts = []
-    limit = BatchSize(batch_size)
-    other = None if reuse is None else open_reusable(reuse, run.manifest["config"])
-    with tqdm(total=len(order), desc="encode", unit="image", disable=not progress) as bar:
-        for path, indices in zip(paths, parts, strict=True):
-            made_from = digest([inputs, indices])
-            kept = read_shard(path, made_from) if path.exists() else None
-            if kept is None and other is not None and (theirs := other.path / "latents" / path.name).exists():
-                kept = take_over(theirs, path, made_from)
-            if kept is None:
-                kept = _encode_shard(path, made_from, data, codec, indices, device, seed, limit, bar)
-            else:
-                bar.update(len(indices))
-                bar.initial = bar.n  # so that the rate is that of this process
-                limit.take_over(kept)
-            facts.append(kept)
-    run.record(
-        "encode",
-        inputs,
-        paths,
-        seconds=time.monotonic() - start,
-        info={**latent_info(facts, data, shard_size), **limit.facts},
-    )
+    with run.stage("encode", inputs) as stage:
+        if stage.done:
+            return
+        folder = run.path / "latents"
+        folder.mkdir(exist_ok=True)
+        clean(folder)
+        order = np.argsort(data.labels, kind="stable")
+        parts = [order[i : i + shard_size] for i in range(0, len(order), shard_size)]
+        paths = [shard_path(run, number) for number in range(len(parts))]
+        for stale in set(folder.glob("shard-*.safetensors")) - set(paths):
+            stale.unlink()
+        facts = []
+        limit = BatchSize(batch_size)
+        other = None if reuse is None else open_reusable(reuse, run.manifest["config"])
+        with tqdm(total=len(order), desc="encode", unit="image", disable=not progress) as bar:
+            for path, indices in zip(paths, parts, strict=True):
+                made_from = digest([inputs, indices])
+                kept = read_shard(path, made_from) if path.exists() else None
+                if kept is None and other is not None and (theirs := other.path / "latents" / path.name).exists():
+                    kept = take_over(theirs, path, made_from)
+                if kept is None:
+                    kept = _encode_shard(path, made_from, data, codec, indices, device, seed, limit, bar)
+                else:
+                    bar.update(len(indices))
+                    bar.initial = bar.n  # so that the rate is that of this process
+                    limit.take_over(kept)
+                facts.append(kept)
+        record_data(run, data, [Sums(shard["sum"], shard["squares"]) for shard in facts])
+        stage.outputs, stage.info = paths, {**latent_info(facts, shard_size), **limit.facts}
 
 
 @torch.inference_mode()
@@ -141,15 +139,13 @@ def _encode_shard(
     """Encode the images of one shard and write it; its metadata."""
     latents = []
     pixels = hashlib.sha256()
-    total = np.zeros(data.channels, np.int64)  # sums over pixels are exact in integers
-    squares = np.zeros(data.channels, np.int64)
+    sums = []
     sampled = getattr(codec, "posterior", "mean") == "sample"
     for start in range(0, len(indices), limit.asked):
         batch = indices[start : start + limit.asked]
         images = data.images(batch)
         pixels.update(np.ascontiguousarray(images).data)
-        total += images.sum(axis=(0, 2, 3), dtype=np.int64)
-        squares += np.square(images, dtype=np.int64).sum(axis=(0, 2, 3))
+        sums.append(Sums.of(images))
         tensor = torch.from_numpy(images)
         streams = [seed_sequence(seed, "encode", index) for index in batch] if sampled else []
 
@@ -164,11 +160,12 @@ def _encode_shard(
         if shapes := {part.shape[1:] for part in latents} - {latents[0].shape[1:]}:
             raise ValueError(f"the codec gave latents of two shapes: {latents[0].shape[1:]} and {shapes.pop()}")
         bar.update(len(batch))
+    total = Sums.total(sums)
     facts = {
         "made_from": made_from,
         "pixels": pixels.hexdigest(),
-        "sum": total.tolist(),
-        "squares": squares.tolist(),
+        "sum": list(total.values),
+        "squares": list(total.squares),
         "latent_shape": list(latents[0].shape[1:]),
         **limit.facts,
     }

@@ -1,11 +1,11 @@
-"""A fitted model as a stage of a run folder: trained beside and moved, so that it is whole or made again; what a killed
-training had done is kept.
+"""A model is fitted as a stage of a run folder: trained beside and moved, so that it is whole or made again.
+
+A checkpoint keeps the steps that a killed training had made.
 """
 
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from ddoq.storage.values import digest
 
 def fitted(
     run: Run,
-    stage: str,
+    name: str,
     inputs: Mapping[str, Any],
     train: Callable[[Path, Journal], dict[str, Any]],
-    place: Path,
+    folder: Path,
     *,
     smaller: str,
     log: Path | None = None,
@@ -31,12 +31,14 @@ def fitted(
 
     Parameters
     ----------
+    name
+        Of the stage.
     inputs
         All that decides what is trained.
     train
         Writes the model into the folder that it is given, keeps the journal and returns facts for run.json.
-    place
-        Where what it wrote is put: the run folder or one in it.
+    folder
+        Where the trained model is put: the run folder or one in it.
     smaller
         What to do where memory is too small, for the message.
     log, show
@@ -47,26 +49,31 @@ def fitted(
     MemoryError
         Memory is too small, with what to do.
     """
-    if run.done(stage, inputs):
-        return place
-    start = time.monotonic()
-    work, checkpoint = run.path / f".{stage}.partial", run.path / f".{stage}.checkpoint"
-    shutil.rmtree(work, ignore_errors=True)
-    try:
-        info = train(work, Journal(checkpoint, digest(inputs), log, show))
-    except (RuntimeError, MemoryError) as error:
-        if not ran_out_of_memory(error):
-            raise
-        raise MemoryError(f"fit of the {stage}: {first_line(error)}: {smaller}") from error
-    place.mkdir(exist_ok=True)
+    with run.stage(name, inputs) as stage:
+        if stage.done:
+            return folder
+        work, checkpoint = run.path / f".{name}.partial", run.path / f".{name}.checkpoint"
+        shutil.rmtree(work, ignore_errors=True)
+        try:
+            stage.info = train(work, Journal(checkpoint, digest(inputs), log, show))
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            raise MemoryError(f"fit of the {name}: {first_line(error)}: {smaller}") from error
+        stage.outputs = _moved(work, folder)
+    checkpoint.unlink(missing_ok=True)
+    return folder
+
+
+def _moved(work: Path, folder: Path) -> list[Path]:
+    """Put what lies in one folder into another, in place of what has the same names; the files that are there then."""
+    folder.mkdir(exist_ok=True)
     outputs: list[Path] = []
     for entry in sorted(work.iterdir()):
-        target = place / entry.name
+        target = folder / entry.name
         if target.is_dir():
             shutil.rmtree(target)
         entry.replace(target)
         outputs += sorted(path for path in target.rglob("*") if path.is_file()) or [target]
     work.rmdir()
-    run.record(stage, inputs, outputs, seconds=time.monotonic() - start, info=info)
-    checkpoint.unlink(missing_ok=True)
-    return place
+    return outputs

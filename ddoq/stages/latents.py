@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from ddoq.data.image_data import ImageData
-from ddoq.stages.data import mean_and_std
 from ddoq.storage.files import RunError, share
 from ddoq.storage.run import Run
 from ddoq.storage.values import differences, digest
@@ -57,10 +55,9 @@ def read_latents(run: Run, class_index: int) -> tuple[Array, Array]:
     RunError
         A shard is missing or damaged, by name.
     """
-    info = run.info("encode")
-    ends = np.cumsum(info["class_sizes"])
-    stop = int(ends[class_index])
-    start = stop - info["class_sizes"][class_index]
+    info, sizes = run.info("encode"), run.info("data")["class_sizes"]
+    stop = sum(sizes[: class_index + 1])
+    start = stop - sizes[class_index]
     latents, indices = [], []
     for number in range(start // info["shard_size"], (stop - 1) // info["shard_size"] + 1):
         first = number * info["shard_size"]
@@ -126,20 +123,13 @@ def take_over(source: Path, path: Path, made_from: str) -> dict[str, Any]:
     return facts
 
 
-def latent_info(facts: list[dict[str, Any]], data: ImageData, shard_size: int) -> dict[str, Any]:
-    """What later stages need to know; mean and standard deviation per channel are of the pixels in [0, 1]."""
-    total = [sum(column) for column in zip(*(shard["sum"] for shard in facts), strict=True)]
-    squares = [sum(column) for column in zip(*(shard["squares"] for shard in facts), strict=True)]
-    mean, std = mean_and_std(total, squares, len(data) * data.image_size**2)
+def latent_info(facts: list[dict[str, Any]], shard_size: int) -> dict[str, Any]:
+    """What later stages need to know, from the metadata of all shards."""
     shapes = {tuple(shard["latent_shape"]) for shard in facts}
     if len(shapes) != 1:
         raise ValueError(f"the codec gave latents of different shapes: {sorted(shapes)}")
     return {
-        "n": len(data),
         "latent_shape": list(shapes.pop()),
-        "mean": mean,
-        "std": std,
-        "class_sizes": np.bincount(data.labels, minlength=len(data.class_names)),
         "shard_size": shard_size,
         "pixels": digest([shard["pixels"] for shard in facts]),
     }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from ddoq.stages.latents import read_latents
-from ddoq.stages.points import Points
+from ddoq.storage.points import Points
 from ddoq.storage.run import Run
 
 

@@ -1,25 +1,18 @@
-"""Stage "quantize": the latents of every class to points with weights.
-
-quantization.safetensors   points float32 (K, d), weights and counts (K,), class_offsets int64 (C + 1,), distortion
-                           float64 (C,); latent_shape in its metadata
-"""
+"""The stage "quantize" makes points with weights of the latents of every class."""
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from tqdm import tqdm
 
 from ddoq.machine.streams import seed_sequence
 from ddoq.quantization.quantize import quantize_classes
 from ddoq.quantization.result import ClassQuantization
 from ddoq.stages.latents import read_latents
-from ddoq.storage.files import write_atomic
+from ddoq.storage.points import POINTS, Points, write_points
 from ddoq.storage.run import Run
 
 GROUP_BYTES = 1 << 30  # latents of neighbouring classes quantised in one call, so that classes run side by side
@@ -69,10 +62,24 @@ def quantize_run(
     4.0
     """
     inputs = {"latents": run.output("encode"), "ipc": ipc, "seed": seed, **options}
-    if run.done("quantize", inputs):
-        return
-    start = time.monotonic()
-    names = run.manifest["class_names"]
+    with run.stage("quantize", inputs) as stage:
+        if stage.done:
+            return
+        results = _quantize_classes(run, options, ipc, seed, n_threads, progress)
+        points = _joined(results, run.info("encode")["latent_shape"])
+        stage.outputs = [run.path / POINTS]
+        write_points(run.path / POINTS, points)
+        stage.info = {
+            "w2": float(np.sqrt(points.distortion).mean()),
+            "n_iter": [int(n) for result in results for n in result.n_iter],
+        }
+
+
+def _quantize_classes(
+    run: Run, options: dict[str, Any], ipc: int, seed: int, n_threads: int | None, progress: bool
+) -> list[ClassQuantization]:
+    """The quantisations of groups of neighbouring classes, in class order."""
+    names = run.class_names
     results = []
     group: list[tuple[int, np.ndarray[Any, Any]]] = []
     with tqdm(total=len(names), desc="quantize", unit="class", disable=not progress) as bar:
@@ -81,21 +88,19 @@ def quantize_run(
             if c + 1 == len(names) or sum(latents.nbytes for _, latents in group) >= GROUP_BYTES:
                 results.append(_quantize_group(group, names, options, ipc, seed, n_threads, bar))
                 group = []
-    arrays = {
-        "points": np.concatenate([r.points for r in results]),
-        "weights": np.concatenate([r.weights for r in results]),
-        "counts": np.concatenate([r.counts for r in results]),
-        "class_offsets": np.arange(len(names) + 1, dtype=np.int64) * ipc,
-        "distortion": np.concatenate([r.distortion for r in results]),
-    }
-    shape = run.info("encode")["latent_shape"]
-    path = run.path / "quantization.safetensors"
-    write_atomic(path, safetensors.numpy.save(arrays, metadata={"latent_shape": json.dumps(shape)}))
-    info = {
-        "w2": float(np.sqrt(arrays["distortion"]).mean()),
-        "n_iter": [int(n) for r in results for n in r.n_iter],
-    }
-    run.record("quantize", inputs, [path], seconds=time.monotonic() - start, info=info)
+    return results
+
+
+def _joined(results: Sequence[ClassQuantization], latent_shape: Sequence[int]) -> Points:
+    """The points of all groups, in class order."""
+    sizes = np.concatenate([np.diff(result.offsets) for result in results])
+    return Points(
+        np.concatenate([result.points for result in results]).reshape(-1, *latent_shape),
+        np.concatenate([result.weights for result in results]),
+        np.concatenate([result.counts for result in results]),
+        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        np.concatenate([result.distortion for result in results]),
+    )
 
 
 def _quantize_group(

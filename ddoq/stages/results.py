@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ddoq.data.weights import ClassPrior, Weighting, counts_for, image_weights
 from ddoq.stages.batches import Images, resized
+from ddoq.storage.files import clean
 from ddoq.storage.image_folder import write_images
 from ddoq.storage.run import Run
 
@@ -107,6 +108,8 @@ def write_result(
     further |= columns or {}
     rows = [{name: values[i] for name, values in further.items()} for i in range(len(labels))]
     folder, images = result_folder(run, control), _at_size(images, style.output_size)
+    if folder.parent.is_dir():
+        clean(folder.parent)
     written = write_images(folder, images, labels, weights, counts.points, names, rows, style.made_by)
     facts = dict(info or {}) | {"images": len(labels)} | ({"note": style.note} if style.note else {})
     outputs = [*written, *outputs]

@@ -26,10 +26,10 @@ from ddoq.models.diffusion.model import Diffusion, check_sampling
 from ddoq.models.fingerprint import fingerprint
 from ddoq.stages.batches import Images, make_batches, remove_batches, resized
 from ddoq.stages.nearest import nearest_images
-from ddoq.stages.points import Points, read_points
 from ddoq.stages.reencode import reencode
 from ddoq.stages.results import Counts, Style, result_folder, result_stage, write_result
 from ddoq.storage.files import write_atomic
+from ddoq.storage.points import Points
 from ddoq.storage.run import Run
 from ddoq.storage.values import digest
 
@@ -108,7 +108,7 @@ def synthesize(
         remove_batches(work)
         return
     start = time.monotonic()
-    points = read_points(run.path / "quantization.safetensors")
+    points = run.points()
     columns: dict[str, Any] = {}
     make: Callable[[slice], Images]
     if synthesis == "nearest":

@@ -1,4 +1,4 @@
-"""How far a distilled set is from the data under several weights, and W2-optimal weights for anybody's image folder.
+"""`ddoq.weigh` tells how far distilled sets are from the data, and gives W2-optimal weights to anybody's image folder.
 
 W2 is taken class by class between the real latents and the weighted latents of the images (encoded again), in the
 codec's latent space; the table gives the mean over the classes. Under "reencoded" weights, the masses of the Voronoi
@@ -11,7 +11,6 @@ no runs are weigh_folder.py's part.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -26,8 +25,8 @@ from ddoq.machine.device import torch_device
 from ddoq.stages.distances import Distance, Distances, class_distances
 from ddoq.stages.reencode import Floats
 from ddoq.stages.weigh_folder import weigh_folder
-from ddoq.storage.files import RunError, write_atomic
-from ddoq.storage.manifest import MANIFEST, main_set, method_label
+from ddoq.storage.files import RunError, clean, write_atomic
+from ddoq.storage.manifest import MANIFEST, images_stage, method_label
 from ddoq.storage.run import Run
 
 
@@ -101,71 +100,71 @@ def weigh(
     >>> [(row.set, row.weighting) for row in table.rows if row.weighting != "uniform"]
     [('points', 'density'), ('decode', 'reencoded'), ('decode', 'density')]
     """
-    place = torch_device(device)
     root = Path(folder).absolute()
-    if (root / MANIFEST).exists() and "quantize" in Run.open(root).manifest["stages"]:
+    if (root / MANIFEST).exists() and Run.open(root).kind == "distilled":
+        _check_points(Run.open(root))
         if data is not None:
             raise ValueError(f"{root} is a run, which has its own data: leave data out")
         return _weigh_run(root, progress)
-    if (root / MANIFEST).exists():
-        _refuse_without_latents(Run.open(root))
     if data is None:
         raise ValueError(
             f"{root} is no finished run of ddoq.distill: give data (--data), the full data set of its images"
         )
     if class_prior not in ("balanced", "data"):
         raise ValueError(f"class_prior {class_prior!r} is not known: use 'balanced' or 'data'")
+    on = torch_device(device)
     if isinstance(codec, str) and codec in ("auto", "fit"):
         raise ValueError(f"codec {codec!r} is not for weigh, which fits none: give 'identity', a folder or an object")
-    return weigh_folder(root, data, codec, by_index, image_size, class_names, class_prior, place, progress)
+    return weigh_folder(root, data, codec, by_index, image_size, class_names, class_prior, on, progress)
 
 
-def _refuse_without_latents(run: Run) -> None:
-    """RunError for the finished run of a method that encodes nothing."""
-    if {"data", "synthesize"} <= set(run.manifest["stages"]) and "encode" not in run.manifest["stages"]:
+def _check_points(run: Run) -> None:
+    """RunError for a run that has no points: of a method that encodes nothing, or not finished."""
+    if run.has("quantize"):
+        return
+    if run.syntheses():
         raise RunError(
             f"{run.path} was made by method {method_label(run.manifest)!r}, which leaves no latents to weigh it in: "
             f"copy {run.path / 'images'} elsewhere, and weigh the copy with data and a codec"
         )
+    raise RunError(f"{run.path} is not finished, it has no points yet: finish it with the same ddoq.distill")
 
 
 def _weigh_run(root: Path, progress: bool) -> Distances:
-    found = Run.open(root)
-    with Run.locked(root, found.manifest["config"], found.manifest["class_names"]) as run:
-        quantised = safetensors.numpy.load_file(run.path / "quantization.safetensors")
-        offsets = quantised["class_offsets"]
-        masses = {"density": quantised["counts"].astype(np.float64), "uniform": np.ones(int(offsets[-1]))}
-        rows = _kept(run, "points", "quantize", [], quantised["points"], offsets, masses, progress)
-        for stage in [name for name in run.manifest["stages"] if name.startswith("synthesize")]:
-            name = stage.partition(":")[2] or main_set(run.manifest)
-            (file,) = (path for path in run.manifest["stages"][stage]["outputs"] if path.endswith(".safetensors"))
-            images = safetensors.numpy.load_file(run.path / file)
-            own = {"reencoded": images["counts"].astype(np.float64), **masses}
-            rows += _kept(run, name, stage, ["quantize"], images["latents"], offsets, own, progress)
-    label = method_label(found.manifest)
+    opened = Run.open(root)
+    with Run.locked(root, opened.config, opened.class_names) as run:
+        quantised = run.points()
+        masses = {"density": quantised.counts.astype(np.float64), "uniform": np.ones(len(quantised.points))}
+        rows = _stored(run, "points", "quantize", quantised.points, quantised.offsets, masses, progress)
+        for name in run.syntheses():
+            stage = images_stage(run.manifest, name)
+            (file,) = (path for path in run.outputs(stage) if path.suffix == ".safetensors")
+            images = safetensors.numpy.load_file(file)
+            reencoded = {"reencoded": images["counts"].astype(np.float64)}
+            rows += _stored(run, name, stage, images["latents"], quantised.offsets, reencoded | masses, progress)
+    label = method_label(opened.manifest)
     return Distances(tuple(rows), (f"method {label}",) if label else ())
 
 
-def _kept(
+def _stored(
     run: Run,
     name: str,
-    stage: str,
-    others: Sequence[str],
+    images_stage: str,
     points: NDArray[Any],
     offsets: NDArray[np.int64],
     masses: dict[str, Floats],
     progress: bool,
 ) -> list[Distance]:
-    """The rows of a set, read from the run folder if they are of these latents; otherwise computed and kept there."""
-    run.verify([stage])
-    inputs = {"made_from": [run.output(part) for part in ("encode", stage, *others)]}
+    """The rows of a set, read from the run folder if they are of these latents; otherwise computed and stored there."""
+    run.verify([images_stage])
+    parts = ["encode", "quantize"] if images_stage == "quantize" else ["encode", images_stage, "quantize"]
     path = run.path / "w2" / f"{name}.json"
-    if not run.done(f"weigh:{name}", inputs):
-        start = time.monotonic()
-        found = class_distances(run, name, points, offsets, masses, progress)
-        path.parent.mkdir(exist_ok=True)
-        write_atomic(path, json.dumps({weighting: list(values) for weighting, values in found.items()}).encode())
-        info = {weighting: float(np.mean(values)) for weighting, values in found.items()}
-        run.record(f"weigh:{name}", inputs, [path], seconds=time.monotonic() - start, info=info)
-    kept = json.loads(path.read_bytes())
-    return [Distance(name, weighting, tuple(values)) for weighting, values in kept.items()]
+    with run.stage(f"weigh:{name}", {"made_from": [run.output(part) for part in parts]}) as stage:
+        if not stage.done:
+            distances = class_distances(run, name, points, offsets, masses, progress)
+            path.parent.mkdir(exist_ok=True)
+            clean(path.parent)
+            write_atomic(path, json.dumps(distances).encode())
+            stage.outputs = [path]
+            stage.info = {weighting: float(np.mean(values)) for weighting, values in distances.items()}
+    return [Distance(name, weighting, tuple(values)) for weighting, values in json.loads(path.read_bytes()).items()]

@@ -118,7 +118,7 @@ def _refuse(root: Path) -> None:
     for name in ("metadata.csv", "metadata.parquet"):
         if (root / name).exists():
             raise RunError(f"{root / name} would stand beside {METADATA}, and loaders read one alone: move it away")
-    if (root / MANIFEST).exists() and Run.open(root).manifest["config"].get("synthesis") != GIVEN:
+    if (root / MANIFEST).exists() and Run.open(root).kind == "distilled":
         raise RunError(f"{root} is a run that is not finished: finish it with ddoq.distill")
 
 
@@ -176,7 +176,7 @@ def _before(root: Path) -> Path | None:
     metadata, aside = root / METADATA, root / BEFORE
     written = (root / WORK / WRITING).exists() or not metadata.exists()
     if not written and (root / MANIFEST).exists():
-        written = Run.open(root).manifest["stages"]["synthesize"]["outputs"][METADATA] == sha256_file(metadata)
+        written = Run.open(root).manifest["stages"]["weigh"]["outputs"][METADATA] == sha256_file(metadata)
     if not written and aside.exists() and aside.read_bytes() != metadata.read_bytes():
         raise RunError(f"{metadata} was changed after it was weighed, and {aside} is there already: move one away")
     return aside if aside.exists() else None if written else metadata
@@ -217,10 +217,9 @@ def _write(
     write_atomic(work.path / WRITING, b"")
     text = "".join(json_line(row) + "\n" for row in rows)
     write_atomic(root / METADATA, text.encode())
-    stages = {"encode": {**work.manifest["stages"]["encode"], "outputs": {}}}  # the latents go
-    kept = {key: work.manifest[key] for key in ("format", "config", "class_names", "versions", "machine")}
-    run = Run(root, {**kept, "stages": stages})
-    run.record("synthesize", {}, [root / METADATA], seconds=0, info={"images": len(rows), "w2": found})
+    run = Run.new(root, work.config, work.class_names, {"data": work.manifest["stages"]["data"]})
+    with run.stage("weigh", {}) as stage:
+        stage.outputs, stage.info = [root / METADATA], {"images": len(rows), "w2": found}
 
 
 def _finished(root: Path, config: dict[str, Any], names: Sequence[str]) -> Distances | None:
@@ -230,9 +229,7 @@ def _finished(root: Path, config: dict[str, Any], names: Sequence[str]) -> Dista
     run = Run.open(root)
     if (run.manifest["config"], run.manifest["class_names"]) != (plain(config), list(names)):
         return None
-    if not run.done("synthesize", {}):
-        return None
-    return _table(run.info("synthesize")["w2"])
+    return _table(run.info("weigh")["w2"]) if run.done("weigh", {}) else None
 
 
 def _clear(work: Run) -> None:

@@ -1,19 +1,22 @@
-"""The format of run.json: it is sealed with a hash, and whatever else is read as one is refused."""
+"""The manifest run.json is read and written here: it is sealed with a hash, and whatever else is there is refused.
+
+What a manifest says of its folder (its kind, the sets of images in it and their names) is asked here too.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ddoq.storage.files import RunError as RunError
 from ddoq.storage.values import digest
 
-FORMAT = 1  # of run.json; raised when an older ddoq could not read it
-
-
+FORMAT = 2  # of run.json; raised when it could not be read as before
 MANIFEST, LOCK = "run.json", "run.lock"
+
+Kind = Literal["distilled", "weighed"]
 
 
 class NoRunError(RunError):
@@ -48,7 +51,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise RunError(damaged)
     if manifest.get("format") != FORMAT:
         raise RunError(
-            f"{path} has format {manifest.get('format')!r} and this ddoq reads {FORMAT}: use the ddoq that made it"
+            f"{path} has format {manifest.get('format')!r} and this ddoq reads {FORMAT}: distil again into another "
+            f"folder, or use the ddoq that made it{_version(manifest)}"
         )
     if wrong := _misshapen(manifest):
         raise RunError(f"{damaged} ({wrong} is not what ddoq writes)")
@@ -72,9 +76,18 @@ def _misshapen(manifest: Mapping[str, Any]) -> str | None:
     return None
 
 
-def is_weighed_folder(manifest: Mapping[str, Any]) -> bool:
-    """Whether it is of somebody's image folder, to which `ddoq.weigh` gave weights, and not of a run of `distill`."""
-    return "given" in manifest["config"]
+def _version(manifest: Mapping[str, Any]) -> str:
+    versions = manifest.get("versions")
+    return f", version {versions['ddoq']}" if isinstance(versions, dict) and "ddoq" in versions else ""
+
+
+def kind_of(manifest: Mapping[str, Any]) -> Kind:
+    """Whether a folder is a run of `ddoq.distill` or one of anybody's images that `ddoq.weigh` gave weights.
+
+    >>> kind_of({"config": {"synthesis": "given", "given": {"image_size": 8, "channels": 1}}})
+    'weighed'
+    """
+    return "weighed" if "given" in manifest["config"] else "distilled"
 
 
 def main_set(manifest: Mapping[str, Any]) -> str:
@@ -86,6 +99,30 @@ def main_set(manifest: Mapping[str, Any]) -> str:
     config = manifest["config"]
     name: str = config.get("synthesis") or config.get("options", {}).get("synthesis") or config.get("method", "given")
     return name
+
+
+def images_stage(manifest: Mapping[str, Any], name: str) -> str:
+    """The stage that records a set of images, whether it is done or not.
+
+    >>> run = {"config": {"method": "ddoq", "options": {"synthesis": "decode"}}}
+    >>> images_stage(run, "decode"), images_stage(run, "nearest")
+    ('synthesize', 'synthesize:nearest')
+    """
+    if name != main_set(manifest):
+        return f"synthesize:{name}"
+    return "synthesize" if kind_of(manifest) == "distilled" else "weigh"
+
+
+def image_sets(manifest: Mapping[str, Any]) -> list[str]:
+    """Names of the sets of images that are done, the main one first, then the controls in the order of their making.
+
+    >>> config = {"method": "ddoq", "options": {"synthesis": "decode"}}
+    >>> image_sets({"config": config, "stages": {"encode": {}, "synthesize:nearest": {}, "synthesize": {}}})
+    ['decode', 'nearest']
+    """
+    main = main_set(manifest)
+    controls = [stage.partition(":")[2] for stage in manifest["stages"] if stage.startswith("synthesize:")]
+    return [name for name in (main, *controls) if images_stage(manifest, name) in manifest["stages"]]
 
 
 def row_name(manifest: Mapping[str, Any], name: str) -> str:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,26 @@ from ddoq.machine.environment import environment
 from ddoq.storage.files import RunError as RunError
 from ddoq.storage.files import clean, inside, is_temporary, sha256_file, write_atomic
 from ddoq.storage.image_folder import METADATA, read_rows
-from ddoq.storage.manifest import FORMAT, LOCK, MANIFEST, read_manifest, sealed
+from ddoq.storage.manifest import FORMAT, LOCK, MANIFEST, Kind, image_sets, kind_of, read_manifest, sealed
+from ddoq.storage.points import POINTS, Points, read_points
 from ddoq.storage.values import differences, digest, plain
+
+
+@dataclass
+class Stage:
+    """A stage at work (see `Run.stage`).
+
+    Attributes
+    ----------
+    done
+        Whether its files are there and whole, from the same inputs: there is nothing to do.
+    outputs, info
+        For the stage to set, as for `Run.record`.
+    """
+
+    done: bool
+    outputs: Sequence[Path] = ()
+    info: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Run:
@@ -32,9 +52,10 @@ class Run:
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> with Run.locked(folder, {"ipc": 10}, ["cat", "dog"]) as run:
-    ...     if not run.done("greet", {"ipc": 10}):
-    ...         write_atomic(folder / "hello.txt", b"hello")
-    ...         run.record("greet", {"ipc": 10}, [folder / "hello.txt"], seconds=0.1, info={"words": 1})
+    ...     with run.stage("greet", {"ipc": 10}) as stage:
+    ...         if not stage.done:
+    ...             write_atomic(folder / "hello.txt", b"hello")
+    ...             stage.outputs, stage.info = [folder / "hello.txt"], {"words": 1}
     >>> Run.open(folder).info("greet")
     {'words': 1}
     """
@@ -48,6 +69,18 @@ class Run:
         """Open a run folder for reading; NoRunError if there is none, RunError if its run.json is damaged."""
         folder = Path(path).absolute()
         return cls(folder, read_manifest(folder / MANIFEST))
+
+    @classmethod
+    def new(
+        cls,
+        path: Path,
+        config: Mapping[str, Any],
+        class_names: Sequence[str],
+        stages: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Run:
+        """A run that nothing is written of before its first stage is recorded; `stages` are taken from another run."""
+        facts = {"config": plain(config), "class_names": plain(list(class_names)), **environment()}
+        return cls(path, {"format": FORMAT, **facts, "stages": dict(stages or {})})
 
     @classmethod
     @contextmanager
@@ -77,13 +110,65 @@ class Run:
                 _check_same(folder, run.manifest, wanted)
             else:
                 _refuse_foreign(folder)
-                run = cls(folder, {"format": FORMAT, **wanted, **environment(), "stages": {}})
+                run = cls.new(folder, **wanted)
                 run._write()
-            for place in (folder, folder / "latents", folder / "controls"):
-                clean(place)
+            clean(folder)
             yield run
         finally:
             os.close(lock)
+
+    @property
+    def kind(self) -> Kind:
+        """Whether it is a run of `ddoq.distill`, or a folder of anybody's images that `ddoq.weigh` gave weights."""
+        return kind_of(self.manifest)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All that decides the result, as the manifest has it."""
+        config: dict[str, Any] = self.manifest["config"]
+        return config
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """By label."""
+        return tuple(self.manifest["class_names"])
+
+    def syntheses(self) -> list[str]:
+        """Names of the sets of images that are made, the main one first if it is among them."""
+        return image_sets(self.manifest)
+
+    def has(self, stage: str) -> bool:
+        """Whether a stage is recorded."""
+        return stage in self.manifest["stages"]
+
+    def outputs(self, stage: str) -> list[Path]:
+        """The files of a recorded stage."""
+        return [inside(self.path, name, self.path / MANIFEST) for name in self._stage(stage)["outputs"]]
+
+    def points(self) -> Points:
+        """The points of the stage "quantize"."""
+        if not self.has("quantize"):
+            self._stage("quantize")
+        return read_points(self.path / POINTS)
+
+    @contextmanager
+    def stage(self, name: str, inputs: Mapping[str, Any]) -> Iterator[Stage]:
+        """Work on a stage, which is recorded when the block ends, with the time that it took.
+
+        Nothing is recorded if the stage is done already, or if an exception passes.
+
+        Parameters
+        ----------
+        name
+            Under which run.json has it.
+        inputs
+            All that decides the result.
+        """
+        stage = Stage(self.done(name, inputs))
+        start = time.monotonic()
+        yield stage
+        if not stage.done:
+            self.record(name, inputs, stage.outputs, seconds=time.monotonic() - start, info=stage.info)
 
     def done(self, stage: str, inputs: Mapping[str, Any]) -> bool:
         """Whether a stage was recorded with these inputs and all its files are there and whole.

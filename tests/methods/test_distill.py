@@ -60,9 +60,16 @@ def test_pipeline_writes_the_run_folder(fitted: Path) -> None:
     assert float(dataset.weights.mean()) == pytest.approx(1)
     manifest = json.loads((fitted / "run.json").read_text())
     assert manifest["class_names"] == list("0123456789")
-    assert {"codec", "encode", "quantize", "diffusion", "synthesize", "synthesize:decode", "synthesize:nearest"} == set(
-        manifest["stages"]
-    )
+    assert {
+        "codec",
+        "data",
+        "encode",
+        "quantize",
+        "diffusion",
+        "synthesize",
+        "synthesize:decode",
+        "synthesize:nearest",
+    } == set(manifest["stages"])
     assert (fitted / "images" / "0003_3" / "00002.png").is_file()
     image, target, weight = dataset[4]
     assert image.shape == (1, 8, 8)

@@ -264,7 +264,7 @@ def test_stopped_between_any_two_writes(tmp_path: Path, monkeypatch: pytest.Monk
             write(*arguments)
 
         def recorded(run: Run, stage: str, *arguments: Any, left: list[int] = left, **more: Any) -> None:
-            if stage == "synthesize" and left[0] < 1:
+            if stage == "weigh" and left[0] < 1:
                 raise KeyboardInterrupt
             record(run, stage, *arguments, **more)
 
@@ -356,7 +356,7 @@ def test_the_order_of_the_images_is_no_argument(tmp_path: Path, monkeypatch: pyt
     folders = {name: str(i) for i, name in enumerate(names)}  # "10" comes before "2", and metadata.jsonl has it last
     path = folder(tmp_path / "images", {name: [20 * i] for i, name in enumerate(names)}, folders)
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "record", stops_at("synthesize", Run.record))
+        patch.setattr(Run, "record", stops_at("weigh", Run.record))
         with pytest.raises(KeyboardInterrupt):
             ddoq.weigh(path, many, by_index=True, **QUIET)
     first = ddoq.weigh(path, many, by_index=True, **QUIET)  # resumes

@@ -265,12 +265,10 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     (tmp_path / "run" / "run.lock").write_bytes(b"123")
     with Run.locked(tmp_path / "run", CONFIG, NAMES):
         pass
-    (tmp_path / "run" / "latents").mkdir()
-    (tmp_path / "run" / "latents" / ".shard-00000.safetensors.123.tmp").write_bytes(b"half")
     (tmp_path / "run" / ".images.123.tmp" / "0000_cat").mkdir(parents=True)
     with Run.locked(tmp_path / "run", CONFIG, NAMES):
         pass
-    assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == ["latents", "run.json", "run.lock"]
+    assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == ["run.json", "run.lock"]
 
 
 HOLDER = """
@@ -339,11 +337,14 @@ def test_symbolic_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
         inside(tmp_path / "run", "link", tmp_path / "run" / "run.json")
 
 
-def test_newer_format_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [1, 3])
+def test_another_format_is_refused_with_what_to_do(tmp_path: Path, number: int) -> None:
     folder = make(tmp_path / "run")
     manifest = json.loads((folder / "run.json").read_bytes())
-    (folder / "run.json").write_bytes(seal({**manifest, "format": 2}))
-    with pytest.raises(RunError, match="format 2"):
+    versions = {"ddoq": "0.1.2"}
+    (folder / "run.json").write_bytes(seal({**manifest, "format": number, "versions": versions}))
+    remedy = "distil again into another folder, or use the ddoq that made it, version 0.1.2$"
+    with pytest.raises(RunError, match=f"has format {number} and this ddoq reads 2: {remedy}"):
         Run.open(folder)
 
 

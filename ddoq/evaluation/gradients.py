@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
@@ -37,7 +37,8 @@ from ddoq.machine.streams import seed_sequence, seeded
 from ddoq.storage.files import write_atomic
 from ddoq.storage.manifest import main_set, row_name
 from ddoq.storage.values import plain
-from ddoq.training.loop import block
+from ddoq.training.loop import StudentSteps, block
+from ddoq.training.protocols import recipe_for
 from ddoq.training.students import create_student
 from ddoq.training.training_set import Normalise, TrainingSet
 
@@ -156,7 +157,16 @@ def gradient_agreement(
     with bar, deterministic(place), seeded(init, place):
         model = create_student(student, n_classes=len(own.class_names), channels=own.channels, image_size=own.size)
         model.to(place)
-        measured = dict(_along(model, own, full, weights, (epochs, every, batch_size, lr, order), place, bar.update))
+        measured = {0: gradient_error(model, own, full, weights)}
+
+        def measure(epoch: int) -> None:
+            bar.update()
+            if epoch % every == 0 or epoch == epochs:
+                measured[epoch] = gradient_error(model, own, full, weights)
+
+        changes = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
+        recipe = recipe_for("dc", student, own, seed, changes)
+        StudentSteps(model, recipe, own, order, place).run(after_epoch=measure, progress=False)
     found = Agreement(tuple(measured), {name: tuple(errors[name] for errors in measured.values()) for name in weights})
     if log is not None:
         lines = [{"settings": settings}, *({"epoch": epoch, **errors} for epoch, errors in measured.items())]
@@ -209,35 +219,6 @@ def _gradient(model: nn.Module, data: TrainingSet, weights: Tensor) -> Tensor:
     gradient = torch.cat([p.grad.double().flatten() for p in model.parameters() if p.grad is not None])
     model.zero_grad()
     return gradient / weights.double().sum().to(place)
-
-
-def _along(
-    model: nn.Module,
-    data: TrainingSet,
-    full: TrainingSet,
-    weights: Mapping[str, Tensor],
-    plan: tuple[int, int, int, float, int],
-    place: torch.device,
-    done: Callable[[], Any],
-) -> Iterator[tuple[int, dict[str, float]]]:
-    """Train, and measure before the first epoch, after every few, and after the last."""
-    epochs, every, batch_size, lr, order = plan
-    optimizer = torch.optim.SGD(model.parameters(), lr, 0.9, weight_decay=5e-4)
-    generator, normalise = torch.Generator().manual_seed(order), Normalise(data.mean, data.std, place)
-    yield 0, gradient_error(model, data, full, weights)
-    for epoch in range(1, epochs + 1):
-        optimizer.param_groups[0]["lr"] = lr if epoch <= (epochs + 1) // 2 else lr / 10
-        for batch in torch.split(torch.randperm(len(data.images), generator=generator), batch_size):
-            if len(batch) == 1 < len(data.images):  # has no batch statistics
-                continue
-            optimizer.zero_grad()
-            logits = model(normalise(data.images[batch].to(place)))
-            losses = nn.functional.cross_entropy(logits, data.labels[batch].to(place), reduction="none")
-            torch.autograd.backward((losses * data.weights[batch].to(place)).mean())
-            optimizer.step()
-        done()
-        if epoch % every == 0 or epoch == epochs:
-            yield epoch, gradient_error(model, data, full, weights)
 
 
 def _full(opened: ImageData, like: TrainingSet, count: int, seed: int) -> TrainingSet:

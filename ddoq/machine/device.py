@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Literal
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]  # of a model that is used
+TrainingPrecision = Literal["float32", "bfloat16"]  # of a model that is trained: its products, never its weights
 
 
 def torch_device(device: str) -> torch.device:

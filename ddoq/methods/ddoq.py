@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ddoq.machine.arguments import positive
+from ddoq.machine.device import Precision
 from ddoq.methods.inputs import Models, check_distinct, open_models
 from ddoq.methods.task import Method, Task
 from ddoq.models.codecs.autoencoder import Posterior
@@ -24,7 +25,7 @@ from ddoq.models.fingerprint import fingerprint
 from ddoq.models.fitting.autoencoder import fit_codec
 from ddoq.models.fitting.dit import fit_diffusion
 from ddoq.models.fitting.loop import Journal
-from ddoq.models.parts import Precision, as_dtype
+from ddoq.models.parts import as_dtype
 from ddoq.quantization.quantize import quantize_classes
 from ddoq.stages.encode import encode
 from ddoq.stages.fit_model import fitted

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from ddoq.data.image_data import ImageData, open_data
+from ddoq.machine.device import Precision
 from ddoq.methods.task import Task
 from ddoq.models.codecs.autoencoder import Posterior
 from ddoq.models.codecs.codec import Codec, open_codec
 from ddoq.models.diffusion.model import Diffusion, open_diffusion
-from ddoq.models.parts import Parts, Precision, autoencoder_part, open_parts
+from ddoq.models.parts import Parts, autoencoder_part, open_parts
 
 
 class ModelOptions(Protocol):

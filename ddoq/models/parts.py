@@ -11,11 +11,12 @@ import json
 import re
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+from ddoq.machine.device import Precision
+
 CONFIGS = {"scheduler": "scheduler_config.json"}  # where it is not config.json
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from ddoq.data.image_data import ImageData, open_data
-from ddoq.machine.device import torch_device
+from ddoq.machine.device import TrainingPrecision, torch_device
 from ddoq.machine.streams import seed_sequence
 from ddoq.models.codecs.codec import open_codec
 from ddoq.models.fitting.autoencoder import fit_codec
@@ -30,7 +30,6 @@ from ddoq.models.fitting.dit import Objective, fit_diffusion, new_scheduler
 from ddoq.models.fitting.loop import Journal
 from ddoq.models.fitting.pictures import Pictures
 from ddoq.models.fitting.sizes import SIZES, SizeName, default_size, layout, training_steps
-from ddoq.models.fitting.state import TrainingPrecision
 from ddoq.models.fitting.steps import check_steps
 from ddoq.stages.encode import encode
 from ddoq.stages.fit_model import fitted

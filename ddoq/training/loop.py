@@ -8,11 +8,11 @@ minute, and one at Ctrl-C.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from ddoq.machine.interrupts import uninterrupted
-from ddoq.storage.tensors import below, read_tensors, write_tensors
+from ddoq.storage.steps import Steps
 from ddoq.training.loss import WeightedLoss
 from ddoq.training.recipe import Recipe
 from ddoq.training.training_set import Normalise, TrainingSet
@@ -32,10 +32,9 @@ if TYPE_CHECKING:
 # Pixels that go through a student at once on a CPU. The ConvNet's activations then stay below 32 MiB, where glibc keeps
 # memory instead of giving it back: at 28 x 28 the page faults of larger blocks took a quarter of the time.
 BLOCK_PIXELS = 1 << 15
-STATE_SECONDS = 60.0  # between two states on disk; what is lost at most
 
 
-class Descent:
+class StudentSteps(Steps):
     """A student in training.
 
     Attributes
@@ -44,8 +43,6 @@ class Descent:
         Mean weighted loss of each epoch done.
     checks
         Epochs, counted from 1, after which the student was tested, and the accuracy in percent.
-    steps
-        Steps of the optimiser done.
     """
 
     def __init__(
@@ -54,24 +51,22 @@ class Descent:
         recipe: Recipe,
         data: TrainingSet,
         order: int,
-        place: torch.device,
+        device: torch.device,
         targets: Targets | None = None,
     ) -> None:
-        self.model, self.recipe, self.data, self.place, self.targets = model, recipe, data, place, targets
+        super().__init__(model, _optimizer(model, recipe))
+        self.recipe, self.data, self.device, self.targets = recipe, data, device, targets
         self.order = order
-        self.optimizer = _optimizer(model, recipe)
         self.losses: list[float] = []
         self.checks: list[tuple[int, float]] = []
-        self.steps = 0
-        self.total = torch.zeros((), device=place)  # sum of the images' losses in this epoch
-        self.whole = True  # not where an error came while weights changed
+        self.total = torch.zeros((), device=device)  # sum of the images' losses in this epoch
         self.buffers = list(model.buffers())  # statistics, which a pass changes before the weights change
-        self.kept = [buffer.clone() for buffer in self.buffers]
+        self.buffers_before = [buffer.clone() for buffer in self.buffers]
         # a student without batch statistics may see a batch in blocks: the gradients add up to the same
         self.statistics = any(isinstance(module, _BatchNorm) for module in model.modules())
         self.counts = _batch_counts(len(data.images), recipe.batch_size, self.statistics)
-        self.labels, self.weights = data.labels.to(place), data.weights.to(place)
-        self.normalise = Normalise(data.mean, data.std, place)
+        self.labels, self.weights = data.labels.to(device), data.weights.to(device)
+        self.normalise = Normalise(data.mean, data.std, device)
         self.hard = WeightedLoss()
         self.soft = None if targets is None else WeightedLoss(targets.kind, recipe.temperature)
 
@@ -80,67 +75,72 @@ class Descent:
         *,
         workers: int = 0,
         test: Callable[[], float] | None = None,
+        after_epoch: Callable[[int], None] | None = None,
         state: Path | None = None,
         made_from: str = "",
         progress: bool = True,
     ) -> None:
         """Train to the last epoch, testing where the recipe says so, from a state on disk if there is one.
 
-        Ctrl-C leaves a state of the last whole step, and KeyboardInterrupt says so.
+        `after_epoch` is called with the number of epochs done. Ctrl-C leaves a state of the last whole step, and
+        KeyboardInterrupt says so.
         """
         if state is not None:
-            self._resume(state, made_from)
+            self.resume(state, made_from)
         try:
-            self._epochs(workers, test, state, made_from, progress)
+            for epoch, batches in self._epochs(workers, progress):
+                for view in batches:
+                    self.step(partial(self._gradients, view.to(self.device)), self._note)
+                    if state is not None:
+                        self.save_when_due(state, made_from)
+                self._end(epoch, test)
+                if after_epoch is not None:
+                    after_epoch(epoch + 1)
         except KeyboardInterrupt as interrupt:
-            if state is not None and self.steps and self.whole:
-                self._save(state, made_from)
+            if state is not None and self.rescue(state, made_from):
                 interrupt.args = (f"{self.steps} of {self.recipe.epochs * len(self.counts)} steps are kept",)
             raise
         self.optimizer.zero_grad()  # the caller's model comes without the last gradients
         self.model.eval()
 
-    def _epochs(
-        self, workers: int, test: Callable[[], float] | None, state: Path | None, made_from: str, progress: bool
-    ) -> None:
-        """The steps and tests that are left."""
-        recipe, first, saved = self.recipe, len(self.losses), time.monotonic()
+    def _epochs(self, workers: int, progress: bool) -> Iterator[tuple[int, Iterator[View]]]:
+        """The epochs that are left, each with the views of the steps that are left of it, at its learning rate."""
+        recipe, first = self.recipe, len(self.losses)
         # with workers the views are made ahead, on the CPU
-        views = Views(self.data, recipe, self.place if workers == 0 else torch.device("cpu"))
+        views = Views(self.data, recipe, self.device if workers == 0 else torch.device("cpu"))
         batches = view_batches(views, islice(self._plan(), self.steps, None), workers)
-        bar = tqdm(
-            range(first, recipe.epochs),
+        with tqdm(
             initial=first,
             total=recipe.epochs,
             desc=f"train {recipe.student}",
             unit="epoch",
             leave=False,
             disable=not progress,
-        )
-        for epoch in bar:
-            for group in self.optimizer.param_groups:
-                group["lr"] = recipe.lr_at(epoch)
-            while self.steps < (epoch + 1) * len(self.counts):
-                self._step(next(batches).to(self.place))
-                if state is not None and time.monotonic() - saved >= STATE_SECONDS:
-                    self._save(state, made_from)
-                    saved = time.monotonic()
-            loss = self.total.item() / len(self.data.images)
-            if not math.isfinite(loss):
-                raise ValueError(
-                    f"training {recipe.student} stopped: the loss is {loss} in epoch {epoch + 1} of "
-                    f"{recipe.epochs} (lr {recipe.lr}, seed {recipe.seed}); lower lr"
-                )
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            look = []
-            if test is not None and recipe.tests_after(epoch):
-                self.model.eval()
-                look = [(epoch + 1, test())]
-                self.model.train()
-            with uninterrupted():
-                self.losses.append(loss)
-                self.checks += look
-                self.total.zero_()
+        ) as bar:
+            for epoch in range(first, recipe.epochs):
+                for group in self.optimizer.param_groups:
+                    group["lr"] = recipe.lr_at(epoch)
+                yield epoch, islice(batches, (epoch + 1) * len(self.counts) - self.steps)
+                bar.set_postfix(loss=f"{self.losses[-1]:.3f}", refresh=False)
+                bar.update()
+
+    def _end(self, epoch: int, test: Callable[[], float] | None) -> None:
+        """End an epoch: its loss, and a look at the test set where the recipe has one."""
+        recipe, loss = self.recipe, self.total.item() / len(self.data.images)
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"training {recipe.student} stopped: the loss is {loss} in epoch {epoch + 1} of "
+                f"{recipe.epochs} (lr {recipe.lr}, seed {recipe.seed}); lower lr"
+            )
+        checks = []
+        if test is not None and recipe.tests_after(epoch):
+            self.model.eval()
+            checks = [(epoch + 1, test())]
+            self.model.train()
+        with uninterrupted():
+            self.losses.append(loss)
+            self.checks += checks
+            self.total.zero_()
 
     def _plan(self) -> Iterator[tuple[int, Tensor]]:
         """For each step the epoch of its views, and its images."""
@@ -150,30 +150,9 @@ class Descent:
             seen = self.recipe.view_epoch(epoch)
             yield from ((seen, batch) for batch in torch.split(order, self.counts))
 
-    def _step(self, view: View) -> None:
-        """One step of the optimiser; an error before the weights change leaves all that a state holds as it was."""
-        done, random = self.steps, self._random()
-        if self.buffers:
-            torch._foreach_copy_(self.kept, self.buffers)
-        try:
-            total = self._gradients(view)
-            with uninterrupted():
-                self.whole = False
-                self.optimizer.step()
-                self.total += total
-                self.steps += 1
-                self.whole = True
-        except BaseException:
-            if self.steps == done:
-                with uninterrupted():  # a second Ctrl-C: run would keep what is restored by half
-                    for buffer, value in zip(self.buffers, self.kept, strict=True):
-                        buffer.copy_(value)
-                    self._set_random(random)
-            raise
-
     def _gradients(self, view: View) -> Tensor:
         """The gradients of a batch's mean weighted loss are the model's; the sum of its images' losses."""
-        total = torch.zeros((), device=self.place)
+        total = torch.zeros((), device=self.device)
         self.optimizer.zero_grad()
         for part in self._parts(view):
             loss = self._loss(part) * (len(part) / len(view))
@@ -186,7 +165,7 @@ class Descent:
         size = -(-len(view) // self.recipe.accumulate)
         if self.statistics:
             size = max(2, size)
-        elif self.place.type == "cpu":
+        elif self.device.type == "cpu":
             size = min(size, block(view.images))
         counts = _batch_counts(len(view), size, self.statistics)
         begin = 0
@@ -199,7 +178,7 @@ class Descent:
         images = self.normalise(view.images)
         if self.recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.place.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             logits = self.model(images)
         weights = self.weights[view.index]
         share, partner = view.share, view.partner
@@ -213,43 +192,40 @@ class Descent:
             loss = loss + self.hard(logits, self.labels[partner], weights * (1 - share))
         return loss
 
-    def _random(self) -> dict[str, Tensor]:
-        """The states of torch's random streams."""
+    def _note(self, total: Tensor) -> None:
+        self.total += total
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """The states of torch's random streams; the buffers are copied beside."""
+        if self.buffers:
+            torch._foreach_copy_(self.buffers_before, self.buffers)
         states = {"random": torch.random.get_rng_state()}
-        if self.place.type == "cuda":
-            states["random.cuda"] = torch.cuda.get_rng_state(self.place)
+        if self.device.type == "cuda":
+            states["random.cuda"] = torch.cuda.get_rng_state(self.device)
         return states
+
+    def restore(self, before: dict[str, Tensor]) -> None:
+        """Put buffers and streams back."""
+        for buffer, value in zip(self.buffers, self.buffers_before, strict=True):
+            buffer.copy_(value)
+        self._set_random(before)
 
     def _set_random(self, states: Mapping[str, Tensor]) -> None:
         torch.random.set_rng_state(states["random"])
-        if self.place.type == "cuda":
-            torch.cuda.set_rng_state(states["random.cuda"], self.place)
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(states["random.cuda"], self.device)
 
-    def _save(self, path: Path, made_from: str) -> None:
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for number, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{name}": value for name, value in values.items() if value is not None}
-        tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Losses, looks at the test set, the running total and the random streams."""
+        tensors = {"losses": torch.tensor(self.losses, dtype=torch.float64), "total": self.total}
         tensors["checks"] = torch.tensor(self.checks, dtype=torch.float64).reshape(-1, 2)
-        tensors |= {"total": self.total, "steps": torch.tensor(self.steps), **self._random()}
-        write_tensors(path, tensors, made_from, {})
+        return tensors | self.snapshot(), {}
 
-    def _resume(self, path: Path, made_from: str) -> None:
-        """Go on from a state, if there is one of this very training."""
-        found = read_tensors(path, made_from)
-        if found is None:
-            return
-        tensors = found[0]
-        self.model.load_state_dict(below("model.", tensors))
-        values: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in below("optimizer.", tensors).items():
-            number, _, name = key.partition(".")
-            values.setdefault(int(number), {})[name] = tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": values})
+    def take_over(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Go on from them."""
         self.losses = tensors["losses"].tolist()
         self.checks = [(int(epoch), accuracy) for epoch, accuracy in tensors["checks"].tolist()]
         self.total.copy_(tensors["total"])
-        self.steps = int(tensors["steps"])
         self._set_random(tensors)
 
 

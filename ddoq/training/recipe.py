@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ddoq.machine.device import TrainingPrecision
 from ddoq.machine.environment import conditions
 from ddoq.machine.streams import seed_sequence
 from ddoq.storage.values import plain
@@ -21,7 +22,6 @@ Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["half", "cosine", "smoothed", "steps"]
 Mix = Literal["none", "cutmix", "mixup"]
 MixWeights = Literal["mixed", "base"]
-Precision = Literal["float32", "bfloat16"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": ("sgd", "adam", "adamw"),
@@ -77,7 +77,7 @@ class Recipe:
     label_epochs: int | None = None
     test_crop: bool = False
     check_from: float = 1.0
-    precision: Precision = "float32"
+    precision: TrainingPrecision = "float32"
     channels_last: bool = False
     view_seed: int | None = None
     name: str = "dc"

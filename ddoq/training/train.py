@@ -21,7 +21,7 @@ from ddoq.storage.files import check_writable
 from ddoq.storage.values import digest
 from ddoq.training.checkpoint import find_checkpoint, write_checkpoint
 from ddoq.training.log import write_log
-from ddoq.training.loop import Descent, block
+from ddoq.training.loop import StudentSteps, block
 from ddoq.training.protocols import FEWEST_STEPS, ProtocolName, changes_of, recipe_for
 from ddoq.training.recipe import Recipe as Recipe
 from ddoq.training.students import create_student
@@ -242,9 +242,9 @@ def fit(
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         tested = None if test is None else lambda: _accuracy(model, data, test, place)
         if found is None:
-            descent = Descent(model, recipe, data, order, place, targets)
-            descent.run(workers=workers, test=tested, state=state, made_from=digest(settings), progress=progress)
-            losses, checks, steps = descent.losses, descent.checks, descent.steps
+            training = StudentSteps(model, recipe, data, order, place, targets)
+            training.run(workers=workers, test=tested, state=state, made_from=digest(settings), progress=progress)
+            losses, checks, steps = training.losses, training.checks, training.steps
         else:
             losses, checks, steps = _reopened(found, model, settings, tested)
     accuracy = checks[-1][1] if checks else None

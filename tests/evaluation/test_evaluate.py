@@ -17,7 +17,7 @@ from ddoq.data.distilled import DistilledDataset
 from ddoq.evaluation.plan import full_entries, open_compared
 from ddoq.evaluation.table import Evaluation, stored
 from ddoq.training.log import _sealed, logged_accuracies
-from ddoq.training.loop import Descent
+from ddoq.training.loop import StudentSteps
 
 QUICK = {"epochs": 1, "progress": False, "device": "cpu"}
 
@@ -185,8 +185,8 @@ def test_logs_stay_where_they_are_when_a_distillation_comes_to_them(
     options: dict[str, Any] = {"data": (images, [0, 1] * 4), "seeds": 1, "logs": tmp_path, **QUICK}
     one, two = (distilled([1, 2, 3, 4], seed=seed) for seed in range(2))
     first = ddoq.evaluate({"set": one}, TEST, **options)
-    run, trained = Descent.run, []
-    monkeypatch.setattr(Descent, "run", lambda self, **given: trained.append(self) or run(self, **given))
+    run, trained = StudentSteps.run, []
+    monkeypatch.setattr(StudentSteps, "run", lambda self, **given: trained.append(self) or run(self, **given))
     both = ddoq.evaluate({"set": [two, one]}, TEST, **options)
     assert len(trained) == 3  # two's with both weightings, and a further random subset
     assert both.rows[1].accuracies[1:] == first.rows[1].accuracies
@@ -247,7 +247,7 @@ def test_sizes_in_one_folder_have_logs_of_their_own(tmp_path: Path) -> None:
     sets = {"set": [distilled([1, 2, 3, 4]), distilled([1, 2, 3, 4, 5, 6])]}
     table = ddoq.evaluate(sets, TEST, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Descent, "run", None)
+        patch.setattr(StudentSteps, "run", None)
         patch.setattr("ddoq.evaluation.gradients.gradient_error", None)
         assert ddoq.evaluate(sets, TEST, **options) == table
 

@@ -12,7 +12,7 @@ from test_evaluate import QUICK, TEST, digits, distilled, of_test, run
 
 import ddoq
 from ddoq.evaluation.table import Evaluation
-from ddoq.training.loop import Descent
+from ddoq.training.loop import StudentSteps
 
 __all__ = ["run"]
 
@@ -29,7 +29,7 @@ def test_protocols_with_a_teacher(run: Path) -> None:
     assert {table.hard_label_recovery(row) for row in table.rows} == {None}
     assert table.improvement_over_random(table.rows[-1]) is not None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Descent, "run", None)
+        patch.setattr(StudentSteps, "run", None)
         assert ddoq.evaluate(run, digits(True), teacher=teacher, **options).rows == table.rows
     alone = ddoq.train(ddoq.load(run, weighting="density"), test=digits(True), teacher=teacher, protocol="d4m", **QUICK)
     (row,) = [row for row in table.rows if (row.set, row.weighting) == ("decode", "density")]

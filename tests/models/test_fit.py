@@ -84,10 +84,12 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from ddoq.models.fitting import loop as _training
+from ddoq.models.fitting.state import ModelSteps
+from ddoq.storage import steps
 from ddoq.stages.fit import SIZES
 from test_fit import SMALLEST, quick
 
-save, saves = _training.Training.save, []
+save, saves = ModelSteps.save, []
 
 def killed(self, path, made_from):
     saves.append(path.name)
@@ -95,10 +97,10 @@ def killed(self, path, made_from):
         os.kill(os.getpid(), signal.SIGKILL)
     save(self, path, made_from)
 
-_training.Training.save = killed
+ModelSteps.save = killed
 SIZES["tiny"] = SMALLEST
 torch.set_num_threads(1)
-_training.CHECKPOINT_SECONDS, _training.PICTURES = 0.0, 2
+steps.STATE_SECONDS, _training.PICTURES = 0.0, 2
 quick(Path(sys.argv[1]), codec_steps=8, diffusion_steps=8)
 """
 

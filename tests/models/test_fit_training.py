@@ -9,16 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DiTTransformer2DModel
 from test_fit import quick
 from torch import Tensor, nn
 
+from ddoq.machine.torchvision import ensure_importable
 from ddoq.models.fitting import loop as _training
 from ddoq.models.fitting.loop import Journal, train
 from ddoq.models.fitting.state import FitRecipe
 from ddoq.models.fitting.steps import cycle
 from ddoq.stages.fit import _smaller
+from ddoq.storage import steps
 from ddoq.storage.run import RunError
+
+ensure_importable()
+from diffusers import AutoencoderKL, DiTTransformer2DModel  # noqa: E402
 
 
 @pytest.mark.parametrize("steps", [1, 2, 8, 9, 10, 37])
@@ -90,7 +94,7 @@ def test_averaged_weights_are_the_recursion_by_hand() -> None:
 def test_a_training_resumes_from_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: float | None, precision: Any
 ) -> None:
-    monkeypatch.setattr(_training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(steps, "STATE_SECONDS", 0.0)
     monkeypatch.setattr(_training, "PICTURES", 9)
     recipe = FitRecipe(9, 7, 0.1, 1e-2, ema=ema, precision=precision, accumulate=2)
     whole = fit_line(recipe)
@@ -112,7 +116,7 @@ def test_a_training_resumes_from_every_step(
 def test_a_checkpoint_of_another_training_is_passed_over_and_a_damaged_one_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(steps, "STATE_SECONDS", 0.0)
     place = tmp_path / "checkpoint"
     whole = fit_line(FitRecipe(5, 7, 0.1, 1e-2), Journal(place, "one"))
     for other in (Journal(place, "another"), None):
@@ -210,7 +214,7 @@ def test_a_step_that_memory_broke_is_not_kept(tmp_path: Path, monkeypatch: pytes
     whole = fit_line(recipe)
     for kept in (False, True):
         calls.clear()
-        monkeypatch.setattr(_training, "CHECKPOINT_SECONDS", 0.0 if kept else 60.0)
+        monkeypatch.setattr(steps, "STATE_SECONDS", 0.0 if kept else 60.0)
         with monkeypatch.context() as patch:
             patch.setattr(torch.optim.AdamW, "step", step)
             message = r"can't allocate memory: \.\.\.\)" + ", the last checkpoint is kept" * kept + "$"
@@ -255,7 +259,8 @@ def test_what_takes_less_memory_is_what_can_still_be_changed() -> None:
     assert _smaller(4, 4, "base") == "give a smaller batch_size, size or image_size in another folder"
 
 
-def test_pictures_are_of_the_averaged_weights(tmp_path: Path) -> None:
+def test_pictures_are_of_the_averaged_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_training, "PICTURES", 2)
     shown: list[tuple[int, bool, Tensor]] = []
 
     def show(step: int, model: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpus import emulated, gpu
+from gpus import emulated, emulator, gpu
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 from test_cuda import blobs, on_emulator
@@ -17,7 +17,7 @@ import ddoq
 from ddoq.quantization import device_samples
 from ddoq.quantization import gpu as _gpu
 
-__all__ = ["emulated", "gpu"]
+__all__ = ["emulated", "emulator", "gpu"]
 
 
 class Tensor(ctypes.Structure):

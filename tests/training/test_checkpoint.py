@@ -14,7 +14,7 @@ import torch
 
 import ddoq
 from ddoq.storage.files import RunError
-from ddoq.training.loop import Descent
+from ddoq.training.loop import StudentSteps
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (24, 8, 8), np.uint8)
 NAMES = ["a", "b", "c"] * 8
@@ -32,13 +32,13 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ddoq.TrainR
 def trainings(monkeypatch: pytest.MonkeyPatch, teacher: object) -> list[str]:
     """The students that are trained in a test, beside the fixture's."""
     trained: list[str] = []
-    run = Descent.run
+    run = StudentSteps.run
 
-    def watched(self: Descent, **options: Any) -> None:
+    def watched(self: StudentSteps, **options: Any) -> None:
         trained.append(self.recipe.student)
         run(self, **options)
 
-    monkeypatch.setattr(Descent, "run", watched)
+    monkeypatch.setattr(StudentSteps, "run", watched)
     return trained
 
 

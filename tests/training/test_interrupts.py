@@ -19,7 +19,7 @@ from test_train import held_out, run, state, stripes
 from test_train_resume import Dropping
 
 from ddoq.machine.interrupts import uninterrupted
-from ddoq.training.loop import Descent
+from ddoq.training.loop import StudentSteps
 
 
 @pytest.fixture(autouse=True)
@@ -91,10 +91,10 @@ OPTIONS: dict[str, Any] = {"epochs": 12, "batch_size": 5, "optimizer": "adamw", 
     [
         (Dropping, "forward", 1, 0),  # the statistics and the random stream have moved, the weights have not
         (Dropping, "forward", 17, 16),
-        (Descent, "_gradients", 17, 16),
+        (StudentSteps, "_gradients", 17, 16),
         (torch.optim.AdamW, "step", 17, 17),  # waits until the step is whole
-        (Descent, "_step", 18, 18),  # the last of its epoch
-        (Descent, "_step", 36, 36),
+        (StudentSteps, "step", 18, 18),  # the last of its epoch
+        (StudentSteps, "step", 36, 36),
         (sys.modules["ddoq.training.train"], "_accuracy", 1, 30),  # after the tenth epoch
     ],
 )
@@ -111,8 +111,8 @@ def test_a_training_goes_on_from_the_last_whole_step(
     left = tmp_path / "log.jsonl.state"
     assert str(caught.value) == (f"{steps} of 36 steps are kept" if steps else "")
     assert left.exists() is (steps > 0)
-    gradients, done = Descent._gradients, []
-    monkeypatch.setattr(Descent, "_gradients", lambda self, view: done.append(1) or gradients(self, view))
+    gradients, done = StudentSteps._gradients, []
+    monkeypatch.setattr(StudentSteps, "_gradients", lambda self, view: done.append(1) or gradients(self, view))
     again = run(data, test, log, **OPTIONS)
     assert len(done) == 36 - steps  # none was done again
     assert again.losses == whole.losses
@@ -142,12 +142,12 @@ def test_a_second_ctrl_c_leaves_the_state_before(tmp_path: Path, monkeypatch: py
     data, log, left = stripes(), tmp_path / "log.jsonl", tmp_path / "log.jsonl.state"
     whole = run(data, **OPTIONS)
     with monkeypatch.context() as patch:
-        patch.setattr(Descent, "_step", after(4, Descent._step, strike))
+        patch.setattr(StudentSteps, "step", after(4, StudentSteps.step, strike))
         with pytest.raises(KeyboardInterrupt, match="4 of 36"):
             run(data, log=log, **OPTIONS)
     before = left.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(Descent, "_step", after(5, Descent._step, strike))
+        patch.setattr(StudentSteps, "step", after(5, StudentSteps.step, strike))
         patch.setattr(os, "fsync", after(1, os.fsync, strike))  # the new state is written, and not yet in place
         with pytest.raises(KeyboardInterrupt):
             run(data, log=log, **OPTIONS)
@@ -158,16 +158,16 @@ def test_a_second_ctrl_c_leaves_the_state_before(tmp_path: Path, monkeypatch: py
 
 def test_a_second_ctrl_c_waits_until_all_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["ddoq.training.train"], "create_student", lambda *names, **options: Dropping())
-    data, log, restore = stripes(), tmp_path / "log.jsonl", Descent._set_random
+    data, log, restore = stripes(), tmp_path / "log.jsonl", StudentSteps._set_random
     whole = run(data, **OPTIONS)
 
-    def struck(self: Descent, states: dict[str, torch.Tensor]) -> None:
+    def struck(self: StudentSteps, states: dict[str, torch.Tensor]) -> None:
         strike()
         restore(self, states)
 
     with monkeypatch.context() as patch:
         patch.setattr(Dropping, "forward", after(17, Dropping.forward, strike))
-        patch.setattr(Descent, "_set_random", struck)
+        patch.setattr(StudentSteps, "_set_random", struck)
         with pytest.raises(KeyboardInterrupt, match="16 of 36"):
             run(data, log=log, **OPTIONS)
     again = run(data, log=log, **OPTIONS)
@@ -180,14 +180,14 @@ import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the children of a background job ignore it
 import torch
 from ddoq.cli import main as cli
-from ddoq.training.loop import Descent
+from ddoq.training.loop import StudentSteps
 torch.set_num_threads(1)
-step, out = Descent._step, sys.argv[2]
-def watched(self, view):
-    step(self, view)
+step, out = StudentSteps.step, sys.argv[2]
+def watched(self, *arguments):
+    step(self, *arguments)
     if self.steps == 5:
         open(out + ".begun", "w").close()
-Descent._step = watched
+StudentSteps.step = watched
 quick = ["--student", "convnet3", "--epochs", "30", "--batch-size", "4", "--device", "cpu", "--no-progress"]
 sys.exit(cli.main(["teacher", sys.argv[1], out, *quick]))
 """

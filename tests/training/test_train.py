@@ -18,7 +18,7 @@ from torch import nn
 
 import ddoq
 from ddoq.training import loop as _descent
-from ddoq.training.loop import Descent
+from ddoq.training.loop import StudentSteps
 from ddoq.training.recipe import Recipe
 from ddoq.training.students import create_student
 from ddoq.training.train import TrainResult, fit
@@ -139,7 +139,7 @@ def test_batch_normalisation_sees_whole_batches(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(_descent, "BLOCK_PIXELS", 64)
     data, recipe = stripes(), Recipe(epochs=1, batch_size=6)
     student = Student(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 3))
-    Descent(student, recipe, data, 0, CPU).run(progress=False)
+    StudentSteps(student, recipe, data, 0, CPU).run(progress=False)
     assert sizes == [6, 6]
 
 
@@ -150,7 +150,7 @@ def test_single_last_image_joins_the_batch_before_only_for_batch_statistics(laye
     # as at the end of resnet18: one value per channel and image
     student = nn.Sequential(nn.AdaptiveAvgPool2d(1), layer, nn.Flatten(), nn.Linear(1, 3))
     recipe = Recipe(epochs=1, batch_size=4)
-    descent = Descent(student, recipe, stripes(9), 0, CPU)
+    descent = StudentSteps(student, recipe, stripes(9), 0, CPU)
     descent.run(progress=False)
     assert seen == sizes
     assert math.isfinite(descent.losses[0])
@@ -227,7 +227,7 @@ def test_files_that_cannot_be_written_are_found_before_training(
     def no_training(*arguments: object) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr(Descent, "run", no_training)
+    monkeypatch.setattr(StudentSteps, "run", no_training)
     (tmp_path / "file").write_text("mine")
     for path in (tmp_path / "file" / "a", tmp_path / "file" / "a" / "b", tmp_path):
         with pytest.raises(OSError, match="cannot write: ") as caught:

@@ -15,8 +15,8 @@ from test_train_steps import Flat
 from torch import nn
 
 from ddoq.machine.device import deterministic
-from ddoq.training import loop as _descent
-from ddoq.training.loop import Descent
+from ddoq.storage import steps
+from ddoq.training.loop import StudentSteps
 from ddoq.training.recipe import Recipe
 from ddoq.training.train import fit
 
@@ -69,22 +69,22 @@ def test_resumes_after_any_step_to_the_same_bits(
     """Killed between a state on disk and the next."""
     data, test = stripes(), held_out(stripes(seed=1))
     monkeypatch.setattr(sys.modules["ddoq.training.train"], "create_student", lambda *names, **options: Dropping())
-    monkeypatch.setattr(_descent, "STATE_SECONDS", 0.0)
+    monkeypatch.setattr(steps, "STATE_SECONDS", 0.0)
     whole = run(data, test, epochs=12, batch_size=5, **settings)
-    save = Descent._save
+    save = StudentSteps.save
     for stop in (1, 3, 20, 36):  # of 36 steps
         log = tmp_path / f"{stop}.jsonl"
 
-        def killed(self: Descent, path: Path, made_from: str, stop: int = stop) -> None:
+        def killed(self: StudentSteps, path: Path, made_from: str, stop: int = stop) -> None:
             save(self, path, made_from)
             if self.steps == stop:
                 raise Killed
 
-        monkeypatch.setattr(Descent, "_save", killed)
+        monkeypatch.setattr(StudentSteps, "save", killed)
         with pytest.raises(Killed):
             run(data, test, log, epochs=12, batch_size=5, **settings)
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(str(stop))] == [f"{stop}.jsonl.state"]
-        monkeypatch.setattr(Descent, "_save", save)
+        monkeypatch.setattr(StudentSteps, "save", save)
         again = run(data, test, log, epochs=12, batch_size=5, **settings)
         looks = sum(3 * epoch >= stop for epoch, _ in whole.checks)
         assert len(again.model.passes) == 36 - stop + looks  # type: ignore[arg-type]
@@ -96,17 +96,17 @@ def test_resumes_after_any_step_to_the_same_bits(
 
 
 def test_state_of_another_training_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_descent, "STATE_SECONDS", 0.0)
+    monkeypatch.setattr(steps, "STATE_SECONDS", 0.0)
     data, log = stripes(), tmp_path / "log.jsonl"
     whole = run(data, epochs=3)
 
-    def killed(self: Descent, path: Path, made_from: str) -> None:
+    def killed(self: StudentSteps, path: Path, made_from: str) -> None:
         save(self, path, made_from)
         raise Killed
 
-    save = Descent._save
+    save = StudentSteps.save
     with monkeypatch.context() as patch:
-        patch.setattr(Descent, "_save", killed)
+        patch.setattr(StudentSteps, "save", killed)
         with pytest.raises(Killed):
             run(data, log=log, epochs=3, seed=1)
     assert run(data, log=log, epochs=3).losses == whole.losses
@@ -114,9 +114,9 @@ def test_state_of_another_training_is_passed_over(tmp_path: Path, monkeypatch: p
 
 KILLED = """
 import sys, numpy, torch, ddoq
-from ddoq.training import loop
+from ddoq.storage import steps
 torch.set_num_threads(1)
-loop.STATE_SECONDS = 0.0
+steps.STATE_SECONDS = 0.0
 images = numpy.random.default_rng(0).integers(0, 255, (40, 8, 8), numpy.uint8)
 data = ddoq.open_data((images, ["x", "y"] * 20))
 ddoq.train(data, epochs=int(sys.argv[2]), device="cpu", checkpoint=sys.argv[1], progress=False)

@@ -16,7 +16,7 @@ from test_train import CPU, run, state, stripes
 from torch import nn
 
 import ddoq
-from ddoq.training.loop import Descent
+from ddoq.training.loop import StudentSteps
 from ddoq.training.protocols import PROTOCOLS, ProtocolName
 from ddoq.training.recipe import Recipe
 from ddoq.training.targets import Online
@@ -39,9 +39,9 @@ class Flat(nn.Module):
         return logits
 
 
-def descent(recipe: Recipe, data: TrainingSet, student: nn.Module | None = None) -> Descent:
+def descent(recipe: Recipe, data: TrainingSet, student: nn.Module | None = None) -> StudentSteps:
     torch.manual_seed(0)
-    return Descent(student or Flat(), recipe, data, 0, CPU)
+    return StudentSteps(student or Flat(), recipe, data, 0, CPU)
 
 
 @pytest.mark.parametrize(("mix_weights", "mixed"), [("mixed", True), ("base", False)])
@@ -98,7 +98,7 @@ def test_soft_labels_are_weighted_alike() -> None:
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     targets = Online(open_teacher(teacher, data, CPU), recipe, data.images, CPU)
     training = descent(recipe, data)
-    training = Descent(training.model, recipe, data, 0, CPU, targets)
+    training = StudentSteps(training.model, recipe, data, 0, CPU, targets)
     images = data.images.float() / 255
     student = training.model((images - 0.2) / 0.2)
     with torch.no_grad():

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ddoq.machine.device import Precision
 from ddoq.machine.torchvision import ensure_importable
-from ddoq.models.parts import AUTOENCODERS, Parts, Precision, autoencoder_part, settle_module
+from ddoq.models.parts import AUTOENCODERS, Parts, autoencoder_part, settle_module
 
 Posterior = Literal["mean", "sample"]
 

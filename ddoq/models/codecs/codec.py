@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ddoq.machine.device import Precision
 from ddoq.models.codecs.identity import IdentityCodec
 from ddoq.models.fingerprint import fingerprint
-from ddoq.models.parts import AUTOENCODERS, Precision, as_dtype, open_parts
+from ddoq.models.parts import AUTOENCODERS, as_dtype, open_parts
 
 if TYPE_CHECKING:
     from ddoq.models.codecs.autoencoder import Posterior

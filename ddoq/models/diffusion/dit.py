@@ -16,10 +16,11 @@ from torch import Tensor
 
 from ddoq.data.class_names import label_names
 from ddoq.data.classes import match_labels
+from ddoq.machine.device import Precision
 from ddoq.machine.torchvision import ensure_importable
 from ddoq.models.diffusion.partial import denoise
 from ddoq.models.diffusion.scheduled import Scheduled, load_scheduler
-from ddoq.models.parts import Parts, Precision, settle_module
+from ddoq.models.parts import Parts, settle_module
 
 FACTS = "ddoq.json"
 

@@ -8,8 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ddoq.machine.device import Precision
 from ddoq.models.diffusion.partial import check_sampling
-from ddoq.models.parts import Precision, as_dtype, open_parts
+from ddoq.models.parts import as_dtype, open_parts
 
 __all__ = ["Diffusion", "check_sampling", "open_diffusion"]
 

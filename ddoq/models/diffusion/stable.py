@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddoq.machine.device import Precision
 from ddoq.machine.torchvision import ensure_importable
 from ddoq.models.diffusion.partial import denoise
 from ddoq.models.diffusion.prompts import prompts
 from ddoq.models.diffusion.scheduled import Scheduled, load_scheduler
 from ddoq.models.diffusion.texts import TextEncoders
-from ddoq.models.parts import Parts, Precision, settle_module
+from ddoq.models.parts import Parts, settle_module
 
 PROMPT = "a photo of a {}"
 

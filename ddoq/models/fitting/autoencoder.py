@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ddoq.machine.device import TrainingPrecision
 from ddoq.machine.memory import BatchSize
 from ddoq.machine.streams import seed_sequence, torch_seed
 from ddoq.machine.torchvision import ensure_importable
 from ddoq.models.fitting.loop import Journal, train
-from ddoq.models.fitting.state import FitRecipe, TrainingPrecision
+from ddoq.models.fitting.state import FitRecipe
 from ddoq.models.fitting.steps import check_steps
 
 if TYPE_CHECKING:

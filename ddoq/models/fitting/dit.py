@@ -19,11 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ddoq.machine.device import TrainingPrecision
 from ddoq.machine.streams import seed_sequence, torch_seed
 from ddoq.machine.torchvision import ensure_importable
 from ddoq.models.diffusion.dit import FACTS
 from ddoq.models.fitting.loop import Journal, train
-from ddoq.models.fitting.state import FitRecipe, TrainingPrecision
+from ddoq.models.fitting.state import FitRecipe
 from ddoq.models.fitting.steps import check_steps
 from ddoq.storage.files import write_atomic
 

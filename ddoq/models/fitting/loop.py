@@ -20,12 +20,11 @@ from tqdm import tqdm
 
 from ddoq.machine.device import deterministic
 from ddoq.machine.memory import first_line, ran_out_of_memory
-from ddoq.models.fitting.state import Draw, FitRecipe, Training
+from ddoq.models.fitting.state import Draw, FitRecipe, ModelSteps
 from ddoq.models.fitting.steps import check_loss, cycle
 from ddoq.storage.files import write_atomic
 from ddoq.storage.values import digest
 
-CHECKPOINT_SECONDS = 60.0  # between two checkpoints; what is lost at most
 LINES, PICTURES = 100, 10  # of a training, in its log and on the way
 
 
@@ -89,11 +88,11 @@ def train(
     MemoryError
         Memory is too small, with the step; the steps done are kept in a checkpoint where they can be.
     """
-    training = Training(model, recipe, n, streams)
+    training = ModelSteps(model, recipe, n, streams)
     made_from = ""
     if journal is not None:
         decisive = {name: value for name, value in asdict(recipe).items() if name != "accumulate"}
-        made_from = digest({"from": journal.made_from, "recipe": decisive, "torch": torch.__version__})
+        made_from = digest({"format": 2, "from": journal.made_from, "recipe": decisive, "torch": torch.__version__})
         training.resume(journal.checkpoint, made_from)
         _forget(journal.log, what, len(training.losses))
     begin, start = len(training.losses), time.monotonic()
@@ -122,7 +121,7 @@ def train(
 
 def _go_on(
     what: str,
-    training: Training,
+    training: ModelSteps,
     draw: Draw,
     loss_of: Callable[..., Tensor],
     journal: Journal | None,
@@ -131,14 +130,14 @@ def _go_on(
 ) -> None:
     """The steps that are left."""
     model, recipe, losses, steps = training.model, training.recipe, training.losses, training.recipe.steps
-    saved = noted = time.monotonic()
+    noted = time.monotonic()
     noted_at = len(losses)
     with (
         deterministic(next(model.parameters()).device),
         tqdm(total=steps, initial=noted_at, desc=f"fit {what}", unit="step", disable=not progress) as bar,
     ):
         while (done := len(losses)) < steps:
-            training.step(draw, loss_of)
+            training.next_step(draw, loss_of)
             done += 1
             check_loss(losses[-1], what, done, steps)
             bar.update()
@@ -154,9 +153,7 @@ def _go_on(
                 mode = model.training
                 journal.show(done, training.averaged.eval())
                 model.train(mode)
-            if time.monotonic() - saved >= CHECKPOINT_SECONDS:
-                training.save(journal.checkpoint, made_from)
-                saved = time.monotonic()
+            training.save_when_due(journal.checkpoint, made_from)
             noted += time.monotonic() - pause
 
 
@@ -165,7 +162,7 @@ def _due(done: int, steps: int, times: int) -> bool:
     return done % max(1, steps // times) == 0 or done == steps
 
 
-def _note(log: Path, what: str, training: Training, speed: float) -> None:
+def _note(log: Path, what: str, training: ModelSteps, speed: float) -> None:
     """Add a line to the log."""
     done, recipe = len(training.losses), training.recipe
     device = next(training.model.parameters()).device

@@ -1,10 +1,4 @@
-"""The state of a training: AdamW under one learning-rate cycle, averaged weights, checkpoints.
-
-A checkpoint is one safetensors file, written whole or not at all, with all that the rest of a training depends on:
-weights, their average, AdamW's moments, both random streams, the indices left of the epoch and the losses. A training
-that is killed goes on from it and ends with the same bytes, on the same machine with the same number of threads and
-parts of a step.
-"""
+"""The training of a codec or a diffusion model, step by step, and the recipe by which it is done."""
 
 from __future__ import annotations
 
@@ -13,19 +7,18 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddoq.machine.interrupts import uninterrupted
-from ddoq.machine.memory import ran_out_of_memory
+from ddoq.machine.device import TrainingPrecision
 from ddoq.machine.streams import torch_seed
 from ddoq.models.fitting.steps import Order, cycle
-from ddoq.storage.tensors import below, read_tensors, write_tensors
+from ddoq.storage.steps import Steps
+from ddoq.storage.tensors import below
 
-TrainingPrecision = Literal["float32", "bfloat16"]
 Draw = Callable[[np.ndarray[Any, Any], torch.Generator], tuple[Tensor, ...]]
 
 
@@ -53,42 +46,25 @@ class FitRecipe:
             raise ValueError(f"ema must be at least 0 and below 1, got {self.ema!r}")
 
 
-class Training:
-    """The state of a training: all that its next step depends on."""
+class ModelSteps(Steps):
+    """The training of a codec or a diffusion model: AdamW under one learning-rate cycle, and averaged weights."""
 
     def __init__(self, model: nn.Module, recipe: FitRecipe, n: int, streams: Sequence[np.random.SeedSequence]) -> None:
-        self.model = model
-        self.recipe = recipe
-        self.averaged = model if recipe.ema is None else copy.deepcopy(model).eval()
-        self.optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             model.parameters(), lr=recipe.rate, betas=recipe.betas, weight_decay=recipe.weight_decay
         )
+        super().__init__(model, optimizer)
+        self.recipe = recipe
+        self.averaged = model if recipe.ema is None else copy.deepcopy(model).eval()
         self.order = Order(n, recipe.batch_size, streams[0])
         self.noise = torch.Generator().manual_seed(torch_seed(streams[1]))
         self.losses: list[float] = []
-        self.whole = True  # not where an error came while weights changed
 
-    def step(self, draw: Draw, loss_of: Callable[..., Tensor]) -> None:
-        """One step of AdamW; an error before the weights change leaves all that a checkpoint holds as it was."""
-        recipe, done = self.recipe, len(self.losses)
+    def next_step(self, draw: Draw, loss_of: Callable[..., Tensor]) -> None:
+        """Do one step of AdamW."""
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.rate * cycle(done, recipe.steps)
-        before = self.order.left, self.order.state, self.noise.get_state()
-        try:
-            loss = self._gradients(draw, loss_of)
-            with uninterrupted():
-                self.whole = False
-                self.optimizer.step()
-                if recipe.ema is not None:
-                    _average(self.averaged, self.model, min(recipe.ema, (done + 1) / (done + 10)))
-                self.losses.append(loss.item())
-                self.whole = True
-        except BaseException:
-            if len(self.losses) == done:
-                with uninterrupted():  # a second Ctrl-C: a checkpoint would hold what is restored by half
-                    self.order.left, self.order.state = before[:2]
-                    self.noise.set_state(before[2])
-            raise
+            group["lr"] = self.recipe.rate * cycle(self.steps, self.recipe.steps)
+        self.step(lambda: self._gradients(draw, loss_of), self._note)
 
     def _gradients(self, draw: Draw, loss_of: Callable[..., Tensor]) -> Tensor:
         """Draw a batch and give its loss; its gradients, clipped, are those of the model."""
@@ -104,46 +80,40 @@ class Training:
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         return total
 
-    def save(self, path: Path, made_from: str) -> None:
-        """Write a checkpoint."""
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+    def _note(self, loss: Tensor) -> None:
+        if self.recipe.ema is not None:
+            _average(self.averaged, self.model, min(self.recipe.ema, (self.steps + 1) / (self.steps + 10)))
+        self.losses.append(loss.item())
+
+    def snapshot(self) -> Any:
+        """The order of the images and the noise."""
+        return self.order.left, self.order.state, self.noise.get_state(), len(self.losses)
+
+    def restore(self, before: Any) -> None:
+        """Put them back."""
+        self.order.left, self.order.state = before[:2]
+        self.noise.set_state(before[2])
+        del self.losses[before[3] :]
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The averaged weights, the order, the noise and the losses."""
+        tensors = {"noise": self.noise.get_state(), "left": torch.from_numpy(self.order.left)}
         if self.averaged is not self.model:
             tensors |= {f"averaged.{name}": value for name, value in self.averaged.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            moments = self.optimizer.state[parameter]
-            tensors |= {f"{key}.{name}": moments[key] for key in ("exp_avg", "exp_avg_sq")}
-        tensors |= {"noise": self.noise.get_state(), "left": torch.from_numpy(self.order.left)}
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
-        write_tensors(path, tensors, made_from, {"order": self.order.state})
+        return tensors, {"order": self.order.state}
 
-    def rescue(self, path: Path, made_from: str) -> bool:
-        """Write a checkpoint after an error for want of memory, or Ctrl-C; whether that was possible."""
-        self.optimizer.zero_grad(set_to_none=True)
-        if not (self.whole and self.losses and math.isfinite(self.losses[-1])):
-            return False
-        try:
-            self.save(path, made_from)
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out_of_memory(error):
-                raise
-            return False
-        return True
-
-    def resume(self, path: Path, made_from: str) -> None:
-        """Go on from a checkpoint, if there is one of this very training; RunError if it is damaged."""
-        found = read_tensors(path, made_from)
-        if found is None:
-            return
-        tensors, facts = found
-        self.model.load_state_dict(below("model.", tensors))
+    def take_over(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Go on from them."""
         if self.averaged is not self.model:
             self.averaged.load_state_dict(below("averaged.", tensors))
         self.losses = tensors["losses"].tolist()
-        for name, parameter in self.model.named_parameters():
-            moments = {key: tensors[f"{key}.{name}"].to(parameter.device) for key in ("exp_avg", "exp_avg_sq")}
-            self.optimizer.state[parameter] = {"step": torch.tensor(float(len(self.losses))), **moments}
         self.noise.set_state(tensors["noise"])
         self.order.left, self.order.state = tensors["left"].numpy(), facts["order"]
+
+    def rescue(self, path: Path, made_from: str) -> bool:
+        """Write a state of the last whole step, unless the training has diverged."""
+        return bool(self.losses) and math.isfinite(self.losses[-1]) and super().rescue(path, made_from)
 
 
 @torch.no_grad()

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import safetensors.numpy
+import safetensors
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ddoq.data.images import to_pixels
 from ddoq.machine.memory import BatchSize
-from ddoq.storage.files import write_atomic
-from ddoq.storage.run import RunError
+from ddoq.storage.tensors import read_facts, write_tensors
 
 Images = NDArray[np.uint8]
 
@@ -90,16 +87,15 @@ def make_batches(
             size = min(limit.asked, count - begin)
             path = work / f"batch-{begin // limit.asked:06d}.safetensors"
             paths.append(path)
-            if _take_over(path, key, limit):
+            facts = read_facts(path, key)
+            if facts is not None:
+                limit.take_over(facts)
                 bar.update(size)
                 bar.initial = bar.n  # so that the rate is that of this process
                 continue
             with torch.no_grad():
                 images = np.concatenate(limit.parts(_after(begin, make), size))
-            images = np.ascontiguousarray(images)  # channels last, safetensors would write them in that order
-            metadata = {"inputs": key, "sha256": hashlib.sha256(images.tobytes()).hexdigest()}
-            metadata |= {name: str(value) for name, value in limit.facts.items()}
-            write_atomic(path, safetensors.numpy.save({"images": images}, metadata=metadata))
+            write_tensors(path, {"images": images}, key, limit.facts)
             bar.update(size)
     return StoredImages(tuple(paths), limit.asked, count)
 
@@ -114,21 +110,3 @@ def remove_batches(work: Path) -> None:
 def _after(begin: int, make: Callable[[slice], Images]) -> Callable[[slice], Images]:
     """`make` for slices counted from `begin`."""
     return lambda part: make(slice(begin + part.start, begin + part.stop))
-
-
-def _take_over(path: Path, key: str, limit: BatchSize) -> bool:
-    """Whether a finished batch of the same inputs is there; `limit` is then what it was after it."""
-    if not path.is_file():
-        return False
-    metadata: dict[str, Any]
-    try:
-        with safetensors.safe_open(path, "numpy") as file:
-            metadata, images = file.metadata() or {}, file.get_tensor("images")
-    except safetensors.SafetensorError as error:
-        raise RunError(f"{path} is damaged ({error}): delete it and run again to make it again") from error
-    if metadata.get("inputs") != key:
-        return False
-    if metadata.get("sha256") != hashlib.sha256(images.tobytes()).hexdigest():
-        raise RunError(f"{path} is damaged: delete it and run again to make it again")
-    limit.take_over(metadata)
-    return True

@@ -4,8 +4,7 @@
 
 Rows go class by class, within a class in the order of the data set (`indices`), so that a class is read without the
 others. Batches start anew in each shard: they, and so the bits, do not depend on where an earlier process stopped. A
-shard's metadata is one JSON text (its order would otherwise be random) with the hash of what it was made from, of its
-pixels and of its content.
+shard's facts have the hash and the sums of its pixels.
 """
 
 from __future__ import annotations
@@ -25,9 +24,10 @@ from ddoq.machine.streams import seed_sequence, torch_seed
 from ddoq.models.codecs.codec import Codec
 from ddoq.models.fingerprint import fingerprint
 from ddoq.stages.data import Sums, record_data
-from ddoq.stages.latents import Array, latent_info, open_reusable, read_shard, shard_bytes, shard_path, take_over
-from ddoq.storage.files import clean, write_atomic
+from ddoq.stages.latents import latent_info, open_reusable, shard_path, take_over
+from ddoq.storage.files import clean
 from ddoq.storage.run import Run
+from ddoq.storage.tensors import Array, read_facts, write_tensors
 from ddoq.storage.values import digest
 
 
@@ -110,7 +110,7 @@ def encode(
         with tqdm(total=len(order), desc="encode", unit="image", disable=not progress) as bar:
             for path, indices in zip(paths, parts, strict=True):
                 made_from = digest([inputs, indices])
-                kept = read_shard(path, made_from) if path.exists() else None
+                kept = read_facts(path, made_from)
                 if kept is None and other is not None and (theirs := other.path / "latents" / path.name).exists():
                     kept = take_over(theirs, path, made_from)
                 if kept is None:
@@ -162,7 +162,6 @@ def _encode_shard(
         bar.update(len(batch))
     total = Sums.total(sums)
     facts = {
-        "made_from": made_from,
         "pixels": pixels.hexdigest(),
         "sum": list(total.values),
         "squares": list(total.squares),
@@ -170,7 +169,7 @@ def _encode_shard(
         **limit.facts,
     }
     arrays = {"latents": np.concatenate(latents), "labels": data.labels[indices], "indices": indices.astype(np.int64)}
-    write_atomic(path, shard_bytes(arrays, facts))
+    write_tensors(path, arrays, made_from, facts)
     return facts
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
+import safetensors
 
 from ddoq.storage.files import RunError, share
 from ddoq.storage.run import Run
+from ddoq.storage.tensors import Array, read_facts
 from ddoq.storage.values import differences, digest
-
-Array = np.ndarray[Any, Any]
 
 
 def open_reusable(path: str | PathLike[str], config: Mapping[str, Any]) -> Run:
@@ -87,33 +84,9 @@ def shard_path(run: Run, number: int) -> Path:
     return run.path / "latents" / f"shard-{number:05d}.safetensors"
 
 
-def shard_bytes(arrays: dict[str, Array], facts: dict[str, Any]) -> bytes:
-    content = hashlib.sha256(digest(facts).encode())
-    for name in sorted(arrays):
-        content.update(np.ascontiguousarray(arrays[name]).data)
-    text = json.dumps({**facts, "content": content.hexdigest()}, sort_keys=True)
-    return safetensors.numpy.save(arrays, metadata={"ddoq": text})
-
-
-def read_shard(path: Path, made_from: str) -> dict[str, Any] | None:
-    """Metadata of a finished shard; None if it was made from something else. RunError if it is damaged."""
-    data = path.read_bytes()
-    try:
-        arrays = safetensors.numpy.load(data)
-        with safetensors.safe_open(path, framework="numpy") as shard:
-            facts: dict[str, Any] = json.loads(shard.metadata()["ddoq"])
-        facts.pop("content")
-        whole = shard_bytes(arrays, facts) == data
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is damaged ({error}): delete it and run again to remake it") from error
-    if not whole:
-        raise RunError(f"{path} is damaged: delete it and run again to remake it")
-    return facts if facts["made_from"] == made_from else None
-
-
 def take_over(source: Path, path: Path, made_from: str) -> dict[str, Any]:
     """Share another run's shard; its metadata. RunError if it is damaged or of other inputs."""
-    facts = read_shard(source, made_from)
+    facts = read_facts(source, made_from)
     if facts is None:
         raise RunError(
             f"{source} was made from other images, by another codec or with other settings: its latents cannot be "

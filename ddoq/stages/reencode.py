@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,7 +25,9 @@ from ddoq.machine.memory import BatchSize
 from ddoq.machine.streams import seed_sequence, torch_seed
 from ddoq.models.codecs.codec import Codec
 from ddoq.stages.latents import read_latents
+from ddoq.storage.files import RunError
 from ddoq.storage.run import Run
+from ddoq.storage.tensors import read_arrays, write_tensors
 
 Floats = NDArray[np.float64]
 
@@ -46,9 +49,18 @@ class Reencoded:
     counts: NDArray[np.int64]
     distortion: NDArray[np.float64]
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """By name, for a safetensors file."""
-        return {"latents": self.latents, "counts": self.counts, "distortion": self.distortion}
+
+def write_reencoded(path: Path, images: Reencoded) -> None:
+    """Write latents, counts and distortion as tensors of these names."""
+    write_tensors(path, {"latents": images.latents, "counts": images.counts, "distortion": images.distortion})
+
+
+def read_reencoded(path: Path) -> Reencoded:
+    """Read such a file; RunError, naming it, if it is missing or damaged."""
+    sealed = read_arrays(path)
+    if sealed is None:
+        raise RunError(f"{path} is missing: run again to remake it")
+    return Reencoded(**sealed[0])
 
 
 def reencode(

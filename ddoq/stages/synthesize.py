@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 import torch
 from torch import Tensor
 
@@ -26,9 +24,8 @@ from ddoq.models.diffusion.model import Diffusion, check_sampling
 from ddoq.models.fingerprint import fingerprint
 from ddoq.stages.batches import Images, make_batches, remove_batches, resized
 from ddoq.stages.nearest import nearest_images
-from ddoq.stages.reencode import reencode
+from ddoq.stages.reencode import reencode, write_reencoded
 from ddoq.stages.results import Counts, Style, result_folder, result_stage, write_result
-from ddoq.storage.files import write_atomic
 from ddoq.storage.points import Points
 from ddoq.storage.run import Run
 from ddoq.storage.values import digest
@@ -142,7 +139,7 @@ def synthesize(
     )
     latents_file = result_folder(run, name).with_suffix(".safetensors")
     latents_file.parent.mkdir(exist_ok=True)
-    write_atomic(latents_file, safetensors.numpy.save(again.arrays()))
+    write_reencoded(latents_file, again)
     info |= {"w2": float(np.sqrt(again.distortion).mean())} | limit.facts
     write_result(
         run,

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from ddoq.data.weights import ClassPrior
 from ddoq.machine.device import torch_device
 from ddoq.stages.distances import Distance, Distances, class_distances
-from ddoq.stages.reencode import Floats
+from ddoq.stages.reencode import Floats, read_reencoded
 from ddoq.stages.weigh_folder import weigh_folder
 from ddoq.storage.files import RunError, clean, write_atomic
 from ddoq.storage.manifest import MANIFEST, images_stage, method_label
@@ -139,9 +138,9 @@ def _weigh_run(root: Path, progress: bool) -> Distances:
         for name in run.syntheses():
             stage = images_stage(run.manifest, name)
             (file,) = (path for path in run.outputs(stage) if path.suffix == ".safetensors")
-            images = safetensors.numpy.load_file(file)
-            reencoded = {"reencoded": images["counts"].astype(np.float64)}
-            rows += _stored(run, name, stage, images["latents"], quantised.offsets, reencoded | masses, progress)
+            images = read_reencoded(file)
+            own = {"reencoded": images.counts.astype(np.float64)}
+            rows += _stored(run, name, stage, images.latents, quantised.offsets, own | masses, progress)
     label = method_label(opened.manifest)
     return Distances(tuple(rows), (f"method {label}",) if label else ())
 

@@ -31,7 +31,7 @@ class RunError(RuntimeError):
     """
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes | bytearray) -> None:
     """Write a file so that it is there whole or not at all, even if the process is killed or the disk is full.
 
     Raises

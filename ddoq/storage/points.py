@@ -1,22 +1,21 @@
 """The file quantization.safetensors, which holds the points of a run, is written and read here.
 
-points float32 (K, d), weights float64 and counts int64 (K,), class_offsets int64 (C + 1,), distortion float64 (C,), and
-latent_shape in its metadata.
+It has points float32 (K, d), weights float64 and counts int64 (K,), class_offsets int64 (C + 1,), distortion float64
+(C,), and the fact latent_shape.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
-from ddoq.storage.files import write_atomic
+from ddoq.storage.files import RunError
+from ddoq.storage.tensors import read_arrays, write_tensors
 
 POINTS = "quantization.safetensors"
 
@@ -64,14 +63,14 @@ def write_points(path: Path, points: Points) -> None:
         "class_offsets": points.offsets,
         "distortion": points.distortion,
     }
-    shape = list(points.points.shape[1:])
-    write_atomic(path, safetensors.numpy.save(arrays, metadata={"latent_shape": json.dumps(shape)}))
+    write_tensors(path, arrays, facts={"latent_shape": list(points.points.shape[1:])})
 
 
 def read_points(path: Path) -> Points:
-    """Read the file."""
-    with safetensors.safe_open(path, "numpy") as file:
-        shape = json.loads(file.metadata()["latent_shape"])
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a mapping
-    offsets = arrays.pop("class_offsets")
-    return Points(points=arrays.pop("points").reshape(-1, *shape), offsets=offsets, **arrays)
+    """Read the file; RunError, naming it, if it is missing or damaged."""
+    sealed = read_arrays(path)
+    if sealed is None:
+        raise RunError(f"{path} is missing: run again to remake it")
+    arrays, facts = sealed
+    points = arrays["points"].reshape(-1, *facts["latent_shape"])
+    return Points(points, arrays["weights"], arrays["counts"], arrays["class_offsets"], arrays["distortion"])

@@ -47,14 +47,12 @@ def read_checkpoint(path: Path, advice: str) -> tuple[dict[str, Tensor], dict[st
         raise ValueError(f"{path} is not a readable safetensors file ({error}): {advice}") from error
     if not isinstance(facts, dict) or "student" not in facts:
         raise ValueError(f"{path} does not say which network it is: {advice}")
-    own = {name: value for name, value in facts.items() if name not in ("made_from", "content")}
     try:
-        found = read_tensors(path, digest(own))
-    except RunError:
-        found = None
-    if found is None:
-        raise RunError(f"{path} is damaged: {advice}")
-    return found[0], own
+        sealed = read_tensors(path)
+    except RunError as error:
+        raise RunError(f"{path} is damaged: {advice}") from error
+    assert sealed is not None
+    return sealed
 
 
 def find_checkpoint(path: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -27,7 +27,7 @@ from ddoq.models.codecs.codec import open_codec
 from ddoq.stages.encode import encode
 from ddoq.stages.results import Style, result_folder
 from ddoq.stages.synthesize import ImageModels, Sampling, synthesize
-from ddoq.storage.files import write_atomic
+from ddoq.storage.points import POINTS, Points, write_points
 from ddoq.storage.run import Run, RunError
 
 NAMES = ["zebra", "ant"]
@@ -51,15 +51,9 @@ def prepared(
     config = {"synthesis": "decode", "weighting": "density", "class_prior": "balanced"}
     with Run.locked(path, config, data.class_names) as run:
         encode(run, data, open_codec("identity"), device="cpu", progress=False)
-        arrays = {
-            "points": np.repeat(np.array(shades, np.float32)[:, None] / 255, 16, axis=1),
-            "weights": COUNTS / 10,
-            "counts": COUNTS,
-            "class_offsets": OFFSETS,
-            "distortion": np.zeros(2),
-        }
-        file = run.path / "quantization.safetensors"
-        write_atomic(file, safetensors.numpy.save(arrays, metadata={"latent_shape": "[1, 4, 4]"}))
+        points = np.repeat(np.array(shades, np.float32)[:, None] / 255, 16, axis=1).reshape(-1, 1, 4, 4)
+        file = run.path / POINTS
+        write_points(file, Points(points, COUNTS / 10, COUNTS, OFFSETS, np.zeros(2)))
         if not run.done("quantize", {}):
             run.record("quantize", {}, [file], seconds=0, info={})
         yield run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -41,10 +41,6 @@ class BatchSize:
         """What to record: nothing, or what the batches were halved to."""
         return {} if self.size == self.asked else {"halved_to": self.size}
 
-    def take_over(self, facts: Mapping[str, Any]) -> None:
-        """Go on from what was recorded with earlier results, perhaps by another process."""
-        self.size = min(self.size, int(facts.get("halved_to", self.size)))
-
     def parts(self, make: Callable[[slice], T], count: int) -> list[T]:
         """Results of `make` for consecutive slices of `count` items; a slice that memory was too small for is made in
         halves.
@@ -80,6 +76,16 @@ class BatchSize:
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def halved(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What to record of a result from the facts of its parts, each of which had a `BatchSize` of its own.
+
+    >>> halved([{"halved_to": 8}, {}, {"halved_to": 4}]), halved([{}])
+    ({'halved_to': 4}, {})
+    """
+    sizes = [facts["halved_to"] for facts in parts if "halved_to" in facts]
+    return {"halved_to": min(sizes)} if sizes else {}
 
 
 def first_line(error: BaseException) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ddoq.data.images import to_pixels
-from ddoq.machine.memory import BatchSize
+from ddoq.machine.memory import BatchSize, halved
 from ddoq.storage.tensors import read_facts, write_tensors
 
 Images = NDArray[np.uint8]
@@ -34,12 +35,15 @@ class StoredImages:
         Images in a file, and in all.
     size
         Side in pixels that they are resized to when they are read; None: as they are.
+    facts
+        For run.json: what batches were halved to, if memory ran out.
     """
 
     paths: tuple[Path, ...]
     batch_size: int
     count: int
     size: int | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.count
@@ -72,32 +76,34 @@ def resized(images: Images, size: int | None) -> Images:
 
 
 def make_batches(
-    make: Callable[[slice], Images], count: int, limit: BatchSize, work: Path, key: str, what: str, progress: bool
+    make: Callable[[slice], Images], count: int, batch_size: int, work: Path, key: str, what: str, progress: bool
 ) -> StoredImages:
     """Make `count` images by batches and keep each in `work` when it is finished.
 
     A batch that is there is taken if it was made from the same inputs, whose hash is `key`, and is whole. A batch that
-    memory is too small for is made in halves, as are those after it, in a resumed run too. `what` stands at the
-    progress bar.
+    memory is too small for is made in halves; the next begins whole, so that no batch depends on others. `what` stands
+    at the progress bar.
     """
     work.mkdir(parents=True, exist_ok=True)
-    paths = []
+    paths, batches = [], []
     with tqdm(total=count, desc=what, unit="image", disable=not progress) as bar:
-        for begin in range(0, count, limit.asked):
-            size = min(limit.asked, count - begin)
-            path = work / f"batch-{begin // limit.asked:06d}.safetensors"
-            paths.append(path)
+        for begin in range(0, count, batch_size):
+            size = min(batch_size, count - begin)
+            path = work / f"batch-{begin // batch_size:06d}.safetensors"
             facts = read_facts(path, key)
-            if facts is not None:
-                limit.take_over(facts)
+            if facts is None:
+                limit = BatchSize(batch_size)
+                with torch.no_grad():
+                    images = np.concatenate(limit.parts(_after(begin, make), size))
+                facts = limit.facts
+                write_tensors(path, {"images": images}, key, facts)
+                bar.update(size)
+            else:
                 bar.update(size)
                 bar.initial = bar.n  # so that the rate is that of this process
-                continue
-            with torch.no_grad():
-                images = np.concatenate(limit.parts(_after(begin, make), size))
-            write_tensors(path, {"images": images}, key, limit.facts)
-            bar.update(size)
-    return StoredImages(tuple(paths), limit.asked, count)
+            paths.append(path)
+            batches.append(facts)
+    return StoredImages(tuple(paths), batch_size, count, facts=halved(batches))
 
 
 def remove_batches(work: Path) -> None:

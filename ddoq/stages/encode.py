@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import hashlib
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ddoq.data.image_data import ImageData
-from ddoq.machine.memory import BatchSize
-from ddoq.machine.streams import seed_sequence, torch_seed
+from ddoq.machine.memory import BatchSize, halved
+from ddoq.machine.streams import seed_sequence
 from ddoq.models.codecs.codec import Codec
+from ddoq.models.codecs.encoding import Latents, check_shapes, encode_batch
 from ddoq.models.fingerprint import fingerprint
 from ddoq.stages.data import Sums, record_data
 from ddoq.stages.latents import latent_info, open_reusable, shard_path, take_over
@@ -56,8 +57,8 @@ def encode(
     seed
         Of a codec that samples its posterior: each image has its own stream, by index.
     batch_size
-        Images per call of the codec; part of the result, since sums round differently at other sizes. Halved where
-        memory runs out, which is warned of and recorded.
+        Images per call of the codec; part of the result, since sums round differently at other sizes. Halved in a
+        shard where memory runs out, which is warned of and recorded.
     shard_size
         Images per file, and what is lost at most when the process is killed.
     reuse
@@ -105,61 +106,57 @@ def encode(
         for stale in set(folder.glob("shard-*.safetensors")) - set(paths):
             stale.unlink()
         facts = []
-        limit = BatchSize(batch_size)
-        other = None if reuse is None else open_reusable(reuse, run.manifest["config"])
+        other = None if reuse is None else open_reusable(reuse, run.config)
         with tqdm(total=len(order), desc="encode", unit="image", disable=not progress) as bar:
             for path, indices in zip(paths, parts, strict=True):
                 made_from = digest([inputs, indices])
-                kept = read_facts(path, made_from)
-                if kept is None and other is not None and (theirs := other.path / "latents" / path.name).exists():
-                    kept = take_over(theirs, path, made_from)
-                if kept is None:
-                    kept = _encode_shard(path, made_from, data, codec, indices, device, seed, limit, bar)
+                shard = read_facts(path, made_from)
+                if shard is None and other is not None and (theirs := other.path / "latents" / path.name).exists():
+                    shard = take_over(theirs, path, made_from)
+                if shard is None:
+                    arrays, shard = _encode_shard(data, codec, indices, device, seed, batch_size, bar)
+                    write_tensors(path, arrays, made_from, shard)
                 else:
                     bar.update(len(indices))
                     bar.initial = bar.n  # so that the rate is that of this process
-                    limit.take_over(kept)
-                facts.append(kept)
+                facts.append(shard)
         record_data(run, data, [Sums(shard["sum"], shard["squares"]) for shard in facts])
-        stage.outputs, stage.info = paths, {**latent_info(facts, shard_size), **limit.facts}
+        stage.outputs, stage.info = paths, {**latent_info(facts, shard_size), **halved(facts)}
 
 
-@torch.inference_mode()
 def _encode_shard(
-    path: Path,
-    made_from: str,
     data: ImageData,
     codec: Codec,
-    indices: Array,
+    indices: NDArray[np.int64],
     device: torch.device | str,
     seed: int,
-    limit: BatchSize,
+    batch_size: int,
     bar: tqdm[Any],
-) -> dict[str, Any]:
-    """Encode the images of one shard and write it; its metadata."""
-    latents = []
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """The arrays of one shard and its facts.
+
+    It begins with whole batches, however small those of other shards had to be made: no shard depends on another.
+    """
+    limit = BatchSize(batch_size)
+    latents: list[Latents] = []
+    sums: list[Sums] = []
     pixels = hashlib.sha256()
-    sums = []
-    sampled = getattr(codec, "posterior", "mean") == "sample"
-    for start in range(0, len(indices), limit.asked):
-        batch = indices[start : start + limit.asked]
+    for start in range(0, len(indices), batch_size):
+        batch = indices[start : start + batch_size]
         images = data.images(batch)
         pixels.update(np.ascontiguousarray(images).data)
         sums.append(Sums.of(images))
-        tensor = torch.from_numpy(images)
-        streams = [seed_sequence(seed, "encode", index) for index in batch] if sampled else []
 
-        def make(
-            part: slice, tensor: torch.Tensor = tensor, streams: list[Any] = streams, batch: Array = batch
-        ) -> Array:
-            drawn = [torch.Generator().manual_seed(torch_seed(stream)) for stream in streams[part]]
-            encoded = codec.encode(tensor[part].to(device).float() / 255, *([drawn] if sampled else []))
-            return _checked(encoded, batch[part], data)
+        def stream_of(row: int, batch: NDArray[np.int64] = batch) -> np.random.SeedSequence:
+            return seed_sequence(seed, "encode", batch[row])
 
-        latents += limit.parts(make, len(batch))
-        if shapes := {part.shape[1:] for part in latents} - {latents[0].shape[1:]}:
-            raise ValueError(f"the codec gave latents of two shapes: {latents[0].shape[1:]} and {shapes.pop()}")
+        def name_of(row: int, batch: NDArray[np.int64] = batch) -> str:
+            index = int(batch[row])
+            return f"image {index} of class {data.class_names[data.labels[index]]!r} ({data.where(index)})"
+
+        latents.append(encode_batch(codec, images, stream_of, device, limit, name_of))
         bar.update(len(batch))
+    check_shapes(latents[0].shape[1:], latents)
     total = Sums.total(sums)
     facts = {
         "pixels": pixels.hexdigest(),
@@ -168,25 +165,8 @@ def _encode_shard(
         "latent_shape": list(latents[0].shape[1:]),
         **limit.facts,
     }
-    arrays = {"latents": np.concatenate(latents), "labels": data.labels[indices], "indices": indices.astype(np.int64)}
-    write_tensors(path, arrays, made_from, facts)
-    return facts
-
-
-def _checked(encoded: Any, batch: Array, data: ImageData) -> Array:
-    """The codec's answer as float16; ValueError naming the first image whose latent is not finite there."""
-    if not isinstance(encoded, torch.Tensor) or encoded.ndim < 2 or len(encoded) != len(batch):
-        shape = tuple(encoded.shape) if isinstance(encoded, torch.Tensor) else type(encoded).__name__
-        raise ValueError(f"the codec's encode must give a tensor ({len(batch)}, *latent_shape), got {shape}")
-    half = encoded.to(torch.float16)
-    bad = (~torch.isfinite(half)).flatten(1).any(1).nonzero()
-    if len(bad):
-        row = int(bad[0, 0])
-        index = int(batch[row])
-        largest = float(encoded[row].abs().max())
-        what = f"reach {largest:.3g}, beyond float16 (65504)" if np.isfinite(largest) else "are NaN or infinite"
-        name = data.class_names[data.labels[index]]
-        raise ValueError(
-            f"the latents of image {index} of class {name!r} {what} ({data.where(index)}): check the codec's scaling"
-        )
-    return np.ascontiguousarray(half.cpu().numpy())
+    return {
+        "latents": np.concatenate(latents),
+        "labels": data.labels[indices],
+        "indices": indices.astype(np.int64),
+    }, facts

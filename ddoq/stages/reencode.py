@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from ddoq.machine import backend
 from ddoq.machine.memory import BatchSize
-from ddoq.machine.streams import seed_sequence, torch_seed
+from ddoq.machine.streams import seed_sequence
 from ddoq.models.codecs.codec import Codec
+from ddoq.models.codecs.encoding import check_shapes, encode_batch
 from ddoq.stages.latents import read_latents
 from ddoq.storage.files import RunError
 from ddoq.storage.run import Run
@@ -94,25 +95,21 @@ def reencode(
         A latent has another shape than the data's, is NaN, infinite or beyond float16; names class and position.
     """
     shape = tuple(run.info("encode")["latent_shape"])
-    sampled = getattr(codec, "posterior", "mean") == "sample"
     latents = np.empty((len(images), *shape), np.float16)
     limit = limit or BatchSize(64)
     for begin in range(0, len(images), limit.asked):
-        batch = np.arange(begin, min(begin + limit.asked, len(images)))
+        rows = np.arange(begin, min(begin + limit.asked, len(images)))
 
-        def make(part: slice, batch: NDArray[np.int64] = batch) -> NDArray[np.float16]:
-            streams = [seed_sequence(seed, "reencode", i) for i in batch[part]] if sampled else []
-            return _encoded(codec, images[batch[part]], shape, device, streams)
+        def stream_of(row: int, begin: int = begin) -> np.random.SeedSequence:
+            return seed_sequence(seed, "reencode", begin + row)
 
-        latents[batch] = np.concatenate(limit.parts(make, len(batch)))
-    bad = np.flatnonzero(~np.isfinite(latents).reshape(len(latents), -1).all(axis=1))
-    if len(bad):
-        c = int(np.searchsorted(class_offsets, bad[0], side="right")) - 1
-        name = run.manifest["class_names"][c]
-        raise ValueError(
-            f"the codec encodes image {bad[0] - class_offsets[c]} of class {name!r} to latents that are NaN, infinite "
-            "or beyond float16 (65504)"
-        )
+        def name_of(row: int, begin: int = begin) -> str:
+            c = int(np.searchsorted(class_offsets, begin + row, side="right")) - 1
+            return f"the synthesised image {begin + row - class_offsets[c]} of class {run.class_names[c]!r}"
+
+        encoded = encode_batch(codec, images[rows], stream_of, device, limit, name_of)
+        check_shapes(shape, [encoded])
+        latents[rows] = encoded
     counts = np.zeros(len(images), np.int64)
     distortion = np.zeros(len(class_offsets) - 1)
     for c, (begin, end) in enumerate(pairwise(class_offsets)):
@@ -123,14 +120,3 @@ def reencode(
         counts[begin:end] = np.bincount(labels, minlength=end - begin)
         distortion[c] = distances.mean()
     return Reencoded(latents, counts, distortion)
-
-
-@torch.no_grad()
-def _encoded(
-    codec: Codec, images: NDArray[np.uint8], shape: tuple[int, ...], device: Any, streams: list[np.random.SeedSequence]
-) -> NDArray[np.float16]:
-    drawn = [torch.Generator().manual_seed(torch_seed(stream)) for stream in streams]
-    encoded = codec.encode(torch.from_numpy(images).to(device).float() / 255, *([drawn] if drawn else []))
-    if tuple(encoded.shape) != (len(images), *shape):
-        raise ValueError(f"the codec encodes images to latents {tuple(encoded.shape[1:])}, and the data to {shape}")
-    return encoded.to(torch.float16).cpu().numpy()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ddoq.data.image_data import ImageData, open_data
-from ddoq.machine.memory import BatchSize
+from ddoq.machine.memory import BatchSize, halved
 from ddoq.machine.streams import seed_sequence, torch_seed
 from ddoq.models.codecs.codec import Codec
 from ddoq.models.diffusion.model import Diffusion, check_sampling
@@ -127,7 +127,7 @@ def synthesize(
             return resized(_pixels(models.codec.decode(latents), data, part), style.output_size)
 
     limit = BatchSize(batch_size)
-    images = make_batches(make, len(points.classes), limit, work, digest(inputs), synthesis, progress)
+    images = make_batches(make, len(points.classes), batch_size, work, digest(inputs), synthesis, progress)
     again = reencode(
         run,
         models.codec,
@@ -140,7 +140,7 @@ def synthesize(
     latents_file = result_folder(run, name).with_suffix(".safetensors")
     latents_file.parent.mkdir(exist_ok=True)
     write_reencoded(latents_file, again)
-    info |= {"w2": float(np.sqrt(again.distortion).mean())} | limit.facts
+    info |= {"w2": float(np.sqrt(again.distortion).mean())} | halved([images.facts, limit.facts])
     write_result(
         run,
         name,

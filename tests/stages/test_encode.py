@@ -327,7 +327,7 @@ def test_halved_batches_of_latents_taken_over_are_recorded(tmp_path: Path) -> No
     assert second.info("encode")["halved_to"] == 2
 
 
-def test_a_resumed_run_goes_on_with_the_halved_batches_and_records_them(tmp_path: Path) -> None:
+def test_each_shard_halves_its_batches_for_itself_whatever_others_did(tmp_path: Path) -> None:
     calls: list[int] = []
 
     def scarce(images: torch.Tensor, room: int, stop_after: int) -> torch.Tensor:
@@ -340,10 +340,13 @@ def test_a_resumed_run_goes_on_with_the_halved_batches_and_records_them(tmp_path
 
     with pytest.warns(RuntimeWarning, match="out of memory"), pytest.raises(KeyboardInterrupt):
         run_encode(tmp_path, data(), Answer(partial(scarce, room=2, stop_after=9)))
+    assert calls == [4, 2, 2, 2, 2, 2, 4, 2, 2, 2]  # of shards of ten images in batches of four, four and two
     calls.clear()
     run = run_encode(tmp_path, data(), Answer(partial(scarce, room=4, stop_after=99)))
-    assert set(calls) == {2}
+    assert calls == [4, 4, 2] * 4  # the first shard is kept, the others are as on a machine that never lacked memory
     assert run.info("encode")["halved_to"] == 2
+    run_encode(tmp_path / "whole", data(), Answer(partial(scarce, room=4, stop_after=99)))
+    assert list(shards(tmp_path).items())[1:] == list(shards(tmp_path / "whole").items())[1:]
 
 
 def test_latents_that_cannot_be_taken_over_are_refused(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddoq.machine.memory import BatchSize
 from ddoq.stages.batches import Images, StoredImages, make_batches, resized
 from ddoq.stages.results import Counts, Style, write_result
 from ddoq.storage.run import Run
@@ -24,7 +23,7 @@ COUNTS = Counts(np.array([4, 3, 2, 1, 6, 3, 1]), np.array([1, 1, 4, 4, 5, 5, 0])
 
 def stored(work: Path) -> StoredImages:
     """The images in files of three."""
-    return make_batches(lambda rows: PIXELS[rows], len(PIXELS), BatchSize(3), work, "key", "make", False)
+    return make_batches(lambda rows: PIXELS[rows], len(PIXELS), 3, work, "key", "make", False)
 
 
 def write(path: Path, images: Any = PIXELS, style: Style | None = None, control: str | None = None, **more: Any) -> Run:

@@ -143,8 +143,11 @@ class Unlike:
 @pytest.mark.parametrize(
     ("encoded", "message"),
     [
-        (lambda images: images.flatten(1), r"to latents \(16,\), and the data to \(1, 4, 4\)"),
-        (lambda images: torch.where(images > 0.4, torch.nan, images), "image 0 of class 'ant' to latents that are NaN"),
+        (lambda images: images.flatten(1), r"latents of two shapes: \(1, 4, 4\) and \(16,\)"),
+        (
+            lambda images: torch.where(images > 0.4, torch.nan, images),
+            "image 0 of class 'ant' are NaN or infinite: check the codec's",
+        ),
     ],
 )
 def test_images_that_cannot_be_encoded_again(tmp_path: Path, encoded: Callable[[Tensor], Tensor], message: str) -> None:
@@ -298,13 +301,13 @@ class Scarce(Noise):
         return super().sample(points, *arguments, **settings)
 
 
-def test_a_resumed_run_goes_on_with_the_halved_batches_and_records_them(tmp_path: Path) -> None:
+def test_each_batch_is_halved_for_itself_and_the_smallest_is_recorded(tmp_path: Path) -> None:
     with prepared(tmp_path) as run:
         with pytest.warns(RuntimeWarning, match="out of memory"), pytest.raises(KeyboardInterrupt):
             make(run, "diffuse", diffusion=Scarce(1, interrupted=2))
         model = Scarce(2)
         make(run, "diffuse", diffusion=model)
-        assert [call["classes"] for call in model.calls] == [[0], [1], [1]]  # what is left of batches of two
+        assert [call["classes"] for call in model.calls] == [[0, 1], [1]]  # the first batch is kept, of two halves
         assert run.info("synthesize")["halved_to"] == 1
 
 

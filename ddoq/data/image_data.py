@@ -16,6 +16,7 @@ from PIL import Image
 from ddoq.data.classes import Labels, own_names
 from ddoq.data.images import Array
 from ddoq.data.sources import ArraySource, DatasetSource, FolderSource, HuggingFaceSource, ListSource, Source
+from ddoq.machine.arguments import positive
 
 LARGEST = 256  # pixels; the side when sizes differ and none is asked for
 
@@ -105,8 +106,8 @@ def open_data(
     >>> data, data.class_names, data.images([1, 2]).shape
     (ImageData(4 images 1x8x8, 2 classes), ('cat', 'dog'), (2, 1, 8, 8))
     """
-    if image_size is not None and (isinstance(image_size, bool) or image_size != int(image_size) or image_size < 1):
-        raise ValueError(f"image_size must be a positive number of pixels, got {image_size!r}")
+    if image_size is not None:
+        positive("image_size", image_size)
     if channels not in (None, 1, 3):
         raise ValueError(f"channels must be 1 (grey) or 3 (RGB), got {channels!r}")
     if isinstance(data, ImageData):

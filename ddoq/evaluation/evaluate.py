@@ -14,8 +14,9 @@ stays beside the logs, as evaluation.json, and gathers the rows of all calls on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from tqdm import tqdm
 
 from ddoq.data.distilled import DistilledDataset
 from ddoq.data.weights import Weighting
-from ddoq.evaluation import gradients as agreement
+from ddoq.evaluation.gradients import Agreement, gradient_agreement
+from ddoq.evaluation.gradients import log_name as gradient_log_name
 from ddoq.evaluation.logs import HIDDEN, TABLE, by_test_set, log_name
 from ddoq.evaluation.plan import Compared, Entry, Given, full_entries, open_compared
 from ddoq.evaluation.table import ANY, FULL, stored
@@ -157,7 +159,7 @@ def evaluate(
         raise ValueError("gradients, a number of epochs of at least 1, needs data, the full data set")
     if gradients is not None and protocol != "dc":
         raise ValueError("gradients are measured along protocol 'dc' alone")
-    place = torch_device(device)
+    on_device = torch_device(device)
     common = None if logs is None else Path(logs)
     sets = open_compared(run, common)
     first = sets[0].first
@@ -167,22 +169,33 @@ def evaluate(
     changes = changes_of(settings, epochs=epochs, batch_size=batch_size, lr=lr)
     usual = recipe_for(protocol, students[0], first, 0, changes)
     tested = open_test(test, first, class_names, side=usual.test_side(first.size))
-    opened = None if teacher is None else open_teacher(teacher, first, place)
+    opened = None if teacher is None else open_teacher(teacher, first, on_device)
     folders = Folders(labels)
     _check_labels(folders, opened, sets, random=data is not None)
     plan = [] if data is None else list(full_entries(sets, data, full_data, class_names, seeds, common))
     plan += [entry for each in sets for entry in each.entries(weightings, seeds)]
     least = min(entry.images for entry in plan)
     plan.sort(key=lambda entry: least if entry.name == FULL else entry.images)
-    how = _How(protocol, changes, opened, folders, first, {"place": place, "progress": progress, "workers": workers})
+    trainer = Trainer(protocol, changes, opened, folders, first, on_device, workers, progress)
     total = len(students) * sum(len(group) for entry in plan for group in entry.trainings)
     with tqdm(total=total, desc="evaluate", unit="training", disable=not progress) as bar:
-        rows = [how.row(entry, student, tested, bar) for student in students for entry in plan]
+        rows = [trainer.row(entry, student, tested, bar) for student in students for entry in plan]
     notes = [*filter(None, [tested.note]), *_notes(sets, plan, weightings)]
     if gradients is not None:
-        options = {"weightings": weightings, "every": gradients, "class_names": class_names, "device": device}
-        options.update(epochs=usual.epochs, batch_size=usual.batch_size, lr=usual.lr, progress=progress)
-        notes += [note for student in students for each in sets for note in _gradients(each, data, student, options)]
+        measure = partial(
+            gradient_agreement,
+            data=data,
+            weightings=weightings,
+            every=gradients,
+            class_names=class_names,
+            device=device,
+            epochs=usual.epochs,
+            batch_size=usual.batch_size,
+            lr=usual.lr,
+            progress=progress,
+        )
+        how = f"batches of {usual.batch_size}, learning rate {usual.lr}"
+        notes += [note for name in students for compared in sets for note in _gradients(compared, name, measure, how)]
     recipes = {len(each.first.images): recipe_for(protocol, students[0], each.first, 0, changes) for each in sets}
     notes += _few_steps({entry.images: recipes.get(entry.images, usual) for entry in plan})
     places = [common] if common else dict.fromkeys(f for each in sets for f in each.logs if f is not None)
@@ -196,9 +209,10 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class _How:
-    """How every student is trained: protocol, what differs from it, teacher, stored labels, the first set, options of
-    `fit`.
+class Trainer:
+    """Makes the trainings of rows: the protocol and what differs from it, a teacher or stored labels, the first set.
+
+    All images of the full data have the recipe of the first set.
     """
 
     protocol: str
@@ -206,7 +220,9 @@ class _How:
     teacher: Teacher | None
     labels: Folders
     first: TrainingSet
-    options: Mapping[str, Any]
+    device: torch.device
+    workers: int
+    progress: bool
 
     def row(self, entry: Entry, student: str, test: HeldOut, bar: Any) -> Row:
         """Make all trainings of a row."""
@@ -247,7 +263,7 @@ class _How:
         folder = self.labels.of.get(data.images_fingerprint) if self.labels.of else None
         if folder is None and self.labels.of:
             recipe = on_views_of(self.labels.about, recipe)
-        return open_targets(None if folder else self.teacher, folder, data, recipe, self.options["place"])
+        return open_targets(None if folder else self.teacher, folder, data, recipe, self.device)
 
     def _accuracies(
         self, recipe: Recipe, data: TrainingSet, test: HeldOut, targets: Targets | None, log: Path | None
@@ -255,10 +271,19 @@ class _How:
         """Last and best accuracy of one training, read from its log if that is whole and of the same settings."""
         if log is not None:
             facts = None if targets is None else targets.facts
-            logged = logged_accuracies(log, recipe.settings(data, test, self.options["place"], facts))
+            logged = logged_accuracies(log, recipe.settings(data, test, self.device, facts))
             if logged is not None:
                 return logged
-        result = fit(recipe, data, test, log=log, targets=targets, **self.options)
+        result = fit(
+            recipe,
+            data,
+            test,
+            device=self.device,
+            log=log,
+            targets=targets,
+            workers=self.workers,
+            progress=self.progress,
+        )
         assert result.accuracy is not None
         assert result.best is not None
         return result.accuracy, result.best
@@ -316,12 +341,11 @@ def _few_steps(recipes: Mapping[int, Recipe]) -> Iterator[str]:
             yield f"{few} are few: published protocols make {FEWEST_STEPS} and more"
 
 
-def _gradients(each: Compared, data: Any, student: str, options: Mapping[str, Any]) -> Iterator[str]:
+def _gradients(compared: Compared, student: str, measure: Callable[..., Agreement], how: str) -> Iterator[str]:
     """Measure the gradients of every distillation that has weights; a note for each."""
-    for d, (member, logs) in enumerate(zip(each.members, each.logs, strict=True)):
+    for d, (member, logs) in enumerate(zip(compared.members, compared.logs, strict=True)):
         if isinstance(member, DistilledDataset):
-            log = None if logs is None else logs / agreement.log_name(each.name, len(member), student, 0)
-            found = agreement.gradient_agreement(member, data, student=student, log=log, **options)
-            which = f", distillation {d + 1}" * (len(each.members) > 1)
-            how = f"batches of {options['batch_size']}, learning rate {options['lr']}"
-            yield f"{each.name}{which}, {student}, {len(member)} images, {how}: {found}"
+            log = None if logs is None else logs / gradient_log_name(compared.name, len(member), student, 0)
+            errors = measure(member, student=student, log=log)
+            which = f", distillation {d + 1}" * (len(compared.members) > 1)
+            yield f"{compared.name}{which}, {student}, {len(member)} images, {how}: {errors}"

@@ -124,7 +124,7 @@ def gradient_agreement(
     """
     if epochs < 1 or every < 1 or images_per_class < 1 or not weightings or isinstance(weightings, str):
         raise ValueError("epochs, every and images_per_class must be at least 1, weightings a sequence of names")
-    place = torch_device(device)
+    on_device = torch_device(device)
     dataset = run if isinstance(run, DistilledDataset) else load(run)
     if log is None and not isinstance(run, DistilledDataset):
         name = row_name(dataset.manifest, main_set(dataset.manifest))
@@ -146,7 +146,7 @@ def gradient_agreement(
             **{"epochs": epochs, "every": every, "batch_size": batch_size, "lr": lr, "weightings": list(weightings)},
             "training_set": own.fingerprint,
             "full_data": full.fingerprint,
-            **conditions(place),
+            **conditions(on_device),
         }
     )
     kept = None if log is None else _read(Path(log), settings)
@@ -154,9 +154,9 @@ def gradient_agreement(
         return kept
     init, order = (int(state) for state in seed_sequence(seed, "train").generate_state(2))
     bar = tqdm(total=epochs, desc="gradients", disable=not progress)
-    with bar, deterministic(place), seeded(init, place):
+    with bar, deterministic(on_device), seeded(init, on_device):
         model = create_student(student, n_classes=len(own.class_names), channels=own.channels, image_size=own.size)
-        model.to(place)
+        model.to(on_device)
         measured = {0: gradient_error(model, own, full, weights)}
 
         def measure(epoch: int) -> None:
@@ -166,7 +166,7 @@ def gradient_agreement(
 
         changes = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
         recipe = recipe_for("dc", student, own, seed, changes)
-        StudentSteps(model, recipe, own, order, place).run(after_epoch=measure, progress=False)
+        StudentSteps(model, recipe, own, order, on_device).run(after_epoch=measure, progress=False)
     found = Agreement(tuple(measured), {name: tuple(errors[name] for errors in measured.values()) for name in weights})
     if log is not None:
         lines = [{"settings": settings}, *({"epoch": epoch, **errors} for epoch, errors in measured.items())]
@@ -209,16 +209,16 @@ def gradient_error(
 
 def _gradient(model: nn.Module, data: TrainingSet, weights: Tensor) -> Tensor:
     """Gradient of the weighted mean loss by all parameters, float64."""
-    place = next(model.parameters()).device
-    normalise = Normalise(data.mean, data.std, place)
+    device = next(model.parameters()).device
+    normalise = Normalise(data.mean, data.std, device)
     model.zero_grad()
     parts = (torch.split(t, block(data.images)) for t in (data.images, data.labels, weights))
     for images, labels, own in zip(*parts, strict=True):
-        losses = nn.functional.cross_entropy(model(normalise(images.to(place))), labels.to(place), reduction="none")
-        torch.autograd.backward((losses * own.to(place)).sum())
+        losses = nn.functional.cross_entropy(model(normalise(images.to(device))), labels.to(device), reduction="none")
+        torch.autograd.backward((losses * own.to(device)).sum())
     gradient = torch.cat([p.grad.double().flatten() for p in model.parameters() if p.grad is not None])
     model.zero_grad()
-    return gradient / weights.double().sum().to(place)
+    return gradient / weights.double().sum().to(device)
 
 
 def _full(opened: ImageData, like: TrainingSet, count: int, seed: int) -> TrainingSet:

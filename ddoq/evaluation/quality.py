@@ -27,6 +27,7 @@ from ddoq.data.distilled import DistilledDataset
 from ddoq.data.image_data import ImageData, open_data
 from ddoq.evaluation.metrics import Floats, agreement, check_fid, density_coverage, fid, kid, precision_recall
 from ddoq.machine.device import torch_device
+from ddoq.machine.extras import need
 from ddoq.models.codecs.codec import open_codec
 
 
@@ -114,16 +115,16 @@ def image_quality(
     >>> found.precision, found.recall, found.coverage, found.kid < 0.01
     (1.0, 1.0, 1.0, True)
     """
-    place = torch_device(device)
+    on_device = torch_device(device)
     given, labels, names = _opened(images)
     real = _opened(open_data(data, image_size=given.shape[-1], channels=given.shape[1]))[0]
     if with_fid:
         check_fid(len(given), len(real))
-    extract = _extractor(features, place)
+    extract = _extractor(features, on_device)
     agreed = None
     if judge is not None:
-        agreed = agreement(_computed(judge, given, place, batch_size, "the judge"), labels, names, judge_names)
-    x, y = (_computed(extract, part, place, batch_size, "the feature model") for part in (real, given))
+        agreed = agreement(_computed(judge, given, on_device, batch_size, "the judge"), labels, names, judge_names)
+    x, y = (_computed(extract, part, on_device, batch_size, "the feature model") for part in (real, given))
     mean, deviation = kid(x, y, seed=seed)
     measured = (mean, deviation, *precision_recall(x, y), *density_coverage(x, y), fid(x, y) if with_fid else None)
     return Quality(len(given), len(real), *measured, agreed)
@@ -137,11 +138,11 @@ def _opened(images: Any) -> tuple[Tensor, NDArray[np.int64], tuple[str, ...]]:
     return torch.from_numpy(opened.images(range(len(opened)))), opened.labels, opened.class_names
 
 
-def _extractor(features: Any, place: torch.device) -> Callable[[Tensor], Tensor]:
+def _extractor(features: Any, device: torch.device) -> Callable[[Tensor], Tensor]:
     if isinstance(features, str):
-        return _timm_features(features, place)
+        return _timm_features(features, device)
     if all(callable(getattr(features, name, None)) for name in ("encode", "decode")):  # first: a module is callable too
-        codec = open_codec(features, device=place)
+        codec = open_codec(features, device=device)
         return lambda images: codec.encode(images).flatten(1)
     if callable(features):
         call: Callable[[Tensor], Tensor] = features
@@ -152,17 +153,14 @@ def _extractor(features: Any, place: torch.device) -> Callable[[Tensor], Tensor]
     )
 
 
-def _timm_features(name: str, place: torch.device) -> Callable[[Tensor], Tensor]:
+def _timm_features(name: str, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Pooled features of a pretrained timm model, for images of any size, grey or RGB."""
-    from ddoq.machine.torchvision import ensure_importable
+    timm = need("timm", "a model by name")
 
-    ensure_importable()
-    import timm
-
-    model = timm.create_model(name, pretrained=True, num_classes=0).to(place).eval()
+    model = timm.create_model(name, pretrained=True, num_classes=0).to(device).eval()
     config = timm.data.resolve_model_data_config(model)
     size = config["input_size"][1:]
-    mean, std = (torch.tensor(config[key], device=place).reshape(1, -1, 1, 1) for key in ("mean", "std"))
+    mean, std = (torch.tensor(config[key], device=device).reshape(1, -1, 1, 1) for key in ("mean", "std"))
 
     def extract(images: Tensor) -> Tensor:
         images = images.expand(-1, 3, -1, -1)
@@ -176,12 +174,12 @@ def _timm_features(name: str, place: torch.device) -> Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def _computed(
-    model: Callable[[Tensor], Tensor], images: Tensor, place: torch.device, batch_size: int, what: str
+    model: Callable[[Tensor], Tensor], images: Tensor, device: torch.device, batch_size: int, what: str
 ) -> Floats:
     """float64 (m, d) of a model's answers, batch by batch."""
     parts = []
     for part in torch.split(images, batch_size):
-        found = model(part.to(place).float() / 255)
+        found = model(part.to(device).float() / 255)
         if found.ndim != 2 or len(found) != len(part):
             raise ValueError(f"{what} gave {tuple(found.shape)} for {len(part)} images: one row for each is needed")
         parts.append(found.double().cpu().numpy())

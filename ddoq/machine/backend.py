@@ -7,6 +7,7 @@ import os
 from functools import cache
 from types import ModuleType
 
+from ddoq.machine.arguments import positive
 from ddoq.machine.limits import cpu_quota
 
 try:
@@ -61,11 +62,7 @@ def n_threads(requested: int | None = None) -> int:
     True
     """
     if requested is not None:
-        if not isinstance(requested, int) or isinstance(requested, bool):
-            raise TypeError(f"n_threads must be None or an int, not {type(requested).__name__}")
-        if requested < 1:
-            raise ValueError(f"n_threads must be at least 1, not {requested}")
-        return requested
+        return positive("n_threads", requested)
     limits = [len(os.sched_getaffinity(0)), cpu_quota(), _omp_threads()]
     return max(1, min(limit for limit in limits if limit is not None))
 

@@ -38,10 +38,10 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def conditions(place: torch.device) -> dict[str, Any]:
+def conditions(device: torch.device) -> dict[str, Any]:
     """What decides a training's bits beside its recipe and data: versions, device, threads."""
     versions = dict(environment()["versions"])
     with suppress(importlib.metadata.PackageNotFoundError):
         versions["timm"] = importlib.metadata.version("timm")
-    device = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
-    return {"versions": versions, "device": device, "torch_threads": torch.get_num_threads()}
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"versions": versions, "device": name, "torch_threads": torch.get_num_threads()}

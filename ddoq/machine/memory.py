@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from ddoq.machine.arguments import positive
+
 T = TypeVar("T")
 
 
@@ -32,9 +34,7 @@ class BatchSize:
     """
 
     def __init__(self, asked: int) -> None:
-        if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
-            raise ValueError(f"batch_size must be a positive integer, got {asked!r}")
-        self.asked = self.size = asked
+        self.asked = self.size = positive("batch_size", asked)
 
     @property
     def facts(self) -> dict[str, Any]:

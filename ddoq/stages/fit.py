@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from ddoq.data.image_data import ImageData, open_data
+from ddoq.machine.arguments import positive
 from ddoq.machine.device import TrainingPrecision, torch_device
 from ddoq.machine.streams import seed_sequence
 from ddoq.models.codecs.codec import open_codec
@@ -30,7 +31,6 @@ from ddoq.models.fitting.dit import Objective, fit_diffusion, new_scheduler
 from ddoq.models.fitting.loop import Journal
 from ddoq.models.fitting.pictures import Pictures
 from ddoq.models.fitting.sizes import SIZES, SizeName, default_size, layout, training_steps
-from ddoq.models.fitting.steps import check_steps
 from ddoq.stages.encode import encode
 from ddoq.stages.fit_model import fitted
 from ddoq.stages.latents import read_all_latents
@@ -38,6 +38,63 @@ from ddoq.storage.files import write_atomic
 from ddoq.storage.run import Run
 
 FEWEST, SMALLEST = 16, 8  # images, and pixels of their side
+
+
+@dataclass(frozen=True)
+class CodecOptions:
+    """How the autoencoder is trained (see `fit_codec`); run.json records it."""
+
+    factor: int
+    base_channels: int
+    steps: int
+    batch_size: int
+    precision: TrainingPrecision
+    seed: int
+
+
+@dataclass(frozen=True)
+class DiffusionOptions:
+    """How the diffusion transformer is trained (see `fit_diffusion`); run.json records it."""
+
+    width: int
+    depth: int
+    patch: int
+    objective: Objective
+    steps: int
+    batch_size: int
+    ema: float | None
+    precision: TrainingPrecision
+    seed: int
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """The images, the size of the models, both recipes, and what changes no result but its last bits.
+
+    `accumulate` is not in the configuration: with more parts a folder may go on where memory was too small.
+    """
+
+    data: ImageData
+    size: SizeName
+    codec: CodecOptions
+    diffusion: DiffusionOptions
+    accumulate: int
+    device: torch.device
+    progress: bool
+
+    @property
+    def data_facts(self) -> dict[str, Any]:
+        """The images, as the configuration has them."""
+        return {
+            "data": self.data.fingerprint,
+            "image_size": self.data.image_size,
+            "channels": self.data.channels,
+        }
+
+    @property
+    def smaller(self) -> str:
+        """What takes less memory, in words."""
+        return _smaller(self.accumulate, min(self.codec.batch_size, self.diffusion.batch_size), self.size)
 
 
 @dataclass(frozen=True)
@@ -150,71 +207,100 @@ def fit(
     >>> model.class_names, model.codec["steps"], sorted(path.name for path in Path(out).iterdir() if path.is_dir())
     (('cat', 'dog'), 2, ['samples', 'scheduler', 'transformer', 'vae'])
     """
-    place = torch_device(device)
+    on = torch_device(device)
     _check_options(size, objective, codec_steps, diffusion_steps, batch_size, accumulate, precision, ema, seed)
     source = open_data(data, image_size=image_size, class_names=class_names)
     _check_images(source)
     factor, patch = layout(source.image_size)
     name = size or default_size(source.image_size, len(source))
-    chosen = SIZES[name]
-    codec_batch = min(batch_size or chosen.codec_batch, len(source))
-    diffusion_batch = min(batch_size or chosen.diffusion_batch, len(source))
+    widths = SIZES[name]
+    codec_batch = min(batch_size or widths.codec_batch, len(source))
+    diffusion_batch = min(batch_size or widths.diffusion_batch, len(source))
     if accumulate > min(codec_batch, diffusion_batch):
         raise ValueError(f"accumulate={accumulate} is more than the images of a step: lower it, or raise batch_size")
-    mixed: TrainingPrecision = _mixed(precision, place)
-    shared: dict[str, Any] = {"precision": mixed, "seed": seed}
-    codec_options = {
-        "factor": factor,
-        "base_channels": chosen.base_channels,
-        "steps": codec_steps or training_steps(chosen.codec_steps, codec_batch, len(source)),
-        "batch_size": codec_batch,
-        **shared,
-    }
-    diffusion_options = {
-        "width": chosen.width,
-        "depth": chosen.depth,
-        "patch": patch,
-        "objective": objective,
-        "steps": diffusion_steps or training_steps(chosen.diffusion_steps, diffusion_batch, len(source)),
-        "batch_size": diffusion_batch,
-        "ema": ema,
-        **shared,
-    }
-    data_facts = {"data": source.fingerprint, "image_size": source.image_size, "channels": source.channels}
-    config = {**data_facts, "size": name, "fit": {"codec": codec_options, "diffusion": diffusion_options}}
-    # not in the configuration: with more parts a folder may go on where memory was too small
-    where: dict[str, Any] = {"accumulate": accumulate, "device": place, "progress": progress}
-    smaller = _smaller(accumulate, min(codec_batch, diffusion_batch), name)
+    mixed = _mixed(precision, on)
+    if codec_steps is None:
+        codec_steps = training_steps(widths.codec_steps, codec_batch, len(source))
+    if diffusion_steps is None:
+        diffusion_steps = training_steps(widths.diffusion_steps, diffusion_batch, len(source))
+    codec = CodecOptions(factor, widths.base_channels, codec_steps, codec_batch, mixed, seed)
+    diffusion = DiffusionOptions(
+        widths.width, widths.depth, patch, objective, diffusion_steps, diffusion_batch, ema, mixed, seed
+    )
+    task = FitTask(source, name, codec, diffusion, accumulate, on, progress)
+    config = {**task.data_facts, "size": name, "fit": {"codec": asdict(codec), "diffusion": asdict(diffusion)}}
     with Run.locked(out, config, source.class_names) as run:
-        pictures = Pictures(run.path / "samples", source, seed, place)
-        log = run.path / "log.jsonl"
-
-        def train_codec(folder: Path, journal: Journal) -> dict[str, Any]:
-            return fit_codec(source, folder / "vae", journal=journal, **codec_options, **where)
-
-        def train_diffusion(folder: Path, journal: Journal) -> dict[str, Any]:
-            latents, labels = read_all_latents(run)
-            options = {**diffusion_options, **where, "standardise": False, "class_names": source.class_names}
-            info = fit_diffusion(latents, labels, len(source.class_names), folder, journal=journal, **options)
-            if objective != "flow":
-                write_atomic(folder / "model_index.json", _index(source.class_names))
-            return info
-
-        inputs = {**data_facts, **codec_options}
-        how: dict[str, Any] = {"smaller": smaller, "log": log}
-        fitted(run, "codec", inputs, train_codec, run.path, show=pictures.reconstructions, **how)
-        inputs = {"codec": run.output("codec"), **diffusion_options}
-        if not run.done("diffusion", inputs):
-            codec = open_codec(run.path / "vae", device=place, precision="float32")
-            encode(run, source, codec, device=place, seed=seed, batch_size=codec_batch, progress=progress)
-
-            def show(step: int, model: Any) -> None:
-                pictures.samples(step, model, new_scheduler(objective), codec)
-
-            fitted(run, "diffusion", inputs, train_diffusion, run.path, show=show, **how)
-            run.drop("encode")
+        pictures = Pictures(run.path / "samples", source, seed, on)
+        _fit_codec(run, task, pictures)
+        _fit_diffusion(run, task, pictures)
         shutil.rmtree(run.path / "latents", ignore_errors=True)
         return Fitted(run.path, source.class_names, run.info("codec"), run.info("diffusion"))
+
+
+def _fit_codec(run: Run, task: FitTask, pictures: Pictures) -> None:
+    options = task.codec
+
+    def train(folder: Path, journal: Journal) -> dict[str, Any]:
+        return fit_codec(
+            task.data,
+            folder / "vae",
+            seed=options.seed,
+            factor=options.factor,
+            base_channels=options.base_channels,
+            steps=options.steps,
+            batch_size=options.batch_size,
+            accumulate=task.accumulate,
+            precision=options.precision,
+            journal=journal,
+            device=task.device,
+            progress=task.progress,
+        )
+
+    inputs, show = {**task.data_facts, **asdict(options)}, pictures.reconstructions
+    fitted(run, "codec", inputs, train, run.path, smaller=task.smaller, log=run.path / "log.jsonl", show=show)
+
+
+def _fit_diffusion(run: Run, task: FitTask, pictures: Pictures) -> None:
+    options, names = task.diffusion, task.data.class_names
+    inputs = {"codec": run.output("codec"), **asdict(options)}
+    if run.done("diffusion", inputs):
+        return
+    codec = open_codec(run.path / "vae", device=task.device, precision="float32")
+    batch_size = task.codec.batch_size
+    encode(run, task.data, codec, device=task.device, seed=options.seed, batch_size=batch_size, progress=task.progress)
+
+    def train(folder: Path, journal: Journal) -> dict[str, Any]:
+        latents, labels = read_all_latents(run)
+        info = fit_diffusion(
+            latents,
+            labels,
+            len(names),
+            folder,
+            seed=options.seed,
+            class_names=names,
+            steps=options.steps,
+            batch_size=options.batch_size,
+            width=options.width,
+            depth=options.depth,
+            patch=options.patch,
+            objective=options.objective,
+            standardise=False,
+            ema=options.ema,
+            accumulate=task.accumulate,
+            precision=options.precision,
+            journal=journal,
+            device=task.device,
+            progress=task.progress,
+        )
+        if options.objective != "flow":
+            write_atomic(folder / "model_index.json", _index(names))
+        return info
+
+    def show(step: int, model: Any) -> None:
+        pictures.samples(step, model, new_scheduler(options.objective), codec)
+
+    fitted(run, "diffusion", inputs, train, run.path, smaller=task.smaller, log=run.path / "log.jsonl", show=show)
+    run.drop("encode")
 
 
 def _smaller(accumulate: int, batch: int, size: SizeName) -> str:
@@ -225,8 +311,8 @@ def _smaller(accumulate: int, batch: int, size: SizeName) -> str:
     return f"call again with accumulate={min(2 * accumulate, batch)}, which goes on in this folder, or give {elsewhere}"
 
 
-def _mixed(precision: str, place: torch.device) -> TrainingPrecision:
-    able = place.type == "cuda" and torch.cuda.is_bf16_supported()
+def _mixed(precision: str, device: torch.device) -> TrainingPrecision:
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return "bfloat16" if precision == "bfloat16" or (precision == "auto" and able) else "float32"
 
 
@@ -249,14 +335,14 @@ def _check_options(
     ):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
-    for name, value in (
+    for name, number in (
         ("codec_steps", codec_steps),
         ("diffusion_steps", diffusion_steps),
         ("batch_size", batch_size),
     ):
-        check_steps(name, value)
-    if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
-        raise ValueError(f"accumulate must be a positive integer, got {accumulate!r}")
+        if number is not None:
+            positive(name, number)
+    positive("accumulate", accumulate)
     if ema is not None and not (isinstance(ema, int | float) and 0 <= ema < 1):
         raise ValueError(f"ema must be at least 0 and below 1, got {ema!r}")
     seed_sequence(seed, "codec")

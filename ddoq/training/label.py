@@ -109,7 +109,7 @@ def label(
     >>> ddoq.train(data, labels=folder, protocol="d4m", epochs=2, progress=False).recipe.protocol
     'd4m, epochs=2'
     """
-    place = torch_device(device)
+    on_device = torch_device(device)
     data = TrainingSet.of(dataset)
     recipe = recipe_for(protocol, "convnet3", data, seed, changes_of(settings, epochs=epochs))
     if protocol in ONLY_HARD:
@@ -119,7 +119,7 @@ def label(
     if not 1 <= top_k <= len(data.class_names) and store == "topk":
         raise ValueError(f"top_k must lie between 1 and the {len(data.class_names)} classes, got {top_k}")
     count = 1 if recipe.still else recipe.epochs
-    opened = open_teacher(teacher, data, place)
+    opened = open_teacher(teacher, data, on_device)
     about = plain(
         {
             **source(recipe, data, store),
@@ -150,7 +150,7 @@ def label(
         )
     if size > (free := shutil.disk_usage(folder).free):
         raise OSError(f"the soft labels need {_readable(size)} and {folder} has {_readable(free)}: use store='topk'")
-    views = Views(data, recipe, place)
+    views = Views(data, recipe, on_device)
     for epoch in tqdm(left, desc="label", unit="epoch", leave=False, disable=not (progress and left)):
         batches = torch.split(torch.arange(len(data.images)), BATCH)  # of any size: a view is the same in all
         logits = torch.cat([opened(views(epoch, batch).images) for batch in batches])

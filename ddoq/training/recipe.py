@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ddoq.machine.arguments import positive
 from ddoq.machine.device import TrainingPrecision
 from ddoq.machine.environment import conditions
 from ddoq.machine.streams import seed_sequence
@@ -86,8 +87,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "patches", "label_epochs"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+            if value is not None:
+                positive(name, value)
         for name in ("lr", "momentum", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
@@ -161,7 +162,7 @@ class Recipe:
         return side // 7 * 8 if self.test_crop else side
 
     def settings(
-        self, data: TrainingSet, test: HeldOut | None, place: torch.device, targets: Mapping[str, Any] | None = None
+        self, data: TrainingSet, test: HeldOut | None, device: torch.device, targets: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """All that decides the result, for the first line of a log; `targets` are the facts of soft labels."""
         settings = {
@@ -173,7 +174,7 @@ class Recipe:
             "training_set": data.fingerprint,
             "test_images": None if test is None else len(test.images),
             "test_set": None if test is None else test.fingerprint,
-            **conditions(place),
+            **conditions(device),
             "elsewhere": ELSEWHERE,
         }
         return {name: plain(value) for name, value in settings.items()}

@@ -7,7 +7,7 @@ import difflib
 import torch
 from torch import Tensor, nn
 
-from ddoq.machine.torchvision import ensure_importable
+from ddoq.machine.extras import need
 
 CONVNETS = {"convnet3": 3, "convnet4": 4}  # blocks; 2 to their power is the smallest image
 SHORT = {  # names without timm's size of patches and images, which `_size_arguments` chooses
@@ -102,15 +102,9 @@ def create_student(name: str, *, n_classes: int, channels: int, image_size: int)
         if image_size < 2**depth:
             raise ValueError(f"{name} needs images of at least {2**depth} x {2**depth} pixels, got {image_size}")
         return ConvNet(n_classes=n_classes, channels=channels, image_size=image_size, depth=depth)
-    try:
-        ensure_importable()
-        import timm
-    except ModuleNotFoundError as error:
-        near = difflib.get_close_matches(name.lower(), CONVNETS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ModuleNotFoundError(
-            f"student {name!r} is not 'convnet3', and timm's models need the extra: pip install 'ddoq[train]'{hint}"
-        ) from error
+    near = difflib.get_close_matches(name.lower(), CONVNETS, 1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    timm = need("timm", f"student {name!r}{hint}, which is none of ddoq's own,")
     full = SHORT.get(name, name)
     if not timm.is_model(full):
         near = difflib.get_close_matches(name, [*CONVNETS, *SHORT, *timm.list_models()], n=5)

@@ -43,15 +43,15 @@ class Online:
 
     kind: Literal["logits", "topk"] = "logits"
 
-    def __init__(self, teacher: Teacher, recipe: Recipe, images: Tensor, place: torch.device) -> None:
+    def __init__(self, teacher: Teacher, recipe: Recipe, images: Tensor, device: torch.device) -> None:
         self.teacher = teacher
         self.facts: dict[str, Any] = {"made": "online", "teacher": teacher.name}
-        self.still, self.images, self.place = recipe.still, images, place
+        self.still, self.images, self.device = recipe.still, images, device
 
     @cached_property
     def whole(self) -> Tensor:
         """Logits (n, C) of the images as they are."""
-        return self.teacher(self.images.to(self.place))
+        return self.teacher(self.images.to(self.device))
 
     def __call__(self, view: View) -> SoftTarget:
         """Logits (b, C)."""
@@ -61,8 +61,8 @@ class Online:
 class Stored:
     """Labels of a folder that `label` wrote."""
 
-    def __init__(self, folder: Path, place: torch.device) -> None:
-        self.folder, self.place = folder, place
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.folder, self.device = folder, device
         self.about = read_about(folder)
         self.kind: Literal["logits", "topk"] = "topk" if self.about["store"] == "topk" else "logits"
         self.made_from = made_from(self.about)
@@ -79,7 +79,7 @@ class Stored:
             if found is None:
                 how = "is damaged" if path.exists() else "is missing"
                 raise RunError(f"{path} {how}: run ddoq label again, which makes what is not there")
-            self.loaded = view.epoch, {name: tensor.to(self.place) for name, tensor in found[0].items()}
+            self.loaded = view.epoch, {name: tensor.to(self.device) for name, tensor in found[0].items()}
         tensors = self.loaded[1]
         if self.kind == "logits":
             return tensors["logits"][view.index].float()
@@ -87,7 +87,7 @@ class Stored:
 
 
 def open_targets(
-    teacher: Any, labels: str | PathLike[str] | None, data: TrainingSet, recipe: Recipe, place: torch.device
+    teacher: Any, labels: str | PathLike[str] | None, data: TrainingSet, recipe: Recipe, device: torch.device
 ) -> tuple[Targets | None, Recipe]:
     """The soft labels that a training asks for, and its recipe with the views that they are of; None: hard labels.
 
@@ -102,9 +102,9 @@ def open_targets(
         raise ValueError(f"protocol {recipe.name!r} trains on hard labels: leave out teacher and labels")
     recipe = replace(recipe, labels="soft" if soft else "hard")
     if labels is None:
-        online = Online(open_teacher(teacher, data, place), recipe, data.images, place) if soft else None
+        online = Online(open_teacher(teacher, data, device), recipe, data.images, device) if soft else None
         return online, recipe
-    stored = Stored(Path(labels), place)
+    stored = Stored(Path(labels), device)
     seen = on_views_of(stored.about, recipe)
     wanted = plain(source(seen, data, stored.about["store"]))
     if stored.about["class_names"] != list(data.class_names):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ddoq.data.class_names import label_names
 from ddoq.data.classes import columns_of, match_labels
-from ddoq.machine.torchvision import ensure_importable
+from ddoq.machine.extras import need
 from ddoq.training.checkpoint import read_checkpoint
 from ddoq.training.students import create_student
 from ddoq.training.training_set import Normalise, TrainingSet
@@ -72,7 +72,7 @@ class Teacher:
         return logits.mean(0)
 
 
-def open_teacher(teacher: Any, data: TrainingSet, place: torch.device) -> Teacher:
+def open_teacher(teacher: Any, data: TrainingSet, device: torch.device) -> Teacher:
     """Open one teacher, or a sequence of them, for the images and classes of a training set.
 
     Parameters
@@ -96,21 +96,21 @@ def open_teacher(teacher: Any, data: TrainingSet, place: torch.device) -> Teache
     given = [teacher] if isinstance(teacher, str | PathLike | nn.Module) else list(teacher)
     if not given:
         raise ValueError("teacher names no network")
-    return Teacher([_open(one, data, place) for one in given], len(data.class_names))
+    return Teacher([_open(one, data, device) for one in given], len(data.class_names))
 
 
-def _open(teacher: Any, data: TrainingSet, place: torch.device) -> _Member:
+def _open(teacher: Any, data: TrainingSet, device: torch.device) -> _Member:
     if isinstance(teacher, nn.Module):
         named = f"{type(teacher).__name__}@{_weights_hash(teacher)}"
         # a copy: the caller's may go on where it is, in training mode
-        return _Member(copy.deepcopy(teacher).to(place).eval(), lambda images: images, None, None, named)
+        return _Member(copy.deepcopy(teacher).to(device).eval(), lambda images: images, None, None, named)
     path = Path(teacher)
     if path.is_file() or path.suffix == ".safetensors":
-        return _checkpoint(path, data, place)
-    return _timm(f"local-dir:{path}" if (path / "config.json").is_file() else str(teacher), data, place)
+        return _checkpoint(path, data, device)
+    return _timm(f"local-dir:{path}" if (path / "config.json").is_file() else str(teacher), data, device)
 
 
-def _checkpoint(path: Path, data: TrainingSet, place: torch.device) -> _Member:
+def _checkpoint(path: Path, data: TrainingSet, device: torch.device) -> _Member:
     """A student's checkpoint of ddoq's."""
     advice = "give what ddoq teacher or ddoq train wrote, or a folder with timm's config.json and weights"
     weights, facts = read_checkpoint(path, advice)
@@ -121,20 +121,16 @@ def _checkpoint(path: Path, data: TrainingSet, place: torch.device) -> _Member:
             raise ValueError(f"{whose} is for {channels} channels{remedy}")
         model = create_student(facts["student"], n_classes=len(names), channels=channels, image_size=side)
         model.load_state_dict(weights)
-        normalise = Normalise(torch.tensor(facts["mean"]), torch.tensor(facts["std"]), place)
-        columns = torch.tensor(columns_of(data.class_names, names, whose, remedy), device=place)
+        normalise = Normalise(torch.tensor(facts["mean"]), torch.tensor(facts["std"]), device)
+        columns = torch.tensor(columns_of(data.class_names, names, whose, remedy), device=device)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path} does not hold what it says, a {facts['student']!r}: {error}") from error
-    return _Member(model.to(place).eval(), normalise, columns, side, f"{facts['student']}@{_weights_hash(model)}")
+    return _Member(model.to(device).eval(), normalise, columns, side, f"{facts['student']}@{_weights_hash(model)}")
 
 
-def _timm(name: str, data: TrainingSet, place: torch.device) -> _Member:
+def _timm(name: str, data: TrainingSet, device: torch.device) -> _Member:
     """A pretrained timm model, by name, hub id, or "local-dir:" and a folder."""
-    try:
-        ensure_importable()
-        import timm
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("a teacher of timm's needs the extra: pip install 'ddoq[train]'") from error
+    timm = need("timm", "a pretrained teacher")
     try:
         model = timm.create_model(name, pretrained=True, in_chans=data.channels)
     except RuntimeError as error:
@@ -144,14 +140,14 @@ def _timm(name: str, data: TrainingSet, place: torch.device) -> _Member:
     names = label_names(dict(enumerate(known)) if known else None, model.num_classes)
     if names is None:
         raise ValueError(f"teacher {name!r} does not say what its {model.num_classes} classes are called")
-    columns = torch.tensor(match_labels(data.class_names, names, name, "teacher"), device=place)
+    columns = torch.tensor(match_labels(data.class_names, names, name, "teacher"), device=device)
     mean, std = (
         _channels(about.get(key) or default, data.channels)
         for key, default in zip(("mean", "std"), IMAGENET, strict=True)
     )
     side = about["input_size"][-1] if about.get("fixed_input_size") else None
-    normalise = Normalise(mean, std, place)
-    return _Member(model.to(place).eval(), normalise, columns, side, f"{name}@{_weights_hash(model)}")
+    normalise = Normalise(mean, std, device)
+    return _Member(model.to(device).eval(), normalise, columns, side, f"{name}@{_weights_hash(model)}")
 
 
 def _channels(values: Sequence[float], channels: int) -> Tensor:

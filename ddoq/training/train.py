@@ -188,13 +188,13 @@ def train(
     >>> ddoq.train(data, test=data, epochs=10, progress=False).accuracy
     100.0
     """
-    place = torch_device(device)
+    on_device = torch_device(device)
     checkpoint, log = (None if path is None else Path(path) for path in (checkpoint, log))
     check_writable(checkpoint, log)
     data = TrainingSet.of(dataset)
     common = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "momentum": momentum, "weight_decay": weight_decay}
     recipe = recipe_for(protocol, student, data, seed, changes_of(settings, **common))
-    targets, recipe = open_targets(teacher, labels, data, recipe, place)
+    targets, recipe = open_targets(teacher, labels, data, recipe, on_device)
     tested = None if test is None else open_test(test, data, class_names, side=recipe.test_side(data.size))
     if progress and tested is not None and tested.note:
         print(tested.note, file=sys.stderr)
@@ -202,7 +202,7 @@ def train(
         recipe,
         data,
         tested,
-        place=place,
+        device=on_device,
         log=log,
         checkpoint=checkpoint,
         targets=targets,
@@ -216,7 +216,7 @@ def fit(
     data: TrainingSet,
     test: HeldOut | None,
     *,
-    place: torch.device,
+    device: torch.device,
     log: Path | None,
     progress: bool,
     checkpoint: Path | None = None,
@@ -232,17 +232,17 @@ def fit(
     state = None if left is None else left.with_name(f"{left.name}.state")
     start = time.monotonic()
     init, order = (int(number) for number in seed_sequence(recipe.seed, "train").generate_state(2))
-    settings = recipe.settings(data, test, place, None if targets is None else targets.facts)
+    settings = recipe.settings(data, test, device, None if targets is None else targets.facts)
     found = None if checkpoint is None else find_checkpoint(checkpoint, settings)
-    with deterministic(place), seeded(init, place):
+    with deterministic(device), seeded(init, device):
         model = create_student(
             recipe.student, n_classes=len(data.class_names), channels=data.channels, image_size=data.size
-        ).to(place)
+        ).to(device)
         if recipe.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        tested = None if test is None else lambda: _accuracy(model, data, test, place)
+        tested = None if test is None else lambda: _accuracy(model, data, test, device)
         if found is None:
-            training = StudentSteps(model, recipe, data, order, place, targets)
+            training = StudentSteps(model, recipe, data, order, device, targets)
             training.run(workers=workers, test=tested, state=state, made_from=digest(settings), progress=progress)
             losses, checks, steps = training.losses, training.checks, training.steps
         else:
@@ -277,13 +277,13 @@ def _reopened(
 
 
 @torch.inference_mode()
-def _accuracy(model: nn.Module, data: TrainingSet, test: HeldOut, place: torch.device) -> float:
+def _accuracy(model: nn.Module, data: TrainingSet, test: HeldOut, device: torch.device) -> float:
     """Percent of the test images whose greatest logit is that of their class."""
-    normalise = Normalise(data.mean, data.std, place)
-    size = block(test.images) if place.type == "cpu" else 1024
-    right = torch.zeros((), dtype=torch.int64, device=place)
+    normalise = Normalise(data.mean, data.std, device)
+    size = block(test.images) if device.type == "cpu" else 1024
+    right = torch.zeros((), dtype=torch.int64, device=device)
     for images, labels in zip(torch.split(test.images, size), torch.split(test.labels, size), strict=True):
-        right += (model(normalise(images.to(place))).argmax(1) == labels.to(place)).sum()
+        right += (model(normalise(images.to(device))).argmax(1) == labels.to(device)).sum()
     return 100 * right.item() / len(test.images)
 
 

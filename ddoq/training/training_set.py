@@ -99,10 +99,10 @@ class Normalise:
     A constant channel becomes 0.
     """
 
-    def __init__(self, mean: Tensor, std: Tensor, place: torch.device) -> None:
+    def __init__(self, mean: Tensor, std: Tensor, device: torch.device) -> None:
         std = torch.where(std > 0, std, 1)
-        self.scales = {True: (1 / (255 * std)).to(place)[:, None, None], False: (1 / std).to(place)[:, None, None]}
-        self.shift = (-mean / std).to(place)[:, None, None]
+        self.scales = {True: (1 / (255 * std)).to(device)[:, None, None], False: (1 / std).to(device)[:, None, None]}
+        self.shift = (-mean / std).to(device)[:, None, None]
 
     def __call__(self, images: Tensor) -> Tensor:
         return torch.addcmul(self.shift, images.float(), self.scales[images.dtype == torch.uint8])

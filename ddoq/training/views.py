@@ -50,14 +50,14 @@ class View:
         cut = (None if field is None else field[begin:end] for field in (self.partner, self.share))
         return View(self.epoch, self.images[begin:end], self.index[begin:end], *cut)
 
-    def to(self, place: torch.device) -> View:
+    def to(self, device: torch.device) -> View:
         """All of it on a device."""
-        moved = (None if field is None else field.to(place) for field in (self.partner, self.share))
-        return View(self.epoch, self.images.to(place), self.index.to(place), *moved)
+        moved = (None if field is None else field.to(device) for field in (self.partner, self.share))
+        return View(self.epoch, self.images.to(device), self.index.to(device), *moved)
 
 
 class Views:
-    """The views of a training set under a recipe, made on `place`.
+    """The views of a training set under a recipe, made on a device.
 
     Examples
     --------
@@ -69,40 +69,40 @@ class Views:
     (True, tensor(True))
     """
 
-    def __init__(self, data: TrainingSet, recipe: Recipe, place: torch.device) -> None:
-        self.images = data.images.to(place)
+    def __init__(self, data: TrainingSet, recipe: Recipe, device: torch.device) -> None:
+        self.images = data.images.to(device)
         self.recipe = recipe
-        self.place = place
-        self.mean, self.std = (t.to(place)[:, None, None] for t in (data.mean, data.std))
+        self.device = device
+        self.mean, self.std = (t.to(device)[:, None, None] for t in (data.mean, data.std))
         self.std = torch.where(self.std > 0, self.std, 1)
-        self.normalise = Normalise(data.mean, data.std, place)
+        self.normalise = Normalise(data.mean, data.std, device)
 
     def __call__(self, epoch: int, index: Tensor) -> View:
         """The images `index` (b,) in an epoch; `Recipe.view_epoch` says in which."""
         if self.recipe.still:
-            return View(epoch, self.images[index.to(self.place)], index.to(self.place))
+            return View(epoch, self.images[index.to(self.device)], index.to(self.device))
         used = (*self.recipe.augment, *["mix"] * (self.recipe.mix != "none"))
         table, partners = _epoch(self.recipe.views["seed"], epoch, len(self.images), self.recipe.patches, used)
         own = self._augmented(table, index)
         if self.recipe.mix == "none":
-            return View(epoch, own, index.to(self.place))
+            return View(epoch, own, index.to(self.device))
         partner = torch.from_numpy(partners)[index]
         u = torch.from_numpy(table["mix"])[index]
         alpha = self.recipe.mix_alpha
         share = u[:, 1] if alpha == 1 else torch.from_numpy(betaincinv(alpha, alpha, u[:, 1].numpy()))
-        share = torch.where(u[:, 0] < self.recipe.mix_probability, share, 1.0).to(self.place)
+        share = torch.where(u[:, 0] < self.recipe.mix_probability, share, 1.0).to(self.device)
         others = self._augmented(table, partner)
         if self.recipe.mix == "mixup":
             mixed, kept = augment.mixup(own, others, share)
         else:
-            box = augment.cutmix_box(share, u[:, 2:].to(self.place), own.shape[-1])
+            box = augment.cutmix_box(share, u[:, 2:].to(self.device), own.shape[-1])
             mixed, kept = augment.cutmix(own, others, box)
-        return View(epoch, mixed, index.to(self.place), partner.to(self.place), kept)
+        return View(epoch, mixed, index.to(self.device), partner.to(self.device), kept)
 
     def _augmented(self, table: dict[str, np.ndarray[Any, Any]], index: Tensor) -> Tensor:
         recipe = self.recipe
-        images = self.images[index.to(self.place)].float() / 255
-        numbers = {name: torch.from_numpy(table[name])[index].to(self.place) for name in recipe.augment}
+        images = self.images[index.to(self.device)].float() / 255
+        numbers = {name: torch.from_numpy(table[name])[index].to(self.device) for name in recipe.augment}
         if "shuffle" in numbers and recipe.patches > 1:
             images = augment.shuffle(images, numbers["shuffle"], recipe.patches)
         if "crop" in numbers:

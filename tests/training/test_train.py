@@ -43,7 +43,7 @@ def held_out(data: TrainingSet) -> HeldOut:
 
 def run(data: TrainingSet, test: HeldOut | None = None, log: Path | None = None, **settings: object) -> TrainResult:
     recipe = Recipe(**{"epochs": 4, **settings})  # type: ignore[arg-type]
-    return fit(recipe, data, test, place=CPU, log=log, progress=False)
+    return fit(recipe, data, test, device=CPU, log=log, progress=False)
 
 
 def state(result: TrainResult) -> torch.Tensor:

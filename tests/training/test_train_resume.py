@@ -36,7 +36,7 @@ class Dropping(Flat):
 def test_workers_take_no_random_number_from_the_student(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["ddoq.training.train"], "create_student", lambda *names, **options: Dropping())
     recipe, data = Recipe(epochs=3, mix="cutmix"), stripes()
-    here, *ahead = (fit(recipe, data, None, place=CPU, log=None, workers=w, progress=False).losses for w in (0, 1, 2))
+    here, *ahead = (fit(recipe, data, None, device=CPU, log=None, workers=w, progress=False).losses for w in (0, 1, 2))
     assert ahead == [here, here]
 
 

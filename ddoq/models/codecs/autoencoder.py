@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ddoq.machine.device import Precision
-from ddoq.machine.torchvision import ensure_importable
+from ddoq.machine.extras import need
 from ddoq.models.parts import AUTOENCODERS, Parts, autoencoder_part, settle_module
 
 Posterior = Literal["mean", "sample"]
@@ -90,8 +90,7 @@ class AutoencoderCodec:
                 f"no config.json and no vae/config.json of an autoencoder in {parts.name}: a codec is what a diffusers "
                 "autoencoder's, or a pipeline's, save_pretrained writes"
             )
-        ensure_importable()
-        import diffusers
+        diffusers = need("diffusers", "an autoencoder")
 
         dtype = parts.dtype(precision, torch.device(device))
         model = parts.load(part, getattr(diffusers, str(parts.kind(part))), dtype)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ddoq.data.class_names import label_names
 from ddoq.data.classes import match_labels
 from ddoq.machine.device import Precision
-from ddoq.machine.torchvision import ensure_importable
+from ddoq.machine.extras import need
 from ddoq.models.diffusion.partial import denoise
 from ddoq.models.diffusion.scheduled import Scheduled, load_scheduler
 from ddoq.models.parts import Parts, settle_module
@@ -91,14 +91,13 @@ class DiTDiffusion(Scheduled):
     ) -> DiTDiffusion:
         """Open a DiT pipeline, or what `fit_diffusion` wrote."""
         scheduler = load_scheduler(parts)
-        ensure_importable()
-        from diffusers import DiTTransformer2DModel
+        diffusers = need("diffusers", "a diffusion transformer")
 
         facts, whole = parts.facts(FACTS), parts.facts()
         names = dict(enumerate(facts.get("class_names") or [])) or whole.get("id2label") or {}
         dtype = parts.dtype(precision, torch.device(device))
         return cls(
-            parts.load("transformer", DiTTransformer2DModel, dtype),
+            parts.load("transformer", diffusers.DiTTransformer2DModel, dtype),
             scheduler,
             class_names,
             names={int(label): name for label, name in names.items()},

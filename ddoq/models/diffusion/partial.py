@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddoq.machine.arguments import positive
+
 # (noisy latents (b, *latent), timestep (), whether under the class) -> what the scheduler expects of a model
 Predict = Callable[[Tensor, Tensor, bool], Tensor]
 
@@ -26,8 +28,7 @@ def check_sampling(strength: float | None, steps: int, guidance: float) -> None:
     """ValueError for a strength outside [0, 1] or too small to run a step, fewer than one step, or a guidance that is
     not a number >= 0.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a positive integer, got {steps!r}")
+    positive("steps", steps)
     if not (math.isfinite(guidance) and guidance >= 0):
         raise ValueError(f"guidance must be a finite number of at least 0, got {guidance!r}")
     if strength is None:

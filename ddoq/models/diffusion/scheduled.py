@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ddoq.machine.torchvision import ensure_importable
+from ddoq.machine.extras import need
 from ddoq.models.diffusion.partial import keep, strength_that_keeps
 from ddoq.models.parts import Parts
 
@@ -52,8 +52,7 @@ def load_scheduler(parts: Parts) -> Any:
     kind = parts.kind("scheduler")
     if kind is None:
         raise FileNotFoundError(f"no scheduler/scheduler_config.json in {parts.name}")
-    ensure_importable()
-    import diffusers
+    diffusers = need("diffusers", "a scheduler")
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
     found = getattr(diffusers, kind, None)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddoq.machine.device import Precision
-from ddoq.machine.torchvision import ensure_importable
+from ddoq.machine.extras import need
 from ddoq.models.diffusion.partial import denoise
 from ddoq.models.diffusion.prompts import prompts
 from ddoq.models.diffusion.scheduled import Scheduled, load_scheduler
@@ -21,7 +21,7 @@ PROMPT = "a photo of a {}"
 
 
 class StableDiffusion(Scheduled):
-    """A UNet2DConditionModel under prompts as a `Diffusion`; latents (b, channels, h, w).
+    """A diffusers.UNet2DConditionModel under prompts as a `Diffusion`; latents (b, channels, h, w).
 
     Prompts are encoded once, at the first use. XL is told that images have the size of the output and are not cropped,
     which is what diffusers tells it.
@@ -29,7 +29,7 @@ class StableDiffusion(Scheduled):
     Parameters
     ----------
     unet
-        UNet2DConditionModel, put on `device` in evaluation mode.
+        diffusers.UNet2DConditionModel, put on `device` in evaluation mode.
     scheduler
         Any diffusers scheduler with `add_noise` or `scale_noise`.
     texts
@@ -95,14 +95,13 @@ class StableDiffusion(Scheduled):
             if there:
                 raise ValueError(f"the UNet of {parts.name} wants {what}, which ddoq has not: use another model")
         scheduler = load_scheduler(parts)
-        ensure_importable()
-        from diffusers import UNet2DConditionModel
+        diffusers = need("diffusers", "Stable Diffusion")
 
         place = torch.device(device)
         dtype = parts.dtype(precision, place)
         blocks = parts.config("vae").get("block_out_channels") if parts.kind("vae") else None
         return cls(
-            parts.load("unet", UNet2DConditionModel, dtype),
+            parts.load("unet", diffusers.UNet2DConditionModel, dtype),
             scheduler,
             TextEncoders.of_parts(parts, xl=kind == "text_time", dtype=dtype),
             class_names,
@@ -164,14 +163,13 @@ class StableDiffusion(Scheduled):
     def _conditions(self, classes: Tensor, points: Tensor) -> dict[str, Any]:
         """The UNet's arguments for images of these classes; -1 is the negative prompt."""
         hidden, pooled = self._embedded
-        there = {"device": self.device, "dtype": self.unet.dtype}
-        conditions: dict[str, Any] = {"encoder_hidden_states": hidden[classes].to(**there)}
+        conditions: dict[str, Any] = {"encoder_hidden_states": hidden[classes].to(self.device, self.unet.dtype)}
         if pooled is not None:
             height, width = (side * self.factor for side in points.shape[2:])
             times = torch.tensor([[height, width, 0, 0, height, width]]).expand(len(points), -1)
             conditions["added_cond_kwargs"] = {
-                "text_embeds": pooled[classes].to(**there),
-                "time_ids": times.to(**there),
+                "text_embeds": pooled[classes].to(self.device, self.unet.dtype),
+                "time_ids": times.to(self.device, self.unet.dtype),
             }
         return conditions
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddoq.machine.torchvision import ensure_importable
+from ddoq.machine.extras import need
 from ddoq.models.parts import Parts
 
 BATCH = 64  # prompts at a time
@@ -36,8 +36,7 @@ class TextEncoders:
         for name in names:
             if (kind := parts.kind(name)) != KINDS[name]:
                 raise ValueError(f"{name} of {parts.name} is {kind or 'absent'}: ddoq knows {KINDS[name]} there")
-        ensure_importable()
-        import transformers
+        transformers = need("transformers", "a text encoder")
 
         encoders = [parts.load(name, getattr(transformers, KINDS[name])) for name in names]
         tokenizers = [

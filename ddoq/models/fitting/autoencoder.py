@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ddoq.machine.arguments import positive
 from ddoq.machine.device import TrainingPrecision
+from ddoq.machine.extras import need
 from ddoq.machine.memory import BatchSize
 from ddoq.machine.streams import seed_sequence, torch_seed
-from ddoq.machine.torchvision import ensure_importable
 from ddoq.models.fitting.loop import Journal, train
 from ddoq.models.fitting.state import FitRecipe
-from ddoq.models.fitting.steps import check_steps
 
 if TYPE_CHECKING:
     from ddoq.data.image_data import ImageData
@@ -94,7 +94,8 @@ def fit_codec(
     """
     if base_channels < 8 or base_channels % 8:
         raise ValueError(f"base_channels must be a multiple of 8, got {base_channels}")
-    check_steps("steps", steps)
+    if steps is not None:
+        positive("steps", steps)
     factor = factor or latent_factor(data.image_size)
     batch = min(batch_size, len(data))
     if steps is None:
@@ -140,13 +141,12 @@ def latent_factor(side: int) -> int:
 
 
 def _new_autoencoder(channels: int, side: int, factor: int, base_channels: int, seed: int) -> nn.Module:
-    ensure_importable()
-    from diffusers import AutoencoderKL
+    diffusers = need("diffusers", "the codec that is fitted")
 
     levels = factor.bit_length()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: nn.Module = AutoencoderKL(
+        model: nn.Module = diffusers.AutoencoderKL(
             in_channels=channels,
             out_channels=channels,
             down_block_types=("DownEncoderBlock2D",) * levels,

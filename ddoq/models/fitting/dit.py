@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ddoq.machine.arguments import positive
 from ddoq.machine.device import TrainingPrecision
+from ddoq.machine.extras import need
 from ddoq.machine.streams import seed_sequence, torch_seed
-from ddoq.machine.torchvision import ensure_importable
 from ddoq.models.diffusion.dit import FACTS
 from ddoq.models.fitting.loop import Journal, train
 from ddoq.models.fitting.state import FitRecipe
-from ddoq.models.fitting.steps import check_steps
 from ddoq.storage.files import write_atomic
 
 Objective = Literal["flow", "epsilon", "velocity"]
@@ -110,9 +110,7 @@ def fit_diffusion(
     channels, side = latents.shape[1], latents.shape[2]
     patch = patch or patch_size(side)
     batch = min(batch_size, len(latents))
-    if steps is None:
-        images = min(TOKEN_BUDGET / (side // patch) ** 2, EPOCHS * len(latents))
-        steps = max(MIN_STEPS, round(images / batch))
+    steps = steps or _default_steps(len(latents), batch, side // patch)
     mean, std = _scale(latents) if standardise else (torch.zeros(1, channels, 1, 1), torch.ones(1, channels, 1, 1))
     streams = seed_sequence(seed, "diffusion").spawn(3)
     model = _new_dit(channels, side, patch, n_classes, width, depth, torch_seed(streams[0])).to(device)
@@ -153,10 +151,7 @@ def fit_diffusion(
     )
     averaged.save_pretrained(folder / "transformer", safe_serialization=True)
     scheduler.save_pretrained(folder / "scheduler")
-    facts: dict[str, Any] = {"latent_mean": mean.flatten().tolist(), "latent_std": std.flatten().tolist()}
-    if class_names is not None:
-        facts["class_names"] = list(class_names)
-    write_atomic(folder / FACTS, json.dumps(facts, indent=1, ensure_ascii=False).encode())
+    _write_facts(folder / FACTS, mean, std, class_names)
     return {
         "steps": steps,
         "batch_size": batch,
@@ -168,6 +163,20 @@ def fit_diffusion(
         "loss": float(np.mean(losses[-max(1, steps // 10) :])),
         "images_per_second": round(speed, 1),
     }
+
+
+def _default_steps(n: int, batch: int, tokens_along: int) -> int:
+    """Steps that see so many tokens, or each image so many times, whichever is less."""
+    images = min(TOKEN_BUDGET / tokens_along**2, EPOCHS * n)
+    return max(MIN_STEPS, round(images / batch))
+
+
+def _write_facts(path: Path, mean: Tensor, std: Tensor, class_names: Sequence[str] | None) -> None:
+    """Write what a diffusers folder does not hold: the latents' scale and the class names."""
+    facts: dict[str, Any] = {"latent_mean": mean.flatten().tolist(), "latent_std": std.flatten().tolist()}
+    if class_names is not None:
+        facts["class_names"] = list(class_names)
+    write_atomic(path, json.dumps(facts, indent=1, ensure_ascii=False).encode())
 
 
 def default_ema(steps: int) -> float:
@@ -198,7 +207,8 @@ def _check(latents: Any, labels: Any, n_classes: int, steps: int | None, width: 
         raise ValueError(f"{len(latents)} latents need as many labels, got shape {labels.shape}")
     if labels.min() < 0 or labels.max() >= n_classes:
         raise ValueError(f"labels must lie in 0 to {n_classes - 1}, got {labels.min()} to {labels.max()}")
-    check_steps("steps", steps)
+    if steps is not None:
+        positive("steps", steps)
     if width < HEAD_SIZE or width % HEAD_SIZE:
         raise ValueError(f"width must be a multiple of {HEAD_SIZE}, got {width}")
 
@@ -217,12 +227,11 @@ def new_scheduler(objective: Objective) -> Any:
     What is predicted of an image that is all but noise says nothing of the image where it is the noise: "epsilon"
     leaves the last steps of the schedule out.
     """
-    ensure_importable()
-    from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+    diffusers = need("diffusers", "the diffusion model that is fitted")
 
     if objective == "flow":
-        return FlowMatchEulerDiscreteScheduler(shift=1.0)
-    return DDIMScheduler(
+        return diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0)
+    return diffusers.DDIMScheduler(
         beta_schedule="squaredcos_cap_v2",
         prediction_type="epsilon" if objective == "epsilon" else "v_prediction",
         clip_sample=False,
@@ -245,12 +254,11 @@ def _new_dit(channels: int, side: int, patch: int, n_classes: int, width: int, d
     """A DiT whose blocks start as the identity and whose output starts at zero, as in its paper (diffusers leaves this
     to whoever trains).
     """
-    ensure_importable()
-    from diffusers import DiTTransformer2DModel
+    diffusers = need("diffusers", "the diffusion model that is fitted")
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = DiTTransformer2DModel(
+        model = diffusers.DiTTransformer2DModel(
             num_attention_heads=width // HEAD_SIZE,
             attention_head_dim=HEAD_SIZE,
             in_channels=channels,

@@ -21,8 +21,8 @@ ROWS, COLUMNS = 10, 4  # of a picture: classes, and samples of each
 class Pictures:
     """PNG files that show how a training gets on; each is the same whenever it is made."""
 
-    def __init__(self, folder: Path, data: ImageData, seed: int, place: torch.device) -> None:
-        self.folder, self.data, self.seed, self.place = folder, data, seed, place
+    def __init__(self, folder: Path, data: ImageData, seed: int, device: torch.device) -> None:
+        self.folder, self.data, self.seed, self.device = folder, data, seed, device
         folder.mkdir(exist_ok=True)
 
     @torch.no_grad()
@@ -30,7 +30,7 @@ class Pictures:
         """Images spread over the data, and below each what the autoencoder makes of it."""
         chosen = np.unique(np.linspace(0, len(self.data) - 1, 2 * COLUMNS).astype(np.int64))
         images = self.data.images(chosen)
-        x = torch.from_numpy(np.ascontiguousarray(images)).to(self.place).float() / 127.5 - 1
+        x = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).float() / 127.5 - 1
         made = model.decode(model.encode(x).latent_dist.mode()).sample.float() / 2 + 0.5
         self._write(f"codec-{step:07d}.png", np.stack([images, _pixels(made)]))
 
@@ -38,7 +38,7 @@ class Pictures:
         """Samples of the first classes, a row each."""
         names = self.data.class_names
         shown = min(ROWS, len(names))
-        model = DiTDiffusion(transformer, scheduler, names, device=self.place)
+        model = DiTDiffusion(transformer, scheduler, names, device=self.device)
         classes = torch.arange(shown).repeat_interleave(COLUMNS)
         streams = seed_sequence(self.seed, "samples").spawn(len(classes))
         generators = [torch.Generator().manual_seed(torch_seed(stream)) for stream in streams]

@@ -9,16 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def check_steps(name: str, steps: int | None) -> None:
-    """ValueError, with the option's name, for training steps that are neither None (the default) nor a positive
-    integer.
-    """
-    if steps is None:
-        return
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"{name} must be a positive integer, or None for the default, got {steps!r}")
-
-
 def check_loss(loss: float, model: str, step: int, steps: int) -> None:
     """ValueError if the training has diverged."""
     if not math.isfinite(loss):

@@ -1,4 +1,4 @@
-"""Dataset distillation as optimal quantisation.
+"""ddoq distils image data sets by optimal quantisation.
 
 `import ddoq` loads NumPy alone; every public name is loaded at its first use.
 """

@@ -1,4 +1,4 @@
-"""Whether an NVIDIA GPU can be used, and if not, why."""
+"""The public `ddoq.cuda` tells whether an NVIDIA GPU can be used, and if not, why."""
 
 from __future__ import annotations
 

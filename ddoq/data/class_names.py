@@ -25,11 +25,11 @@ def label_names(names: Mapping[int, str] | None, count: int) -> dict[int, str] |
     A DiTPipeline in memory has lost the names that two labels share, and so a few of the 1,000.
     """
     words = list(imagenet().values())
-    given = dict(names or {})
-    alike = all(0 <= label < len(words) and synonyms(given[label]) & synonyms(words[label]) for label in given)
-    if count == len(words) and alike and len(given) not in range(1, 900):
+    known = dict(names or {})
+    alike = all(0 <= label < len(words) and synonyms(known[label]) & synonyms(words[label]) for label in known)
+    if count == len(words) and alike and len(known) not in range(1, 900):
         return dict(enumerate(words))
-    return given or None
+    return known or None
 
 
 @cache

@@ -57,10 +57,10 @@ def check_names(class_names: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def own_names(own: Sequence[str], given: Sequence[str] | None) -> tuple[str, ...]:
+def own_names(data_names: Sequence[str], class_names: Sequence[str] | None) -> tuple[str, ...]:
     """The names that the data has; ValueError if others were given."""
-    names = check_names([str(name) for name in own])
-    if given is not None and tuple(given) != names:
+    names = check_names([str(name) for name in data_names])
+    if class_names is not None and tuple(class_names) != names:
         raise ValueError(
             f"the data has its own class names, {list(names)!r:.200}: leave class_names out; where arrays beside need "
             "names, their labels may be the names themselves"

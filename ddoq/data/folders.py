@@ -1,4 +1,4 @@
-"""Finding the images of a folder of class folders, or of an image folder that ddoq wrote."""
+"""Finds the images of a folder of class folders, or of an image folder that ddoq wrote."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def _inner_folders(folder: Path) -> list[str]:
 def _image_files(folder: Path) -> Iterator[Path]:
     """Image files below a class folder by their extension; hidden ones do not count, links are followed."""
     seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        seen.add(os.path.realpath(place))
+    for folder_path, folders, files in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(folder_path))
         inner = [name for name in folders if not name.startswith(".")]
-        folders[:] = [name for name in inner if os.path.realpath(os.path.join(place, name)) not in seen]
+        folders[:] = [name for name in inner if os.path.realpath(os.path.join(folder_path, name)) not in seen]
         for name in files:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in image_extensions():
-                yield Path(place, name)
+                yield Path(folder_path, name)

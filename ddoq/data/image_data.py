@@ -1,5 +1,6 @@
-"""Opening a labelled image data set, whatever it comes as: sizes and channels are settled, images come in batches of
-uint8.
+"""Opens a labelled image data set, whatever it comes as, at one size and number of channels.
+
+Images are read by index, in batches of uint8.
 """
 
 from __future__ import annotations

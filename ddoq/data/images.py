@@ -1,5 +1,4 @@
-"""One image at a time: anything PIL, NumPy or torch calls an image becomes uint8 pixels of the wanted size and
-channels.
+"""Turns one image, whatever PIL, NumPy or torch calls one, into uint8 pixels of the wanted size and channels.
 
 Order: EXIF orientation, 8 bits, transparency composited on white, the largest centred square resized (bicubic,
 antialiased), grey or RGB. The first frame stands for an animation. 16-bit grey is scaled by 255/65535; floats must lie

@@ -1,4 +1,4 @@
-"""Where images come from: one class per kind of input, all with the same few methods.
+"""Reads images from where they are: one class per kind of input, all with the same few methods.
 
 A source knows its labels, class names and fingerprint, and gives single images; what to do with them is images.py's
 part. A fingerprint is a hash of the content; that of a class folder costs one read of all its files.
@@ -157,9 +157,11 @@ class DatasetSource(Source):
 
     def __init__(self, dataset: Any, class_names: Sequence[str] | None) -> None:
         self.dataset = dataset
-        own = getattr(dataset, "classes", getattr(dataset, "class_names", None))  # torchvision's name for it, ours
-        names = own_names(own, class_names) if own is not None else class_names
-        if own is not None:
+        dataset_names = getattr(
+            dataset, "classes", getattr(dataset, "class_names", None)
+        )  # torchvision's name for it, ours
+        names = own_names(dataset_names, class_names) if dataset_names is not None else class_names
+        if dataset_names is not None:
             self.renaming = "change the data set's own classes or class_names"
         labels: list[Any] = []
         self._sizes: list[tuple[int, int]] = []

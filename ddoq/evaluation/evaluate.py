@@ -1,4 +1,4 @@
-"""Train students on every set with every weighting under one protocol, and tabulate the last epochs.
+"""Trains students on every set with every weighting under one protocol, and tabulates the last epochs.
 
     sets        random subsets, fresh for each training; the runs' images, by synthesis; folders of images; all images
                 of the full data set
@@ -227,7 +227,7 @@ class Trainer:
     def row(self, entry: Entry, student: str, test: HeldOut, bar: Any) -> Row:
         """Make all trainings of a row."""
         bar.set_postfix_str(f"{entry.name}, {entry.weighting}, {student}")
-        found = []
+        accuracies_of = []
         for training in [training for group in entry.trainings for training in group]:
             data = training.data()
             like = self.first if entry.name == FULL else data
@@ -242,9 +242,9 @@ class Trainer:
             if training.logs is not None:
                 name = log_name(entry.name, entry.images, entry.weighting, student, named, training.seed)
                 log = by_test_set(training.logs, test.source) / name
-            found.append(self._accuracies(recipe, data, test, targets, log))
+            accuracies_of.append(self._accuracies(recipe, data, test, targets, log))
             bar.update()
-        accuracies, bests = zip(*found, strict=True)
+        accuracies, bests = zip(*accuracies_of, strict=True)
         return Row(
             entry.name,
             entry.weighting,
@@ -296,17 +296,18 @@ def _check_labels(folders: Folders, teacher: Teacher | None, sets: Sequence[Comp
     if teacher is not None and teacher.name != folders.about["teacher"]:
         raise ValueError(f"the labels are by {folders.about['teacher']}, the teacher is {teacher.name}: give that one")
     lacking = ["random images"] * random
-    seen = {fingerprint for each in sets for fingerprint in each.fingerprints}
+    seen = {fingerprint for compared in sets for fingerprint in compared.fingerprints}
     for fingerprint, folder in folders.of.items():
         if fingerprint not in seen:
             raise ValueError(f"the labels in {folder} are of the images of none of these sets")
-    for each in sets:
-        without = sum(fingerprint not in folders.of for fingerprint in each.fingerprints)
-        if 0 < without < len(each.members):
+    for compared in sets:
+        without = sum(fingerprint not in folders.of for fingerprint in compared.fingerprints)
+        if 0 < without < len(compared.members):
             raise ValueError(
-                f"{without} of {len(each.members)} distillations of {each.name!r} have no stored labels: add them"
+                f"{without} of {len(compared.members)} distillations of {compared.name!r} have no stored labels: "
+                "add them"
             )
-        lacking += [f"{each.name!r}"] * bool(without)
+        lacking += [f"{compared.name!r}"] * bool(without)
     if lacking and teacher is None:
         remedies = ["leave out data"] * random + ["make them (ddoq label --synthesis)"] * (len(lacking) > random)
         raise ValueError(
@@ -317,15 +318,15 @@ def _check_labels(folders: Folders, teacher: Teacher | None, sets: Sequence[Comp
 
 def _notes(sets: Sequence[Compared], plan: Sequence[Entry], weightings: Sequence[str]) -> list[str]:
     notes = []
-    for each in sets:
-        made = [member for member in each.members if isinstance(member, DistilledDataset)]
+    for compared in sets:
+        weighted = [member for member in compared.members if isinstance(member, DistilledDataset)]
         notes += [
-            f"{each.name}: method {member.method_label}"
-            for member in made
-            if member.method_label not in (None, each.name)
+            f"{compared.name}: method {member.method_label}"
+            for member in weighted
+            if member.method_label not in (None, compared.name)
         ]
-        hidden = [folder for folder in each.logs if folder is not None and folder.name == HIDDEN]
-        notes += [f"{each.name}: its logs and this table are in {folder.resolve()}" for folder in hidden]
+        hidden = [folder for folder in compared.logs if folder is not None and folder.name == HIDDEN]
+        notes += [f"{compared.name}: its logs and this table are in {folder.resolve()}" for folder in hidden]
     same = [entry.name for entry in plan if entry.weighting == ANY]
     if same:
         notes.append(f"any: {', '.join(same)} have the same weights under {', '.join(weightings)}; trained once")

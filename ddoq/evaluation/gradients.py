@@ -1,4 +1,4 @@
-"""How far gradients on a distilled set are from those on the full data, along a student's training.
+"""Measures how far gradients on a distilled set are from those on the full data, along a student's training.
 
     error = |g_full - g_set| / |g_full|,     g = sum_i w_i grad loss_i / sum_i w_i
 
@@ -130,12 +130,12 @@ def gradient_agreement(
         name = row_name(dataset.manifest, main_set(dataset.manifest))
         name = log_name(name, len(dataset), student, seed)
         log = log_folder(Path(run)) / name
-    own = TrainingSet.of(dataset)
+    training_set = TrainingSet.of(dataset)
     weightings = dataset.offered(weightings) or ["uniform"]
     weights: dict[str, Tensor] = {name: dataset.reweighted(name).weights.float() for name in weightings}
     full = _full(
-        open_data(data, image_size=own.size, channels=own.channels, class_names=class_names),
-        own,
+        open_data(data, image_size=training_set.size, channels=training_set.channels, class_names=class_names),
+        training_set,
         images_per_class,
         seed,
     )
@@ -144,35 +144,42 @@ def gradient_agreement(
             "student": student,
             "seed": seed,
             **{"epochs": epochs, "every": every, "batch_size": batch_size, "lr": lr, "weightings": list(weightings)},
-            "training_set": own.fingerprint,
+            "training_set": training_set.fingerprint,
             "full_data": full.fingerprint,
             **conditions(on_device),
         }
     )
-    kept = None if log is None else _read(Path(log), settings)
-    if kept is not None:
-        return kept
+    logged = None if log is None else _read(Path(log), settings)
+    if logged is not None:
+        return logged
     init, order = (int(state) for state in seed_sequence(seed, "train").generate_state(2))
     bar = tqdm(total=epochs, desc="gradients", disable=not progress)
     with bar, deterministic(on_device), seeded(init, on_device):
-        model = create_student(student, n_classes=len(own.class_names), channels=own.channels, image_size=own.size)
+        model = create_student(
+            student,
+            n_classes=len(training_set.class_names),
+            channels=training_set.channels,
+            image_size=training_set.size,
+        )
         model.to(on_device)
-        measured = {0: gradient_error(model, own, full, weights)}
+        measured = {0: gradient_error(model, training_set, full, weights)}
 
         def measure(epoch: int) -> None:
             bar.update()
             if epoch % every == 0 or epoch == epochs:
-                measured[epoch] = gradient_error(model, own, full, weights)
+                measured[epoch] = gradient_error(model, training_set, full, weights)
 
         changes = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
-        recipe = recipe_for("dc", student, own, seed, changes)
-        StudentSteps(model, recipe, own, order, on_device).run(after_epoch=measure, progress=False)
-    found = Agreement(tuple(measured), {name: tuple(errors[name] for errors in measured.values()) for name in weights})
+        recipe = recipe_for("dc", student, training_set, seed, changes)
+        StudentSteps(model, recipe, training_set, order, on_device).run(after_epoch=measure, progress=False)
+    agreement = Agreement(
+        tuple(measured), {name: tuple(errors[name] for errors in measured.values()) for name in weights}
+    )
     if log is not None:
         lines = [{"settings": settings}, *({"epoch": epoch, **errors} for epoch, errors in measured.items())]
         Path(log).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(Path(log), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
-    return found
+    return agreement
 
 
 def log_name(name: str, images: int, student: str, seed: int) -> str:
@@ -202,7 +209,10 @@ def gradient_error(
     model.eval()
     target = _gradient(model, full, full.weights)
     norm = max(float(target.norm()), 1e-300)
-    errors = {name: float((target - _gradient(model, data, own)).norm()) / norm for name, own in weights.items()}
+    errors = {
+        name: float((target - _gradient(model, data, weights_of_set)).norm()) / norm
+        for name, weights_of_set in weights.items()
+    }
     model.train(mode)
     return errors
 
@@ -213,9 +223,9 @@ def _gradient(model: nn.Module, data: TrainingSet, weights: Tensor) -> Tensor:
     normalise = Normalise(data.mean, data.std, device)
     model.zero_grad()
     parts = (torch.split(t, block(data.images)) for t in (data.images, data.labels, weights))
-    for images, labels, own in zip(*parts, strict=True):
+    for images, labels, weights_of_part in zip(*parts, strict=True):
         losses = nn.functional.cross_entropy(model(normalise(images.to(device))), labels.to(device), reduction="none")
-        torch.autograd.backward((losses * own.to(device)).sum())
+        torch.autograd.backward((losses * weights_of_part.to(device)).sum())
     gradient = torch.cat([p.grad.double().flatten() for p in model.parameters() if p.grad is not None])
     model.zero_grad()
     return gradient / weights.double().sum().to(device)
@@ -223,20 +233,20 @@ def _gradient(model: nn.Module, data: TrainingSet, weights: Tensor) -> Tensor:
 
 def _full(opened: ImageData, like: TrainingSet, count: int, seed: int) -> TrainingSet:
     """Images drawn from each class of the full data, weighted so that a class counts as much as in the set."""
-    own, renaming = torch.as_tensor(opened.labels), opened.source.renaming
-    labels = matched_labels(own, opened.class_names, like.class_names, "full data set", renaming).numpy()
-    chosen, weights = [], []
+    image_weights, renaming = torch.as_tensor(opened.labels), opened.source.renaming
+    labels = matched_labels(image_weights, opened.class_names, like.class_names, "full data set", renaming).numpy()
+    rows, weights = [], []
     for c in range(len(like.class_names)):
         there = np.flatnonzero(labels == c)
         if len(there) > count:
             stream = np.random.default_rng(seed_sequence(seed, "gradient agreement", c))
             there = np.sort(stream.choice(there, count, replace=False))
-        chosen.append(there)
+        rows.append(there)
         weights.append(np.full(len(there), float(like.weights[like.labels == c].sum()) / len(there)))
-    indices = np.concatenate(chosen)
+    indices = np.concatenate(rows)
     images = torch.as_tensor(opened.images(indices))
-    own = torch.as_tensor(np.concatenate(weights), dtype=torch.float32)
-    return TrainingSet(images, torch.as_tensor(labels[indices]), own, like.class_names, like.mean, like.std)
+    image_weights = torch.as_tensor(np.concatenate(weights), dtype=torch.float32)
+    return TrainingSet(images, torch.as_tensor(labels[indices]), image_weights, like.class_names, like.mean, like.std)
 
 
 def _read(path: Path, settings: Any) -> Agreement | None:

@@ -1,4 +1,4 @@
-"""Where the logs and the table of an evaluation lie."""
+"""Says where the logs and the table of an evaluation lie."""
 
 from __future__ import annotations
 

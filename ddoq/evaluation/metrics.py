@@ -1,4 +1,4 @@
-"""Measures of image sets from their features: KID, FID, precision and recall, density and coverage."""
+"""Measures image sets by their features: KID, FID, precision and recall, density and coverage."""
 
 from __future__ import annotations
 

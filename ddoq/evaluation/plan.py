@@ -1,4 +1,4 @@
-"""The sets that an evaluation compares, each with its distillations and the trainings to be made on them.
+"""Plans an evaluation: the sets that it compares, their distillations, and the trainings to be made on them.
 
 A run gives a set per synthesis; a folder of class folders that is no run gives one, of weights 1. Several runs of one
 configuration but for the seed are distillations of one set; where they differ in IPC they are rows of their own.
@@ -82,15 +82,15 @@ class Compared:
     def entries(self, weightings: Sequence[Weighting], seeds: int) -> Iterator[Entry]:
         """A row per weighting; one, called ANY, where all give the same numbers; OFF where there are no weights."""
         if any(isinstance(member, TrainingSet) for member in self.members):
-            made: dict[str, list[TrainingSet]] = {OFF: [_as_set(member) for member in self.members]}
+            sets_of: dict[str, list[TrainingSet]] = {OFF: [_as_set(member) for member in self.members]}
         else:
-            made = {w: [_as_set(member, w) for member in self.members] for w in self._offered(weightings)}
-        one, *others = made.values()
-        pairs = [pair for other in others for pair in zip(one, other, strict=True)]
+            sets_of = {w: [_as_set(member, w) for member in self.members] for w in self._offered(weightings)}
+        first_sets, *others = sets_of.values()
+        pairs = [pair for other in others for pair in zip(first_sets, other, strict=True)]
         if others and all(torch.allclose(a.weights, b.weights, rtol=1e-6) for a, b in pairs):
-            made = {ANY: one}
+            sets_of = {ANY: first_sets}
         images_hash = digest(self.fingerprints)[:16]
-        for weighting, sets in made.items():
+        for weighting, sets in sets_of.items():
             trainings = [
                 tuple(Training(seed, partial(_same, data), logs) for seed in range(seeds))
                 for data, logs in zip(sets, self.logs, strict=True)
@@ -99,7 +99,7 @@ class Compared:
 
 
 def open_compared(
-    given: Given | Sequence[Given] | Mapping[str, Given | Sequence[Given]], logs: Path | None
+    sets_given: Given | Sequence[Given] | Mapping[str, Given | Sequence[Given]], logs: Path | None
 ) -> list[Compared]:
     """What `ddoq.evaluate` was given, as sets; those of one name and size are distillations of one set.
 
@@ -113,23 +113,23 @@ def open_compared(
     """
     groups: dict[tuple[Any, ...], list[tuple[Member, Path | None]]] = {}
     like: TrainingSet | None = None
-    for name, one in _listed(given):
-        folder = None if isinstance(one, DistilledDataset) else log_folder(Path(one))
-        for own, opened in _open(one, like, main=name is not None):
-            member = opened if like is None else _aligned(name or own, opened, like)
+    for name, item in _listed(sets_given):
+        folder = None if isinstance(item, DistilledDataset) else log_folder(Path(item))
+        for log_folder_of, opened in _open(item, like, main=name is not None):
+            member = opened if like is None else _aligned(name or log_folder_of, opened, like)
             like = like or _as_set(member)
             size = tuple(member.labels.bincount().tolist())
-            kept = folder if logs is None else logs / f"images-{_as_set(member).images_fingerprint[:8]}"
-            groups.setdefault((name or own, size), []).append((member, kept))
+            logs_of = folder if logs is None else logs / f"images-{_as_set(member).images_fingerprint[:8]}"
+            groups.setdefault((name or log_folder_of, size), []).append((member, logs_of))
     if not groups:
         raise ValueError("run names no set to evaluate: give a folder that ddoq distill made, or one of class folders")
     sets = []
     for (name, _), group in groups.items():
         members = tuple(member for member, _ in group)
-        _check_distillations(name, members, named=isinstance(given, Mapping))
+        _check_distillations(name, members, named=isinstance(sets_given, Mapping))
         sets.append(Compared(name, members, tuple(folder for _, folder in group)))
-    places = {name: i for i, name in enumerate(dict.fromkeys([*ORDER, *(each.name for each in sets)]))}
-    return sorted(sets, key=lambda each: (len(each.members[0].labels), places[each.name]))
+    places = {name: i for i, name in enumerate(dict.fromkeys([*ORDER, *(compared.name for compared in sets)]))}
+    return sorted(sets, key=lambda compared: (len(compared.members[0].labels), places[compared.name]))
 
 
 def full_entries(
@@ -147,56 +147,56 @@ def full_entries(
     """
     like = sets[0].first
     opened = open_data(data, image_size=like.size, channels=like.channels, class_names=class_names)
-    own, renaming = torch.as_tensor(opened.labels), opened.source.renaming
-    labels = matched_labels(own, opened.class_names, like.class_names, "full data set", renaming)
+    labels_of_data, renaming = torch.as_tensor(opened.labels), opened.source.renaming
+    labels = matched_labels(labels_of_data, opened.class_names, like.class_names, "full data set", renaming)
     indices = [torch.nonzero(labels == c)[:, 0].numpy() for c in range(len(like.class_names))]
 
     def draw(like: TrainingSet, seed: int) -> TrainingSet:
-        chosen = torch.empty(len(like.labels), dtype=torch.int64)
+        rows = torch.empty(len(like.labels), dtype=torch.int64)
         for c, there in enumerate(indices):
             places = like.labels == c
-            chosen[places] = torch.from_numpy(draw_images(there, int(places.sum()), seed, c))
-        return replace(like, images=torch.as_tensor(opened.images(chosen.numpy())))
+            rows[places] = torch.from_numpy(draw_images(there, int(places.sum()), seed, c))
+        return replace(like, images=torch.as_tensor(opened.images(rows.numpy())))
 
     largest: dict[tuple[int, ...], Compared] = {}
-    for each in sets:
-        size = tuple(each.first.labels.bincount().tolist())
-        if size not in largest or len(each.members) > len(largest[size].members):
-            largest[size] = each
-    for size, each in largest.items():
+    for compared in sets:
+        size = tuple(compared.first.labels.bincount().tolist())
+        if size not in largest or len(compared.members) > len(largest[size].members):
+            largest[size] = compared
+    for size, compared in largest.items():
         for name, there, drawn in zip(like.class_names, map(len, indices), size, strict=True):
             if there < drawn:
                 raise ValueError(f"class {name!r} of the full data set has {there} images, too few to draw {drawn}")
-        seen = range(seeds * len(each.members))
-        draws = tuple((Training(seed, partial(draw, each.first, seed), logs or each.logs[0]),) for seed in seen)
+        seen = range(seeds * len(compared.members))
+        draws = tuple((Training(seed, partial(draw, compared.first, seed), logs or compared.logs[0]),) for seed in seen)
         yield Entry(RANDOM, OFF, sum(size), draws)
     if full_data:
         images = torch.as_tensor(opened.images(range(len(opened))))
         everything = replace(like, images=images, labels=labels, weights=torch.ones(len(images)))
-        kept = logs or sets[0].logs[0]
-        trainings = tuple(Training(seed, partial(_same, everything), kept) for seed in range(seeds))
+        logs_of = logs or sets[0].logs[0]
+        trainings = tuple(Training(seed, partial(_same, everything), logs_of) for seed in range(seeds))
         yield Entry(FULL, OFF, len(images), (trainings,))
 
 
-def _listed(given: Any) -> Iterator[tuple[str | None, Given]]:
+def _listed(sets_given: Any) -> Iterator[tuple[str | None, Given]]:
     """Every distillation with the name that its set was given, if any."""
-    for name, value in given.items() if isinstance(given, Mapping) else [(None, given)]:
-        for one in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
-            yield name, one
+    for name, value in sets_given.items() if isinstance(sets_given, Mapping) else [(None, sets_given)]:
+        for item in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
+            yield name, item
 
 
-def _open(one: Given, like: TrainingSet | None, main: bool) -> Iterator[tuple[str, Member]]:
+def _open(item: Given, like: TrainingSet | None, main: bool) -> Iterator[tuple[str, Member]]:
     """The sets of a run by name, or its main images alone; a folder that is no run under its own name."""
-    if isinstance(one, DistilledDataset):
-        yield "given", one
-    elif not (Path(one) / MANIFEST).exists() and Path(one).is_dir():
+    if isinstance(item, DistilledDataset):
+        yield "given", item
+    elif not (Path(item) / MANIFEST).exists() and Path(item).is_dir():
         size, channels = (None, None) if like is None else (like.size, like.channels)
-        yield Path(one).resolve().name, TrainingSet.of(open_data(one, image_size=size, channels=channels))
+        yield Path(item).resolve().name, TrainingSet.of(open_data(item, image_size=size, channels=channels))
     else:
-        run = Run.open(one)
+        run = Run.open(item)
         controls = [] if main else sorted(run.syntheses()[1:])
         for name in [main_set(run.manifest), *controls]:
-            yield row_name(run.manifest, name), load(one, synthesis=name)
+            yield row_name(run.manifest, name), load(item, synthesis=name)
 
 
 def _aligned(name: str, member: Member, like: TrainingSet) -> Member:

@@ -1,4 +1,4 @@
-"""Quality of images beside real ones, in the feature space of a model that the user names.
+"""Measures the quality of images beside real ones, in the feature space of a model that the user names.
 
     KID                 squared MMD under the kernel (x y / d + 1)^3, unbiased (Binkowski et al., ICLR 2018)
     precision, recall   share of the images in the balls of the real ones, and the other way round; the balls reach to
@@ -116,18 +116,18 @@ def image_quality(
     (1.0, 1.0, 1.0, True)
     """
     on_device = torch_device(device)
-    given, labels, names = _opened(images)
-    real = _opened(open_data(data, image_size=given.shape[-1], channels=given.shape[1]))[0]
+    pixels, labels, names = _opened(images)
+    real = _opened(open_data(data, image_size=pixels.shape[-1], channels=pixels.shape[1]))[0]
     if with_fid:
-        check_fid(len(given), len(real))
+        check_fid(len(pixels), len(real))
     extract = _extractor(features, on_device)
     agreed = None
     if judge is not None:
-        agreed = agreement(_computed(judge, given, on_device, batch_size, "the judge"), labels, names, judge_names)
-    x, y = (_computed(extract, part, on_device, batch_size, "the feature model") for part in (real, given))
+        agreed = agreement(_computed(judge, pixels, on_device, batch_size, "the judge"), labels, names, judge_names)
+    x, y = (_computed(extract, part, on_device, batch_size, "the feature model") for part in (real, pixels))
     mean, deviation = kid(x, y, seed=seed)
     measured = (mean, deviation, *precision_recall(x, y), *density_coverage(x, y), fid(x, y) if with_fid else None)
-    return Quality(len(given), len(real), *measured, agreed)
+    return Quality(len(pixels), len(real), *measured, agreed)
 
 
 def _opened(images: Any) -> tuple[Tensor, NDArray[np.int64], tuple[str, ...]]:
@@ -166,8 +166,8 @@ def _timm_features(name: str, device: torch.device) -> Callable[[Tensor], Tensor
         images = images.expand(-1, 3, -1, -1)
         if images.shape[2:] != size:
             images = torch.nn.functional.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
-        found: Tensor = model((images - mean) / std)
-        return found
+        features: Tensor = model((images - mean) / std)
+        return features
 
     return extract
 
@@ -179,10 +179,10 @@ def _computed(
     """float64 (m, d) of a model's answers, batch by batch."""
     parts = []
     for part in torch.split(images, batch_size):
-        found = model(part.to(device).float() / 255)
-        if found.ndim != 2 or len(found) != len(part):
-            raise ValueError(f"{what} gave {tuple(found.shape)} for {len(part)} images: one row for each is needed")
-        parts.append(found.double().cpu().numpy())
+        output = model(part.to(device).float() / 255)
+        if output.ndim != 2 or len(output) != len(part):
+            raise ValueError(f"{what} gave {tuple(output.shape)} for {len(part)} images: one row for each is needed")
+        parts.append(output.double().cpu().numpy())
     values: Floats = np.concatenate(parts)
     if not np.isfinite(values).all():
         raise ValueError(f"{what} gave NaN or infinity for image {int((~np.isfinite(values)).any(axis=1).argmax())}")

@@ -1,4 +1,4 @@
-"""What an evaluation found: a row per set, weighting and student; as text, CSV, LaTeX and JSON."""
+"""Holds the table of an evaluation: a row per set, weighting and student; as text, CSV, LaTeX and JSON."""
 
 from __future__ import annotations
 
@@ -100,9 +100,11 @@ class Evaluation:
     def difference(self, row: Row) -> Difference | None:
         """A row's accuracy minus that of the same images with uniform weights; None without trainings to pair."""
         same = (row.images_hash, row.n, row.distillations)
-        off = (one for one in self._beside(row, row.set) if (one.images_hash, one.n, one.distillations) == same)
-        found = None if row.weighting == OFF else next(off, None)
-        return None if found is None else paired_difference(row.groups, found.groups)
+        off = (
+            other for other in self._beside(row, row.set) if (other.images_hash, other.n, other.distillations) == same
+        )
+        baseline = None if row.weighting == OFF else next(off, None)
+        return None if baseline is None else paired_difference(row.groups, baseline.groups)
 
     def improvement_over_random(self, row: Row) -> float | None:
         """IOR in percentage points; None without a row of as many random images."""
@@ -118,7 +120,7 @@ class Evaluation:
     def _beside(self, row: Row, name: str) -> Iterator[Row]:
         """The rows of a set with uniform weights, of the same student and protocol."""
         wanted = (name, OFF, row.student, row.protocol)
-        return (one for one in self.rows if (one.set, one.weighting, one.student, one.protocol) == wanted)
+        return (other for other in self.rows if (other.set, other.weighting, other.student, other.protocol) == wanted)
 
     def gathered(self, before: Evaluation) -> Evaluation:
         """These rows with those of an earlier table on the same test set, by protocol.
@@ -126,30 +128,30 @@ class Evaluation:
         A row made anew replaces the one of the same images, weighting, student and protocol: of random ones that of as
         many, and that of the full data, which is one for all sets, the one of however many images.
         """
-        made = {
+        rows_by_key = {
             (row.set, row.set == FULL or row.images, row.images_hash, row.weighting, row.student, row.protocol): row
             for row in (*before.rows, *self.rows)
         }
-        protocols = list(dict.fromkeys(row.protocol for row in made.values()))
-        students = list(dict.fromkeys(row.student for row in made.values()))
-        sets = list(dict.fromkeys([RANDOM, FULL, *(row.set for row in made.values())]))
-        hashes = list(dict.fromkeys(row.images_hash for row in made.values()))
-        least = min((row.images for row in made.values()), default=0)
+        protocols = list(dict.fromkeys(row.protocol for row in rows_by_key.values()))
+        students = list(dict.fromkeys(row.student for row in rows_by_key.values()))
+        sets = list(dict.fromkeys([RANDOM, FULL, *(row.set for row in rows_by_key.values())]))
+        hashes = list(dict.fromkeys(row.images_hash for row in rows_by_key.values()))
+        least = min((row.images for row in rows_by_key.values()), default=0)
 
         def place(row: Row) -> tuple[int, ...]:
             images = least if row.set == FULL else row.images
-            own = sets.index(row.set), hashes.index(row.images_hash)
-            return protocols.index(row.protocol), students.index(row.student), images, *own
+            position = sets.index(row.set), hashes.index(row.images_hash)
+            return protocols.index(row.protocol), students.index(row.student), images, *position
 
         notes = tuple(dict.fromkeys((*before.notes, *self.notes)))
-        return replace(self, rows=tuple(sorted(made.values(), key=place)), notes=notes)
+        return replace(self, rows=tuple(sorted(rows_by_key.values(), key=place)), notes=notes)
 
     @property
     def columns(self) -> dict[str, list[str]]:
         """The table by column, as text; columns in which no row has anything are left out."""
         wide = max((len(f"{row.mean:.2f}") for row in self.rows), default=0)
         several = any(1 < row.distillations < row.n for row in self.rows)
-        found = {
+        columns = {
             "set": [row.set for row in self.rows],
             "weights": [row.weighting for row in self.rows],
             "student": [row.student for row in self.rows],
@@ -164,7 +166,7 @@ class Evaluation:
             "HLR": [_number(self.hard_label_recovery(row)) for row in self.rows],
             "protocol": [row.protocol for row in self.rows],
         }
-        return {name: cells for name, cells in found.items() if any(cells) or not self.rows}
+        return {name: cells for name, cells in columns.items() if any(cells) or not self.rows}
 
     def __str__(self) -> str:
         columns = self.columns
@@ -220,14 +222,14 @@ class Evaluation:
         }
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Evaluation:
+    def from_json(cls, facts: Mapping[str, Any]) -> Evaluation:
         """What `to_json` gave; KeyError or TypeError for anything else."""
         rows = []
-        for row in found["rows"]:
+        for row in facts["rows"]:
             values: dict[str, Any] = {f.name: row[f.name] for f in fields(Row) if f.name in row}
             values.update({name: tuple(value) for name, value in values.items() if isinstance(value, list)})
             rows.append(Row(**values))
-        return cls(tuple(rows), found["test_images"], tuple(found["notes"]), found.get("test_set", ""))
+        return cls(tuple(rows), facts["test_images"], tuple(facts["notes"]), facts.get("test_set", ""))
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the table, whole or not at all: CSV if the name ends with .csv, LaTeX with .tex, JSON with .json.
@@ -247,9 +249,9 @@ class Evaluation:
 def stored(path: Path) -> Evaluation | None:
     """The table that a file of `Evaluation.save` holds; None where there is none, or a damaged one."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
-        found = Evaluation.from_json(json.loads(path.read_bytes()))
-        str(found), found.to_json()  # every cell is there
-        return found
+        evaluation = Evaluation.from_json(json.loads(path.read_bytes()))
+        str(evaluation), evaluation.to_json()  # every cell is there
+        return evaluation
     return None
 
 
@@ -287,9 +289,9 @@ def _trainings(row: Row) -> str:
     return f"{row.distillations} x {students}" if 1 < row.distillations < row.n else str(row.n)
 
 
-def _difference(found: Difference | None) -> str:
-    if found is None:
+def _difference(difference: Difference | None) -> str:
+    if difference is None:
         return ""
-    interval = "" if found.interval is None else f" [{found.interval[0]:+.2f}, {found.interval[1]:+.2f}]"
-    remark = f" ({found.remark})" if found.remark else ""
-    return f"{found.mean:+.2f}{interval}{remark}"
+    interval = "" if difference.interval is None else f" [{difference.interval[0]:+.2f}, {difference.interval[1]:+.2f}]"
+    remark = f" ({difference.remark})" if difference.remark else ""
+    return f"{difference.mean:+.2f}{interval}{remark}"

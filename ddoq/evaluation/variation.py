@@ -1,4 +1,4 @@
-"""What varies between distillations and between the students of one: variance components, paired differences.
+"""Computes how much varies between distillations and between the students of one, and paired differences.
 
 Trainings of a cell are balanced: S students, with the same S seeds, on each of D distillations. The distillations are
 the units of inference: two students of one distillation share its images, and their spread says nothing of another

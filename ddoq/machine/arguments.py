@@ -1,4 +1,4 @@
-"""Checks of arguments that are the same everywhere."""
+"""Checks arguments that mean the same everywhere."""
 
 from __future__ import annotations
 

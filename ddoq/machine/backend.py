@@ -1,4 +1,4 @@
-"""The only importer of the compiled parts: which instruction set and how many threads, forced or found; CUDA."""
+"""Imports the compiled parts, which no other file does, and says which instruction set and how many threads to use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The device that work runs on, by the name a caller gives; what makes work on it repeatable."""
+"""Finds the torch device that a name means, and makes work on it repeatable."""
 
 from __future__ import annotations
 

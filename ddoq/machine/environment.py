@@ -1,4 +1,4 @@
-"""The versions and the machine that a result was made with."""
+"""Records the versions and the machine that a result was made with."""
 
 from __future__ import annotations
 

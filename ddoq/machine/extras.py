@@ -1,4 +1,4 @@
-"""Optional libraries: each belongs to an extra of ddoq, which the error names where the library is missing."""
+"""Imports optional libraries, and names the extra that brings one where it is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an NVIDIA GPU can be used, and if not, why."""
+"""Tells whether an NVIDIA GPU can be used, and if not, why; loads cuBLAS."""
 
 from __future__ import annotations
 
@@ -101,10 +101,10 @@ def _version(number: int) -> str:
 def _cublas_paths() -> list[str]:
     """Where NVIDIA's wheels have put it, as cuda-pathfinder tells if it is installed, and where they do."""
     places = [str(Path(entry, "nvidia", folder, "lib")) for entry in sys.path for folder in ("cu13", "cublas")]
-    found = [str(path) for place in places for path in sorted(Path(place).glob("libcublas.so.1[23]"), reverse=True)]
+    libraries = [str(path) for place in places for path in sorted(Path(place).glob("libcublas.so.1[23]"), reverse=True)]
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib
 
-        return [str(load_nvidia_dynamic_lib("cublas").abs_path), *found][:32]
+        return [str(load_nvidia_dynamic_lib("cublas").abs_path), *libraries][:32]
     except Exception:  # not installed, or it has not found it, for which each version has its own exception
-        return found[:32]
+        return libraries[:32]

@@ -1,4 +1,4 @@
-"""What this build is and runs on: version, instruction sets, threads, GPUs."""
+"""Tells what this build is and runs on: version, instruction sets, threads, GPUs."""
 
 from __future__ import annotations
 

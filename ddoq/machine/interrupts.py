@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment that suits: not while a step changes weights."""
+"""Holds back Ctrl-C while a step changes weights."""
 
 from __future__ import annotations
 

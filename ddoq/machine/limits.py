@@ -1,4 +1,4 @@
-"""What this process may use of the machine, as Linux and the process's control groups limit it."""
+"""Reads how much of the machine this process may use, by Linux's and the control groups' limits."""
 
 from __future__ import annotations
 

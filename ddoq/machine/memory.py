@@ -1,4 +1,4 @@
-"""Batches that halve where memory runs out."""
+"""Halves batches where memory runs out."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class BatchSize:
         MemoryError
             It is too small for a single item.
         """
-        made: list[T] = []
+        results: list[T] = []
         begin = 0
         while begin < count:
             part = slice(begin, min(begin + self.size, count))
             try:
-                made.append(make(part))
+                results.append(make(part))
                 begin = part.stop
                 continue
             except (RuntimeError, MemoryError) as error:
@@ -63,7 +63,7 @@ class BatchSize:
                     raise
                 reason = first_line(error)
             self._halve(part.stop - part.start, reason)  # not in the handler, whose error holds what was allocated
-        return made
+        return results
 
     def _halve(self, tried: int, reason: str) -> None:
         if tried == 1:

@@ -1,4 +1,4 @@
-"""Random streams: one for every stage, class and image, all spawned from the seed that the user gave."""
+"""Makes the random streams: one for every stage, class and image, all spawned from the seed that the user gave."""
 
 from __future__ import annotations
 

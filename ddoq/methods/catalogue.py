@@ -1,4 +1,4 @@
-"""The table of all methods, and the reading of `distill(method=..., **options)`."""
+"""Holds the table of all methods, and reads `distill(method=..., **options)`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""D4M with the published settings of its authors: our own method with other defaults.
+"""Defines D4M with the published settings of its authors: our own method with other defaults.
 
 Source: github.com/suduo94/D4M. Stable Diffusion 1.5 at 512 pixels, scikit-learn's MiniBatchKMeans, samples of the
 posterior, their prompt and negative prompt, images written at 224 pixels, no weights. With weighting="density" these

@@ -1,4 +1,4 @@
-"""Dataset distillation as optimal quantisation: encode, quantise each class, bring the points back to images.
+"""Distils by optimal quantisation: encode, quantise each class, bring the points back to images.
 
 Source: Tan and Slade, Dataset Distillation as Optimal Quantisation, arXiv 2501.07681. The stages encode, quantize and
 synthesize do the work; each is skipped where the run folder has it.

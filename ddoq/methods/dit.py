@@ -1,4 +1,4 @@
-"""The paper's DiT variant, reconstructed: our own method with other defaults.
+"""Defines the paper's DiT variant, reconstructed: our own method with other defaults.
 
 Its settings are not published. These are those of MGD3, which samples the same model.
 """

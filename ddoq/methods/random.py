@@ -1,4 +1,4 @@
-"""Random real images: the row that every method is held against.
+"""Takes random real images: the row that every method is held against.
 
 They are those that an evaluation draws for its row "random subset" with the same seed.
 """

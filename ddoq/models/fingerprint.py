@@ -1,4 +1,4 @@
-"""What tells one model from another: its class, its settings and its weights."""
+"""Hashes a model, so that one is told from another: its class, its settings and its weights."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def fingerprint(obj: Any) -> str:
     >>> fingerprint(layer) == before
     False
     """
-    own = getattr(obj, "fingerprint", None)
-    if isinstance(own, str):
-        return own
+    own_fingerprint = getattr(obj, "fingerprint", None)
+    if isinstance(own_fingerprint, str):
+        return own_fingerprint
     name = type(obj).__qualname__
     content = _module(obj, {}) if isinstance(obj, nn.Module) else _object("", obj, {id(obj): "itself"})
     try:
@@ -156,10 +156,10 @@ def _parts(prefix: str, module: nn.Module, inside: Inside) -> Content:
     """What a module and its parts are beside their weights; those of diffusers are told by the configuration."""
     if type(module).__module__.startswith("diffusers."):
         return
-    own = {name: value for name, value in vars(module).items() if name not in MODULE_STATE}
+    attributes = {name: value for name, value in vars(module).items() if name not in MODULE_STATE}
     if _of_diffusers(module):
-        own.pop("_internal_dict", None)  # the configuration, with the folder it came from
-    yield from _attributes(prefix, own, inside)
+        attributes.pop("_internal_dict", None)  # the configuration, with the folder it came from
+    yield from _attributes(prefix, attributes, inside)
     for name, buffer in module.named_buffers(recurse=False):  # some are not among the weights
         yield from _value(f"{prefix}{name}", buffer, inside)
     for name, part in module.named_children():

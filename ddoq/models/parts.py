@@ -1,4 +1,4 @@
-"""The parts of a diffusers pipeline, wherever it is: an object, a local folder, or an id on a hub.
+"""Reads the parts of a diffusers pipeline, wherever it is: an object, a local folder, or an id on a hub.
 
 A part is named as in the pipeline ("vae", "unet", "transformer", "scheduler", "text_encoder", ...); the part "" of a
 folder or hub id is a model that lies there by itself. A hub is contacted for an id that the user gave, and for nothing
@@ -145,11 +145,11 @@ class PipelineObject:
         self.name = type(pipeline).__name__
 
     def kind(self, part: str) -> str | None:
-        found = getattr(self.pipeline, part, None) if part else None
-        if found is None:
+        part_object = getattr(self.pipeline, part, None) if part else None
+        if part_object is None:
             return None
-        names = [base.__name__ for base in type(found).__mro__ if base.__module__.startswith("diffusers.")]
-        return names[0] if names else type(found).__name__
+        names = [base.__name__ for base in type(part_object).__mro__ if base.__module__.startswith("diffusers.")]
+        return names[0] if names else type(part_object).__name__
 
     def config(self, part: str) -> dict[str, Any]:
         return dict(getattr(self.pipeline, part).config)
@@ -160,11 +160,11 @@ class PipelineObject:
     def facts(self, file: str = "model_index.json") -> dict[str, Any]:
         if file != "model_index.json":
             return {}
-        found = dict(self.pipeline.config)
+        config = dict(self.pipeline.config)
         labels: dict[int, str] = {}
         for name, label in getattr(self.pipeline, "labels", {}).items():  # DiTPipeline's own form of id2label
             labels[label] = f"{labels[label]}, {name}" if label in labels else name
-        return {**found, "id2label": found.get("id2label") or labels}
+        return {**config, "id2label": config.get("id2label") or labels}
 
     def dtype(self, precision: Precision, device: torch.device) -> torch.dtype | None:
         return None if precision == "auto" else as_dtype(precision)

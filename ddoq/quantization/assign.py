@@ -1,4 +1,4 @@
-"""The full assignment of samples to their nearest points, which gives weights, counts and labels."""
+"""Assigns samples to their nearest points, which gives weights, counts and labels."""
 
 from __future__ import annotations
 

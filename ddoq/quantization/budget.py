@@ -1,4 +1,4 @@
-"""Points shared out over classes so that the total distortion falls the most."""
+"""Shares points out over classes so that the total distortion falls the most."""
 
 from __future__ import annotations
 

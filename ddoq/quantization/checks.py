@@ -1,4 +1,4 @@
-"""What must hold before quantisation starts; every error names the row, the class and the remedy."""
+"""Checks what must hold before quantisation starts; every error names the row, the class and the remedy."""
 
 from __future__ import annotations
 
@@ -68,14 +68,17 @@ def check_number_of_points(
 ) -> None:
     """Refuse more points than a class has distinct rows of positive weight."""
     for c, k_c in enumerate(k):
-        own = rows[row_offsets[c] : row_offsets[c + 1]]
+        class_rows = rows[row_offsets[c] : row_offsets[c + 1]]
         where = of_class(classes, c)
-        if k_c > len(own):
-            raise ValueError(f"k = {k_c} is above the {len(own)} samples of positive weight{where}: choose a smaller k")
-        n_distinct = count_distinct(X, own, int(k_c))
+        if k_c > len(class_rows):
+            raise ValueError(
+                f"k = {k_c} is above the {len(class_rows)} samples of positive weight{where}: choose a smaller k"
+            )
+        n_distinct = count_distinct(X, class_rows, int(k_c))
         if n_distinct < k_c:
             raise ValueError(
-                f"k = {k_c} is above the {n_distinct} distinct samples (of {len(own)}){where}: choose a smaller k"
+                f"k = {k_c} is above the {n_distinct} distinct samples (of {len(class_rows)}){where}: "
+                "choose a smaller k"
             )
 
 

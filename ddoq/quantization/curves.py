@@ -1,4 +1,4 @@
-"""The sharing of a budget of points over classes, by their rate-distortion curves."""
+"""Shares a budget of points over classes, by their rate-distortion curves."""
 
 from __future__ import annotations
 

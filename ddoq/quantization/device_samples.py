@@ -1,4 +1,4 @@
-"""Samples that lie on a GPU, and the GPU that a quantisation is to run on."""
+"""Takes samples that lie on a GPU, and finds the GPU that a quantisation is to run on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quantiser as a scikit-learn estimator. The arithmetic is that of `ddoq.quantize`; this file only translates."""
+"""Offers the quantiser as a scikit-learn estimator; this file only translates to `ddoq.quantize`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory that a quantisation will take, and the error where that much is not free."""
+"""Foretells the memory that a quantisation will take, and refuses work where that much is not free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which form the core gives each class: a pure function of sizes and options, documented in `ddoq.quantize`."""
+"""Chooses the form in which the core computes each class: a pure function of sizes and options."""
 
 from __future__ import annotations
 
@@ -47,6 +47,6 @@ def curve_forms(forms: NDArray[np.uint8], largest: NDArray[np.uint8]) -> NDArray
 
     Single-point moves are each one's own: they need no other matrix.
     """
-    own = np.where(forms == GRAM, GRAM, GRAM_MOVES)
-    shared: NDArray[np.uint8] = np.where(largest >= SKETCH, largest, own).astype(np.uint8)
+    plain_forms = np.where(forms == GRAM, GRAM, GRAM_MOVES)
+    shared: NDArray[np.uint8] = np.where(largest >= SKETCH, largest, plain_forms).astype(np.uint8)
     return shared

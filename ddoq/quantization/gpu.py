@@ -1,4 +1,4 @@
-"""Quantisation on a GPU: the call of the CUDA part, and of the C core for the classes that it leaves over.
+"""Calls the CUDA part, and the C core for the classes that it leaves over.
 
 The arithmetic is that of the C core in Gram form (`csrc/cuda`), from the same random numbers. What the GPU cannot tell
 from its products alone - samples too alike for float32, values that are not finite - goes to the CPU's checks and core,

@@ -1,4 +1,4 @@
-"""Lloyd's method on the processor: the call of the C core."""
+"""Calls the C core: Lloyd's method on the processor."""
 
 from __future__ import annotations
 

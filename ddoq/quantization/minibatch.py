@@ -1,4 +1,4 @@
-"""The points that D4M takes: scikit-learn's MiniBatchKMeans, fed in D4M's order.
+"""Finds the points that D4M takes: scikit-learn's MiniBatchKMeans, fed in D4M's order.
 
 Source: suduo94/D4M, distillation/gen_prototype.py: one pass over shuffled samples, a `partial_fit` for each
 `expand` * k of them. D4M drops the remainder of every class but the last sample's, a slip of its indentation; here it

@@ -1,4 +1,4 @@
-"""Methods that look at each sample once, CLVQ and MiniBatchKMeans, with the full assignment that gives the weights."""
+"""Quantises by methods that look at each sample once, CLVQ and MiniBatchKMeans."""
 
 from __future__ import annotations
 

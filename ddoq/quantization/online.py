@@ -1,4 +1,4 @@
-"""Quantisation of samples that stream by: competitive learning vector quantisation, one step a sample, in any batches.
+"""Quantises samples that stream by: competitive learning vector quantisation, one step a sample, in any batches.
 
 Sources: Bouton and Pages 1997; Tan and Slade, arXiv 2501.07681, whose Algorithm 1 is the global clock; averaging:
 Polyak and Juditsky 1992 (all steps), Cardot, Cenac and Monnez 2012 (each point over its own wins).

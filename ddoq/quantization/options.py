@@ -1,4 +1,4 @@
-"""The options of a quantisation and the types they have."""
+"""Holds the options of a quantisation, which check themselves, and their types."""
 
 from __future__ import annotations
 

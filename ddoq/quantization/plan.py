@@ -1,4 +1,4 @@
-"""The plan of a quantisation: in which form each class is computed, and from how many starts."""
+"""Plans a quantisation: in which form each class is computed, and from how many starts."""
 
 from __future__ import annotations
 

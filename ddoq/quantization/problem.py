@@ -1,4 +1,4 @@
-"""A problem of quantisation: the checked samples of every class, the points that each one gets, and how to compute."""
+"""Puts a problem together: the checked samples of every class, the points that each one gets, and how to compute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimal quantisation of samples, class by class: checks and defaults around the C core, which does the arithmetic.
+"""Quantises samples, class by class, into weighted points: the public functions.
 
 k points and the masses of their Voronoi cells that (locally) minimise the distortion, the weighted mean squared
 distance of the samples to their nearest points: the squared 2-Wasserstein distance between the data and the weighted

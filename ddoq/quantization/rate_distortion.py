@@ -1,4 +1,4 @@
-"""Rate-distortion curves: the distortion of each class for many numbers of points, from one Gram matrix a class."""
+"""Computes rate-distortion curves: the distortion of each class for many numbers of points."""
 
 from __future__ import annotations
 

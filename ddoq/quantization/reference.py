@@ -1,4 +1,4 @@
-"""NumPy twin of the C core: the textbook it is tested against, never a fallback.
+"""Says in NumPy what the C core does: the textbook that it is tested against, never a fallback.
 
 One class of n samples x_i with weights w_i becomes k points, in Gram form. After G = X Xt of the centred samples
 nothing depends on the number of features: with W[j] the weight of cell j and its sums
@@ -67,19 +67,19 @@ def seed_greedy(G: Floats, w: Floats, k: int, uniforms: Floats) -> Ints:
     `uniforms` are 1 + (k - 1) * n_trials(k) numbers in [0, 1): one for the first, then n_trials(k) for each other.
     """
     trials = n_trials(k)
-    chosen = [_first_above(np.cumsum(w), uniforms[0])]
-    nearest = _sample_distances(G, chosen[0])
+    seeds = [_first_above(np.cumsum(w), uniforms[0])]
+    nearest = _sample_distances(G, seeds[0])
     for draws in uniforms[1 : 1 + (k - 1) * trials].reshape(k - 1, trials):
         masses = np.cumsum(w * nearest)
         if masses[-1] == 0.0:
-            candidates = [min(set(range(len(w))) - set(chosen))]
+            candidates = [min(set(range(len(w))) - set(seeds))]
         else:
             candidates = [_first_above(masses, u) for u in draws]
         after = [np.minimum(nearest, _sample_distances(G, i)) for i in candidates]
         best = _first_lowest([float(w @ distances) for distances in after])
-        chosen.append(candidates[best])
+        seeds.append(candidates[best])
         nearest = after[best]
-    return np.array(chosen, dtype=np.int64)
+    return np.array(seeds, dtype=np.int64)
 
 
 def exchange_seeds(G: Floats, w: Floats, seeds: Ints, uniforms: Floats) -> Ints:
@@ -87,22 +87,22 @@ def exchange_seeds(G: Floats, w: Floats, seeds: Ints, uniforms: Floats) -> Ints:
 
     It takes the place of the seed that is missed least, the first on ties, if the potential falls.
     """
-    chosen = seeds.copy()
+    exchanged = seeds.copy()
     for u in uniforms:
-        distances = start_distances(G, chosen)
+        distances = start_distances(G, exchanged)
         masses = np.cumsum(w * distances.min(axis=0))
         potential = masses[-1]
         if potential == 0.0:
             break
         candidate = _first_above(masses, u)
-        reached, place, least = _sample_distances(G, candidate), 0, np.inf
-        for j in range(len(chosen)):
+        reached, position, least = _sample_distances(G, candidate), 0, np.inf
+        for j in range(len(exchanged)):
             after = float(w @ np.minimum(np.delete(distances, j, axis=0).min(axis=0), reached))
             if after < least - TIE * potential:
-                place, least = j, after
+                position, least = j, after
         if least < potential - TIE * potential:
-            chosen[place] = candidate
-    return chosen
+            exchanged[position] = candidate
+    return exchanged
 
 
 def _first_lowest(sums: list[float]) -> int:
@@ -157,10 +157,10 @@ def relocate(labels: Ints, distances: Floats) -> Ints:
     """
     members = labels.copy()
     counts = np.bincount(labels, minlength=len(distances))
-    own = distances[labels, np.arange(len(labels))]
-    farthest_first = iter(np.argsort(-own, kind="stable"))
+    own_distance = distances[labels, np.arange(len(labels))]
+    farthest_first = iter(np.argsort(-own_distance, kind="stable"))
     for cell in np.flatnonzero(counts == 0):
-        sample = next((i for i in farthest_first if own[i] > 0.0 and counts[members[i]] > 1), None)
+        sample = next((i for i in farthest_first if own_distance[i] > 0.0 and counts[members[i]] > 1), None)
         if sample is None:
             break
         counts[members[sample]] -= 1
@@ -289,14 +289,14 @@ def quantize_class(
         seeds = [seed_greedy(G, w, k, draws) for draws in np.atleast_2d(uniforms)]
         if use_exchanges:
             draws_of = zip(seeds, np.atleast_2d(uniforms), strict=True)
-            seeds = [exchange_seeds(G, w, chosen, draws[1:]) for chosen, draws in draws_of]
+            seeds = [exchange_seeds(G, w, seeds_of_start, draws[1:]) for seeds_of_start, draws in draws_of]
     else:
         seeds = list(np.atleast_2d(start_rows)) if start_rows is not None else []
     if tol is not None:
-        starts = [rows[chosen] for chosen in seeds] or [np.asarray(start_points, dtype=np.float64)]
+        starts = [rows[seeds_of_start] for seeds_of_start in seeds] or [np.asarray(start_points, dtype=np.float64)]
         found = [lloyd_streaming(rows, w, points, max_iter, tol) for points in starts]
     else:
-        distances = [start_distances(G, chosen) for chosen in seeds]
+        distances = [start_distances(G, seeds_of_start) for seeds_of_start in seeds]
         distances = distances or [point_distances(rows, np.asarray(start_points, dtype=np.float64))]
         found = [lloyd(G, w, distance, max_iter) for distance in distances]
     fits = [_fit(rows, w, k, *one) for one in found]

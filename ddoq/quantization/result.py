@@ -1,4 +1,4 @@
-"""The results of a quantisation: weighted points of one data set, or of every class."""
+"""Holds the results of a quantisation: weighted points of one data set, or of every class."""
 
 from __future__ import annotations
 

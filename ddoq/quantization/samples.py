@@ -1,4 +1,4 @@
-"""Samples and class labels as the core takes them: contiguous arrays of the four floating-point types."""
+"""Makes samples and class labels into what the core takes: contiguous arrays of the four floating-point types."""
 
 from __future__ import annotations
 

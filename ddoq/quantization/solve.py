@@ -1,4 +1,4 @@
-"""Quantisation of a checked problem: it is planned and computed, and the samples that took no part are labelled."""
+"""Solves a checked problem: it is planned and computed, and the samples that took no part are labelled."""
 
 from __future__ import annotations
 

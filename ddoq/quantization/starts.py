@@ -1,4 +1,4 @@
-"""Where quantisation starts from: a random stream for each class, and what each draws from it."""
+"""Draws where quantisation starts from: each class has a random stream of its own."""
 
 from __future__ import annotations
 

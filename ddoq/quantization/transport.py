@@ -1,4 +1,4 @@
-"""The 2-Wasserstein distance between samples and a weighted set of points; the nearest points of equal weight."""
+"""Computes the 2-Wasserstein distance between samples and weighted points, and the nearest points of equal weight."""
 
 from __future__ import annotations
 
@@ -126,8 +126,8 @@ def barycentre(
         points = moved
         if still:
             break
-    found: NDArray[np.float64] = points * scale + centre
-    return found
+    barycentre_points: NDArray[np.float64] = points * scale + centre
+    return barycentre_points
 
 
 def _shares(masses: ArrayLike | None, n: int, name: str) -> NDArray[np.float64]:

@@ -47,11 +47,11 @@ class Axis:
         """
         seen = [value for value in values if math.isfinite(value) and (value > 0 or not log)] or [1.0]
         low, high = min(seen), max(seen)
-        one = high - low <= 1e-9 * abs(high)  # number, but for rounding
+        is_single = high - low <= 1e-9 * abs(high)  # number, but for rounding
         if log:
-            spare = 1.5 if one else (high / low) ** 0.04
+            spare = 1.5 if is_single else (high / low) ** 0.04
             return cls(low / spare, high * spare, True)
-        spare = 0.04 * (abs(high) or 1.0) if one or zero else 0.04 * (high - low)
+        spare = 0.04 * (abs(high) or 1.0) if is_single or zero else 0.04 * (high - low)
         return cls(0.0 if zero else low - spare, high + spare)
 
     def place(self, value: float) -> float:
@@ -69,10 +69,10 @@ class Axis:
         if self.log:
             for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
                 powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-                found = [digit * 10.0**power for power in powers for digit in digits]
-                found = [value for value in found if self.low <= value <= self.high]
-                if len(found) >= 3:
-                    return found[:: math.ceil(len(found) / 6)]
+                values = [digit * 10.0**power for power in powers for digit in digits]
+                values = [value for value in values if self.low <= value <= self.high]
+                if len(values) >= 3:
+                    return values[:: math.ceil(len(values) / 6)]
             return Axis(self.low, self.high).ticks()
         step = 10.0 ** math.floor(math.log10((self.high - self.low) / 3))
         step *= next(factor for factor in (5, 2, 1) if (self.high - self.low) / (step * factor) >= 3 or factor == 1)
@@ -131,7 +131,7 @@ def map_chart(
     """Clouds of dots (n, 2), each with its class of the style sheet, and points (k, 2) on them with the areas of their
     weights (k,), mean 1, a class and a name.
     """
-    together = np.concatenate([cloud for cloud, _ in clouds] + [found for found, *_ in points])
+    together = np.concatenate([cloud for cloud, _ in clouds] + [coordinates for coordinates, *_ in points])
     low, high = together.min(axis=0), together.max(axis=0)
     scale = (side - 24) / max(float((high - low).max()), 1e-12)
     middle = (low + high) / 2
@@ -146,8 +146,8 @@ def map_chart(
         parts.append(f'<path class="cloud {style}" d="{path}"/>')
     largest = max((float(weights.max()) for _, weights, *_ in points), default=1.0) or 1.0
     radius = min(side / 45, side / 18 / math.sqrt(largest))  # of weight 1
-    for found, weights, style, name in points:
-        for (a, b), weight in zip(placed(found), weights, strict=True):
+    for coordinates, weights, style, name in points:
+        for (a, b), weight in zip(placed(coordinates), weights, strict=True):
             r = max(radius * math.sqrt(weight), 1.2)
             tip = f"<title>{escape(name)}: {weight:.2f}</title>"
             parts.append(f'<circle class="point {style}" cx="{a:.1f}" cy="{b:.1f}" r="{r:.1f}">{tip}</circle>')

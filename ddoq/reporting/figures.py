@@ -1,4 +1,4 @@
-"""The figures of a report: what `findings` found, as SVG and as places on strips of HTML."""
+"""Draws the figures of a report as SVG and as marks on strips of HTML."""
 
 from __future__ import annotations
 
@@ -46,11 +46,13 @@ def curve_chart(curve: findings.Curve, ipc: int | None) -> str:
     return line_chart(lines, x, y, "points per class", "% of one point's", "Distortion by number of points", mark)
 
 
-def class_map(found: Map) -> str:
-    clouds = [(latents, f"s{c % STYLES}") for c, latents in enumerate(found.latents)]
+def class_map(class_of_map: Map) -> str:
+    clouds = [(latents, f"s{c % STYLES}") for c, latents in enumerate(class_of_map.latents)]
     points = [
         (points, weights, f"s{c % STYLES}", name)
-        for c, (points, weights, name) in enumerate(zip(found.points, found.weights, found.names, strict=True))
+        for c, (points, weights, name) in enumerate(
+            zip(class_of_map.points, class_of_map.weights, class_of_map.names, strict=True)
+        )
     ]
     return map_chart(clouds, points, "Latents and points of all classes in a plane")
 
@@ -59,11 +61,11 @@ def panels(run: Run, most: int = 6) -> list[tuple[str, str]]:
     """A map of its own for each of the first classes."""
     panels = []
     for c in range(min(len(run.class_names), most)):
-        found = latent_map(run, range(c, c + 1))
-        if found is not None:
-            drawn = [(found.points[0], found.weights[0], "s0", found.names[0])]
-            title = f"Latents and points of {found.names[0]}"
-            panels.append((found.names[0], map_chart([(found.latents[0], "none")], drawn, title, side=240)))
+        plane = latent_map(run, range(c, c + 1))
+        if plane is not None:
+            drawn = [(plane.points[0], plane.weights[0], "s0", plane.names[0])]
+            title = f"Latents and points of {plane.names[0]}"
+            panels.append((plane.names[0], map_chart([(plane.latents[0], "none")], drawn, title, side=240)))
     return panels
 
 
@@ -87,31 +89,36 @@ def accuracy_strips(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def difference_strips(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Weights on minus off: each distillation's mean difference and the interval, on one axis with 0."""
-    found = [(row, each) for row in evaluation.rows if (each := evaluation.difference(row)) is not None]
-    values = [0.0, *(value for _, each in found for value in (*each.values, *(each.interval or ())))]
+    differences = [
+        (row, difference) for row in evaluation.rows if (difference := evaluation.difference(row)) is not None
+    ]
+    values = [
+        0.0,
+        *(value for _, difference in differences for value in (*difference.values, *(difference.interval or ()))),
+    ]
     axis = Axis.around(values)
     return [
         {
             "row": row,
-            "difference": each,
-            "dots": [round(100 * axis.place(value), 2) for value in each.values],
-            "mean": round(100 * axis.place(each.mean), 2),
+            "difference": difference,
+            "dots": [round(100 * axis.place(value), 2) for value in difference.values],
+            "mean": round(100 * axis.place(difference.mean), 2),
             "zero": round(100 * axis.place(0.0), 2),
-            "interval": each.interval and [round(100 * axis.place(value), 2) for value in each.interval],
+            "interval": difference.interval and [round(100 * axis.place(value), 2) for value in difference.interval],
         }
-        for row, each in found
+        for row, difference in differences
     ]
 
 
-def agreement_chart(name: str, how: str, found: Agreement) -> dict[str, Any]:
+def agreement_chart(name: str, how: str, agreement: Agreement) -> dict[str, Any]:
     """The gradient's error by epoch, a line for each weighting, measured as `how` says."""
     lines = [
-        Line(found.epochs, values, COLOURS.get(weighting, "s8"), weighting, marks=True)
-        for weighting, values in found.errors.items()
+        Line(agreement.epochs, values, COLOURS.get(weighting, "s8"), weighting, marks=True)
+        for weighting, values in agreement.errors.items()
     ]
     y = Axis.around([value for line in lines for value in line.y], zero=True)
     svg = line_chart(
-        lines, Axis.around(list(found.epochs)), y, "epoch", "|g − g set| / |g|", f"Gradient error of {name}"
+        lines, Axis.around(list(agreement.epochs)), y, "epoch", "|g − g set| / |g|", f"Gradient error of {name}"
     )
     return {"name": name, "how": how, "svg": svg, "legend": [(line.style, line.name) for line in lines]}
 

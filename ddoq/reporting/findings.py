@@ -49,11 +49,18 @@ def spreads(dataset: DistilledDataset) -> list[Spread]:
     [(0.5, 1.6)]
     """
     labels, weights = dataset.labels.numpy(), dataset.weights.double().numpy()
-    found = []
+    spreads_of_sets = []
     for c, name in enumerate(dataset.class_names):
-        own = weights[labels == c]
-        found.append(Spread(name, own, float(own.std() / own.mean()), float(own.sum() ** 2 / (own**2).sum())))
-    return found
+        class_weights = weights[labels == c]
+        spreads_of_sets.append(
+            Spread(
+                name,
+                class_weights,
+                float(class_weights.std() / class_weights.mean()),
+                float(class_weights.sum() ** 2 / (class_weights**2).sum()),
+            )
+        )
+    return spreads_of_sets
 
 
 def distances(run: Run) -> list[Distance]:
@@ -91,8 +98,8 @@ def rate_distortion_curve(run: Run) -> Curve | None:
     distinct = min(len(np.unique(latents, axis=0)) for latents in classes)
     k = [number for number in CURVE_POINTS if number <= distinct]
     labels = np.repeat(np.arange(len(names)), [len(latents) for latents in classes])
-    found = rate_distortion(np.concatenate(classes), labels, k, random_state=0)
-    return Curve(tuple(names), found.k, found.distortion, max(map(len, classes)))
+    curve = rate_distortion(np.concatenate(classes), labels, k, random_state=0)
+    return Curve(tuple(names), curve.k, curve.distortion, max(map(len, classes)))
 
 
 def evaluation(run: Run) -> Evaluation | None:
@@ -109,31 +116,33 @@ def curve(run: Run, test_set: str, row: Row, value: Literal["loss", "accuracy"])
 
     Accuracies are those of protocols that look at the test set on the way.
     """
-    found: list[dict[int, float]] = []
+    distortions: list[dict[int, float]] = []
     for seed in range(row.n):
         name = log_name(row.set, row.images, row.weighting, row.student, row.protocol, seed)
         path = by_test_set(log_folder(run.path), test_set) / name
         with suppress(OSError, ValueError, TypeError, KeyError):
             lines = [json.loads(line) for line in path.read_bytes().splitlines()]
-            found.append({line["epoch"]: float(line[value]) for line in lines if "epoch" in line and value in line})
-    shared = sorted(set.intersection(*map(set, found))) if found else []
-    return shared, [statistics.fmean(one[epoch] for one in found) for epoch in shared]
+            distortions.append(
+                {line["epoch"]: float(line[value]) for line in lines if "epoch" in line and value in line}
+            )
+    shared = sorted(set.intersection(*map(set, distortions))) if distortions else []
+    return shared, [statistics.fmean(distortion[epoch] for distortion in distortions) for epoch in shared]
 
 
 def agreements(run: Run) -> list[tuple[str, str, Agreement]]:
     """The gradient errors whose logs are in a run's folder, each with what its file's name says, and under which
     settings it was measured.
     """
-    found = []
+    logs = []
     for path in sorted(log_folder(run.path).glob("agreement-*.jsonl")):
         with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
             _, name, images, student, seed = path.stem.split("-")
             first, *lines = [json.loads(line) for line in path.read_bytes().splitlines()]
-            own = first["settings"]
-            how = f"{own['epochs']} epochs in batches of {own['batch_size']}, learning rate {own['lr']}"
+            settings = first["settings"]
+            how = f"{settings['epochs']} epochs in batches of {settings['batch_size']}, learning rate {settings['lr']}"
             which = f"{name}, {student}, {images} images, seed {seed.removeprefix('seed')}"
-            found.append((which, how, agreement_of(lines)))
-    return found
+            logs.append((which, how, agreement_of(lines)))
+    return logs
 
 
 def stages(run: Run) -> list[tuple[str, float, float, int]]:

@@ -1,4 +1,4 @@
-"""The gallery of a report: the distilled images with their weights, class by class."""
+"""Lays out the gallery of a report: the distilled images with their weights, class by class."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def gallery(
     heaviest = float(weights.max())
     shelves = []
     for c, name in enumerate(dataset.class_names[:classes]):
-        own = np.flatnonzero(labels == c)
-        own = own[np.argsort(-weights[own], kind="stable")]
-        shown = own if len(own) <= MAX_IMAGES else np.r_[own[: MAX_IMAGES // 2], own[-(MAX_IMAGES // 2) :]]
+        rows = np.flatnonzero(labels == c)
+        rows = rows[np.argsort(-weights[rows], kind="stable")]
+        shown = rows if len(rows) <= MAX_IMAGES else np.r_[rows[: MAX_IMAGES // 2], rows[-(MAX_IMAGES // 2) :]]
         tiles = tuple(
             Tile(
                 _source(dataset.images[i].numpy()),
@@ -60,7 +60,7 @@ def gallery(
             )
             for i in shown
         )
-        shelves.append(Shelf(name, None if spreads is None else spreads[c], tiles, len(own) - len(shown)))
+        shelves.append(Shelf(name, None if spreads is None else spreads[c], tiles, len(rows) - len(shown)))
     return shelves
 
 

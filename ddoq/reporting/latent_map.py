@@ -1,4 +1,4 @@
-"""A map of the latents in the plane, by principal components."""
+"""Maps the latents into the plane, by principal components."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def latent_map(run: Run, classes: range) -> Map | None:
     drawn = [drawn_points(run, c, max(MAP_LATENTS // len(classes), 20)) for c in classes]
     if not run.has("quantize") or any(latents is None for latents in drawn):
         return None
-    latents = [one.astype(np.float64) for one in drawn if one is not None]
+    latents = [part.astype(np.float64) for part in drawn if part is not None]
     quantised = run.points()
     points = quantised.points.reshape(len(quantised.points), -1)
     cuts = [slice(int(quantised.offsets[c]), int(quantised.offsets[c + 1])) for c in classes]
@@ -44,7 +44,7 @@ def latent_map(run: Run, classes: range) -> Map | None:
     directions, share = _principal(together - mean)
     return Map(
         tuple(run.class_names[c] for c in classes),
-        tuple((one - mean) @ directions for one in latents),
+        tuple((part - mean) @ directions for part in latents),
         tuple((points[cut] - mean) @ directions for cut in cuts),
         tuple(quantised.weights[cut] * (cut.stop - cut.start) for cut in cuts),
         share,
@@ -58,8 +58,8 @@ def drawn_points(run: Run, c: int, count: int) -> NDArray[np.float32] | None:
     latents = read_latents(run, c)[0]
     if len(latents) > count:
         latents = latents[np.sort(np.random.default_rng(c).choice(len(latents), count, replace=False))]
-    found: NDArray[np.float32] = latents.astype(np.float32)
-    return found
+    drawn: NDArray[np.float32] = latents.astype(np.float32)
+    return drawn
 
 
 def _principal(centred: Floats) -> tuple[Floats, float]:

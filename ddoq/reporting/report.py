@@ -62,10 +62,10 @@ def report(run: str | PathLike[str], out: str | PathLike[str] | None = None) -> 
     """
     template = _template()
     dataset = load(run)
-    found = Run.open(run)
-    path = Path(out) if out is not None else found.path / _folder(found) / "index.html"
+    opened = Run.open(run)
+    path = Path(out) if out is not None else opened.path / _folder(opened) / "index.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, template.render(**_content(found, dataset)).encode("utf-8", "replace"))
+    write_atomic(path, template.render(**_content(opened, dataset)).encode("utf-8", "replace"))
     return path
 
 
@@ -112,7 +112,7 @@ def _content(run: Run, dataset: DistilledDataset) -> dict[str, Any]:
         "strips": [] if evaluation is None else figures.accuracy_strips(evaluation),
         "differences": [] if evaluation is None else figures.difference_strips(evaluation),
         "trainings": [] if evaluation is None else figures.training_charts(run, evaluation),
-        "agreements": [figures.agreement_chart(*found) for found in findings.agreements(run)[:6]],
+        "agreements": [figures.agreement_chart(*agreement) for agreement in findings.agreements(run)[:6]],
         "settings": list(flattened(config)),
         "stages": findings.stages(run),
         "manifest": run.manifest,

@@ -1,4 +1,4 @@
-"""Pictures of a distilled set."""
+"""Draws the distilled images with their weights as one picture."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def weights_picture(
     top = layout.head
     for row, name in zip(rows, names, strict=True):
         texts.append(Text(layout.left - 18, top + layout.tile // 2, name, NAME_HEIGHT, INK, "right"))
-        for place, index in enumerate(row):
-            line, column = divmod(place, layout.per_line)
+        for position, index in enumerate(row):
+            line, column = divmod(position, layout.per_line)
             x, y = layout.left + column * layout.step, top + line * layout.line_height
             _paint(canvas, _tile(dataset.images[index].numpy(), layout.tile), x, y, weights[index] / heaviest)
             number = f"{weights[index]:.2f}"

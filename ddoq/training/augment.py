@@ -1,4 +1,4 @@
-"""Augmentations of batches of square images, every random number given: nothing is drawn here.
+"""Augments batches of square images, every random number given: nothing is drawn here.
 
 Images are float32 (b, c, s, s) on the scale of [0, 1], numbers `u` uniform in [0, 1) of shape (b, n), on one device,
 CPU or GPU. A result depends on its own row alone. torchvision's v2 transforms draw one crop or box for a whole batch,
@@ -114,8 +114,8 @@ def cutmix(images: Tensor, partners: Tensor, box: Tensor) -> tuple[Tensor, Tenso
     pixels = torch.arange(side, device=images.device)
     rows, columns = ((pixels >= box[:, at, None]) & (pixels < box[:, at + 2, None]) for at in (0, 1))
     inside = (rows[:, :, None] & columns[:, None, :])[:, None]
-    kept = 1 - (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) / side**2
-    return torch.where(inside, partners, images), kept.float()
+    share_kept = 1 - (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) / side**2
+    return torch.where(inside, partners, images), share_kept.float()
 
 
 def mixup(images: Tensor, partners: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

@@ -68,8 +68,8 @@ def find_checkpoint(path: Path, settings: Mapping[str, Any]) -> tuple[dict[str, 
     except ValueError as error:
         raise RunError(str(error)) from error
     there, here = (
-        {name: value for name, value in made.items() if name not in TESTS + PLACES}
-        for made in (facts["settings"], plain(settings))
+        {name: value for name, value in settings_of.items() if name not in TESTS + PLACES}
+        for settings_of in (facts["settings"], plain(settings))
     )
     changed = [
         "other images, labels or weights" if key == "training_set" else f"{key}: {old!r:.80} there, {new!r:.80} now"

@@ -1,4 +1,4 @@
-"""Soft labels, stored: a teacher's logits of every view that a student will see.
+"""Stores soft labels: a teacher's logits of every view that a student will see.
 
     out/labels.json                  what they were made of, and how
     out/epoch-00000.safetensors ...  logits float16 (n, C); or probabilities float16 and indices (n, k) of the k largest
@@ -136,7 +136,7 @@ def label(
     more = max(promised - count, 0) if all(_there(folder, e, about, False) for e in range(count, promised)) else 0
     size = label_bytes(len(data.images), len(data.class_names), len(left), about["top_k"])
     if progress:
-        kept = f"the {top_k} largest of " if store == "topk" else ""
+        part_stored = f"the {top_k} largest of " if store == "topk" else ""
         how = f"{_readable(size)} in {folder}" if left else f"all are there, in {folder}"
         how += f"; those of {count - len(left)} others are there" if 0 < len(left) < count else ""
         if more:
@@ -145,7 +145,7 @@ def label(
             how += f"; the pool is of {count} epochs now: not all of its {promised} are there"
         print(
             f"soft labels of {len(left) or count} epochs x {len(data.images)} images, "
-            f"{kept}{len(data.class_names)} classes: {how}",
+            f"{part_stored}{len(data.class_names)} classes: {how}",
             file=sys.stderr,
         )
     if size > (free := shutil.disk_usage(folder).free):

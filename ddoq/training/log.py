@@ -44,8 +44,8 @@ def logged_accuracies(path: Path, settings: Mapping[str, Any]) -> tuple[float, f
         if _sealed(body) != data:
             return None
         first, *_, last = (json.loads(line) for line in body.splitlines())
-        found = float(last["result"]["accuracy"]), float(last["result"]["best"])
-        return found if first["settings"] == plain(settings) else None
+        accuracies = float(last["result"]["accuracy"]), float(last["result"]["best"])
+        return accuracies if first["settings"] == plain(settings) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

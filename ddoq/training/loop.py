@@ -251,8 +251,8 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     groups: list[dict[str, object]] = [{"params": list(model.parameters())}]
     if not recipe.decay_1d:
         decayed = [p for name, p in model.named_parameters() if "weight" in name and p.ndim > 1]
-        chosen = set(map(id, decayed))
-        others = [p for p in model.parameters() if id(p) not in chosen]
+        decayed_ids = set(map(id, decayed))
+        others = [p for p in model.parameters() if id(p) not in decayed_ids]
         groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)

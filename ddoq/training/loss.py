@@ -1,4 +1,4 @@
-"""The weighted training loss: each image's loss times its weight, divided by the batch size.
+"""Computes the weighted training loss: each image's loss times its weight, divided by the batch size.
 
     index     loss = sum_i w_i (-(1 - eps) log p_i[y_i] - eps mean_c log p_i[c]) / B        p_i = softmax(s_i)
     probs     loss = sum_i w_i KL(t_i || softmax(s_i / tau)) / B
@@ -13,11 +13,7 @@ the CUDA part, which give the loss and its gradient by the logits in one pass: d
 `ddoq::weighted_loss` where torch traces or wraps its tensors. Other devices and dtypes, weights or targets that
 need a gradient, and forward-mode differentiation use the same formulas in torch (`composed`).
 
-Forks: on the CPU the loss runs on the OpenMP threads that torch keeps. A process forked after torch has started them
-has none, and OpenMP waits for them without end, in torch's own operators as in the loss. Where this module was imported
-before the fork (`import ddoq` alone loads nothing), the loss in the child notices and makes threads of its own; where
-only the child imports it, it cannot know. Then import it in the parent, call `torch.set_num_threads(1)` in the child,
-as torch's DataLoader does in its workers, or start processes by "spawn".
+docs/guide.md says what processes that are forked must do.
 """
 
 from __future__ import annotations
@@ -132,9 +128,9 @@ class WeightedLoss(nn.Module):
 
     def _check(self, logits: Tensor, soft: Tensor | None, indices: Tensor | None, weight: Tensor) -> None:
         """Shapes and dtypes."""
-        for name, given in (("logits", logits), ("target", soft), ("target", indices), ("weight", weight)):
-            if given is not None and not isinstance(given, Tensor):
-                raise TypeError(f"{name} must hold tensors, got {type(given).__name__}")
+        for name, tensor in (("logits", logits), ("target", soft), ("target", indices), ("weight", weight)):
+            if tensor is not None and not isinstance(tensor, Tensor):
+                raise TypeError(f"{name} must hold tensors, got {type(tensor).__name__}")
         if logits.ndim != 2 or len(logits) == 0:
             raise ValueError(f"logits must have shape (B, C) with B >= 1, got {tuple(logits.shape)}")
         if not logits.is_floating_point():
@@ -145,9 +141,9 @@ class WeightedLoss(nn.Module):
             expected = (rows, soft.shape[1])
             if not 1 <= soft.shape[1] <= classes:
                 raise ValueError(f"target='topk' needs from 1 to {classes} probabilities a row, got {soft.shape[1]}")
-        for given in (soft, indices):
-            if given is not None and tuple(given.shape) != expected:
-                raise ValueError(f"target={self.target!r} needs shape {expected}, got {tuple(given.shape)}")
+        for tensor in (soft, indices):
+            if tensor is not None and tuple(tensor.shape) != expected:
+                raise ValueError(f"target={self.target!r} needs shape {expected}, got {tuple(tensor.shape)}")
         if tuple(weight.shape) != (rows,):
             raise ValueError(f"weight must have shape {(rows,)}, got {tuple(weight.shape)}")
         if weight.is_complex():

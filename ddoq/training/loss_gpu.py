@@ -1,4 +1,4 @@
-"""The weighted loss on a CUDA device: `ddoq::weighted_loss` there, in one launch on torch's current stream.
+"""Computes the weighted loss on a CUDA device, in one launch on torch's current stream.
 
 Nothing waits for the device and nothing is allocated but by torch, so that a CUDA graph can hold it. Rows that break a
 rule cannot raise without waiting: their loss and gradient are NaN.
@@ -46,7 +46,7 @@ def fits(logits: Tensor, soft: Tensor | None, indices: Tensor | None, weight: Te
     """Whether all is on one CUDA device, of dtypes and sizes that the CUDA part takes."""
     if not logits.is_cuda or logits.dtype not in _LOGITS:
         return False
-    if any(given is not None and given.device != logits.device for given in (soft, indices, weight)):
+    if any(tensor is not None and tensor.device != logits.device for tensor in (soft, indices, weight)):
         return False
     limits: tuple[int, int] = _limits()
     classes, topk_classes = limits
@@ -120,6 +120,6 @@ def _workspace(like: Tensor, device: int, stream: int, keeps: bool) -> Tensor:
     keeps, key = keeps and not torch.cuda.is_current_stream_capturing(), (device, stream)
     if keeps and key in _workspaces:
         return _workspaces[key]
-    made = torch.empty(_module().LOSS_WORKSPACE, dtype=torch.uint8, device=like.device)
-    made[:8].zero_()  # the counter
-    return _workspaces.setdefault(key, made) if keeps else made
+    workspace = torch.empty(_module().LOSS_WORKSPACE, dtype=torch.uint8, device=like.device)
+    workspace[:8].zero_()  # the counter
+    return _workspaces.setdefault(key, workspace) if keeps else workspace

@@ -1,4 +1,4 @@
-"""The weighted loss as a torch operator: the call of the C core, its gradient, and what torch.compile sees."""
+"""Makes the weighted loss a torch operator: the call of the C core, its gradient, and what torch.compile sees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weighted loss in plain torch, for devices and types that the core does not take, and its checks."""
+"""Computes the weighted loss in plain torch, for devices and types that the core does not take, and checks it."""
 
 from __future__ import annotations
 

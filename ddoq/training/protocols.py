@@ -49,11 +49,11 @@ def recipe_for(
     counts = torch.bincount(data.labels, minlength=len(data.class_names))
     values = _VALUES[protocol](_Setting(student, len(data.images), counts.tolist(), data.size))
     base = Recipe(student, seed, name=protocol, **values)
-    given = {name: value for name, value in (changes or {}).items() if value is not None}
-    unknown = set(given) - {f.name for f in fields(Recipe) if f.name not in GIVEN}
+    values_given = {name: value for name, value in (changes or {}).items() if value is not None}
+    unknown = set(values_given) - {f.name for f in fields(Recipe) if f.name not in GIVEN}
     if unknown:
         raise ValueError(unknown_setting(min(unknown)))
-    return replace(base, **given, published=base)
+    return replace(base, **values_given, published=base)
 
 
 def changes_of(settings: Mapping[str, Any] | None, **given: Any) -> dict[str, Any]:
@@ -64,13 +64,13 @@ def changes_of(settings: Mapping[str, Any] | None, **given: Any) -> dict[str, An
     >>> changes_of({"temperature": 4}, epochs=30, lr=None)
     {'temperature': 4, 'epochs': 30}
     """
-    made = dict(settings or {})
+    changes = dict(settings or {})
     for name, value in given.items():
-        if value is not None and name in made:
-            raise ValueError(f"{name} is given twice, as {value!r} and in settings as {made[name]!r}: give it once")
+        if value is not None and name in changes:
+            raise ValueError(f"{name} is given twice, as {value!r} and in settings as {changes[name]!r}: give it once")
         if value is not None:
-            made[name] = value
-    return made
+            changes[name] = value
+    return changes
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ def _rded(setting: _Setting) -> dict[str, Any]:
     """
     classes, ipc = len(setting.counts), setting.counts[0]
     if set(setting.counts) != {ipc} or ipc not in (1, 10, 50):
-        found = sorted(set(setting.counts))
-        there = f"{found[0]} to {found[-1]}" if len(found) > 1 else f"{ipc}"
+        sizes = sorted(set(setting.counts))
+        there = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{ipc}"
         raise ValueError(f"protocol 'rded' is defined for 1, 10 or 50 images of every class, this set has {there}")
     batch = {1: 10, 10: 50, 50: 100}[ipc] * (2 if classes in (100, 1000) else 1)
     if classes == 200:  # Tiny-ImageNet

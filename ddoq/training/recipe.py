@@ -1,4 +1,4 @@
-"""A recipe: every value of a student's training and test, in one dataclass; protocols.py has the published ones."""
+"""Defines a recipe, every value of a student's training and test; protocols.py has the published ones."""
 
 from __future__ import annotations
 

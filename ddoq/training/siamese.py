@@ -1,4 +1,4 @@
-"""Siamese augmentation, differentiable (DSA, Zhao and Bilen 2021): one operation an image, its numbers given.
+"""Augments images as DSA does (Zhao and Bilen 2021), differentiably: one operation an image, its numbers given.
 
 Images are normalised (b, c, s, s): outside them lie zeros, the mean. The amounts are those of ParamDiffAug in
 VICO-UoE/DatasetCondensation: flip 0.5, scale 1.2, rotate 15 degrees, crop by an eighth, cutout of half a side,
@@ -24,10 +24,10 @@ BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
 def siamese(images: Tensor, u: Tensor, strategy: str) -> Tensor:
     """Each image under one of the operations that `strategy` names, joined by "_"; u (b, NUMBERS)."""
     names = strategy.split("_")
-    chosen = (u[:, 0] * len(names)).long()
+    operations = (u[:, 0] * len(names)).long()
     result = images.clone()
     for number, name in enumerate(names):
-        rows = (chosen == number).nonzero()[:, 0]
+        rows = (operations == number).nonzero()[:, 0]
         if len(rows):
             result[rows] = _OPERATIONS[name](images[rows], u[rows, 1:])
     return result

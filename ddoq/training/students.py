@@ -1,4 +1,4 @@
-"""Student networks: the field's ConvNet with 3 or 4 blocks, and any timm model by name."""
+"""Makes student networks: the field's ConvNet with 3 or 4 blocks, and any timm model by name."""
 
 from __future__ import annotations
 

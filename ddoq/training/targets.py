@@ -1,4 +1,4 @@
-"""Soft labels as a training takes them: from a teacher as it goes, or from a folder that `ddoq.label` wrote."""
+"""Gives a training its soft labels: from a teacher as it goes, or from a folder that `ddoq.label` wrote."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ class Stored:
     def __call__(self, view: View) -> SoftTarget:
         """Logits (b, C), or the largest probabilities and their classes (b, k)."""
         if self.loaded is None or self.loaded[0] != view.epoch:
-            path, found = epoch_file(self.folder, view.epoch), None
+            path, stored = epoch_file(self.folder, view.epoch), None
             with suppress(RunError):  # a damaged file is none: ddoq label makes both again
-                found = read_tensors(path, self.made_from)
-            if found is None:
+                stored = read_tensors(path, self.made_from)
+            if stored is None:
                 how = "is damaged" if path.exists() else "is missing"
                 raise RunError(f"{path} {how}: run ddoq label again, which makes what is not there")
-            self.loaded = view.epoch, {name: tensor.to(self.device) for name, tensor in found[0].items()}
+            self.loaded = view.epoch, {name: tensor.to(self.device) for name, tensor in stored[0].items()}
         tensors = self.loaded[1]
         if self.kind == "logits":
             return tensors["logits"][view.index].float()
@@ -136,10 +136,10 @@ class Folders:
     """
 
     def __init__(self, labels: str | PathLike[str] | Sequence[str | PathLike[str]] | None) -> None:
-        given = [labels] if isinstance(labels, str | PathLike) else list(labels or ())
+        folders = [labels] if isinstance(labels, str | PathLike) else list(labels or ())
         self.of: dict[str, Path] = {}
         self.about: dict[str, Any] = {}
-        for folder in map(Path, given):
+        for folder in map(Path, folders):
             about = read_about(folder)
             if (first := self.of.setdefault(about["images"], folder)) != folder:
                 raise ValueError(f"the labels in {first} and in {folder} are of the same images: give one of them")
@@ -147,7 +147,9 @@ class Folders:
             other = [name for name in self.about if name != "images" and about.get(name) != self.about[name]]
             if other:
                 said = differences(about, self.about, other)
-                raise ValueError(f"the labels in {folder} are of {said}, here being {given[0]}: give labels made alike")
+                raise ValueError(
+                    f"the labels in {folder} are of {said}, here being {folders[0]}: give labels made alike"
+                )
 
 
 def source(recipe: Recipe, data: TrainingSet, store: str) -> dict[str, Any]:
@@ -172,17 +174,17 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], names: Sequen
     """
     said = []
     for name in names:
-        one, other = there.get(name), here.get(name)
+        old, new = there.get(name), here.get(name)
         if name == "images":
             said.append("other images")
             continue
-        if name == "views" and one and other:
-            keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
-            text = ", ".join(f"{key} {one.get(key)!r} there, {other.get(key)!r} here" for key in keys)
+        if name == "views" and old and new:
+            keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+            text = ", ".join(f"{key} {old.get(key)!r} there, {new.get(key)!r} here" for key in keys)
         elif name == "views":
-            text = " there, ".join("changed ones" if each else "images as they are" for each in (one, other)) + " here"
+            text = " there, ".join("changed ones" if value else "images as they are" for value in (old, new)) + " here"
         else:
-            text = f"{one!r:.200} there, {other!r:.200} here"
+            text = f"{old!r:.200} there, {new!r:.200} here"
         said.append(f"other {name} ({text})")
     return ", ".join(said)
 

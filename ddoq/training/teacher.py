@@ -1,4 +1,4 @@
-"""Teachers: networks whose logits are soft labels. Trained here on all images, timm's, or the caller's own."""
+"""Opens teachers, networks whose logits are soft labels: trained here on all images, timm's, or the caller's own."""
 
 from __future__ import annotations
 
@@ -93,10 +93,10 @@ def open_teacher(teacher: Any, data: TrainingSet, device: torch.device) -> Teach
     """
     if isinstance(teacher, Teacher):
         return teacher
-    given = [teacher] if isinstance(teacher, str | PathLike | nn.Module) else list(teacher)
-    if not given:
+    teachers = [teacher] if isinstance(teacher, str | PathLike | nn.Module) else list(teacher)
+    if not teachers:
         raise ValueError("teacher names no network")
-    return Teacher([_open(one, data, device) for one in given], len(data.class_names))
+    return Teacher([_open(member, data, device) for member in teachers], len(data.class_names))
 
 
 def _open(teacher: Any, data: TrainingSet, device: torch.device) -> _Member:

@@ -1,4 +1,4 @@
-"""Train a student on a weighted data set, under a protocol that is named (`ddoq.training.protocols`)."""
+"""Trains a student on a weighted data set, under a protocol that is named."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def fit(
     start = time.monotonic()
     init, order = (int(number) for number in seed_sequence(recipe.seed, "train").generate_state(2))
     settings = recipe.settings(data, test, device, None if targets is None else targets.facts)
-    found = None if checkpoint is None else find_checkpoint(checkpoint, settings)
+    checkpoint_found = None if checkpoint is None else find_checkpoint(checkpoint, settings)
     with deterministic(device), seeded(init, device):
         model = create_student(
             recipe.student, n_classes=len(data.class_names), channels=data.channels, image_size=data.size
@@ -241,19 +241,19 @@ def fit(
         if recipe.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         tested = None if test is None else lambda: _accuracy(model, data, test, device)
-        if found is None:
+        if checkpoint_found is None:
             training = StudentSteps(model, recipe, data, order, device, targets)
             training.run(workers=workers, test=tested, state=state, made_from=digest(settings), progress=progress)
             losses, checks, steps = training.losses, training.checks, training.steps
         else:
-            losses, checks, steps = _reopened(found, model, settings, tested)
+            losses, checks, steps = _reopened(checkpoint_found, model, settings, tested)
     accuracy = checks[-1][1] if checks else None
-    seconds, where = time.monotonic() - start, None if found is None else checkpoint
+    seconds, where = time.monotonic() - start, None if checkpoint_found is None else checkpoint
     rest: dict[str, Any] = {"mean": data.mean, "std": data.std, "checks": tuple(checks), "found": where}
     result = TrainResult(accuracy, tuple(losses), steps, seconds, recipe, model, **rest)
-    if log is not None and found is None:
+    if log is not None and checkpoint_found is None:
         write_log(log, settings, result.losses, accuracy, steps, seconds, checks)
-    if checkpoint is not None and found is None:
+    if checkpoint is not None and checkpoint_found is None:
         write_checkpoint(checkpoint, model, {**_facts(result, data), "settings": settings})
     if state is not None:
         state.unlink(missing_ok=True)
@@ -261,13 +261,13 @@ def fit(
 
 
 def _reopened(
-    found: tuple[Mapping[str, Tensor], Mapping[str, Any]],
+    stored: tuple[Mapping[str, Tensor], Mapping[str, Any]],
     model: nn.Module,
     settings: Mapping[str, Any],
     test: Callable[[], float] | None,
 ) -> tuple[list[float], list[tuple[int, float]], int]:
     """Losses, looks at the test set and steps of a student that was found, whose weights the model takes over."""
-    tensors, facts = found
+    tensors, facts = stored
     model.load_state_dict(tensors)
     model.eval()
     losses, checks = facts["losses"], [(epoch, accuracy) for epoch, accuracy in facts["checks"]]

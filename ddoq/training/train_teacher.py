@@ -1,4 +1,4 @@
-"""Train a teacher on all images."""
+"""Trains a teacher on all images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training and testing read: whole data sets as tensors in memory, their classes matched by name."""
+"""Holds what training and testing read: whole data sets as tensors in memory, their classes matched by name."""
 
 from __future__ import annotations
 

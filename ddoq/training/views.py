@@ -1,4 +1,4 @@
-"""What a student sees of a set of images in an epoch: views that depend on (seed, epoch, image) alone.
+"""Makes what a student sees of a set of images in an epoch: views that depend on (seed, epoch, image) alone.
 
 The numbers of an epoch are one table with a row for each image, from a stream of (seed, epoch); an image's partner is
 its place in a permutation of the whole set, from another. So a view is the same in batches of any size and order, in
@@ -83,9 +83,9 @@ class Views:
             return View(epoch, self.images[index.to(self.device)], index.to(self.device))
         used = (*self.recipe.augment, *["mix"] * (self.recipe.mix != "none"))
         table, partners = _epoch(self.recipe.views["seed"], epoch, len(self.images), self.recipe.patches, used)
-        own = self._augmented(table, index)
+        own_images = self._augmented(table, index)
         if self.recipe.mix == "none":
-            return View(epoch, own, index.to(self.device))
+            return View(epoch, own_images, index.to(self.device))
         partner = torch.from_numpy(partners)[index]
         u = torch.from_numpy(table["mix"])[index]
         alpha = self.recipe.mix_alpha
@@ -93,11 +93,11 @@ class Views:
         share = torch.where(u[:, 0] < self.recipe.mix_probability, share, 1.0).to(self.device)
         others = self._augmented(table, partner)
         if self.recipe.mix == "mixup":
-            mixed, kept = augment.mixup(own, others, share)
+            mixed, shares = augment.mixup(own_images, others, share)
         else:
-            box = augment.cutmix_box(share, u[:, 2:].to(self.device), own.shape[-1])
-            mixed, kept = augment.cutmix(own, others, box)
-        return View(epoch, mixed, index.to(self.device), partner.to(self.device), kept)
+            box = augment.cutmix_box(share, u[:, 2:].to(self.device), own_images.shape[-1])
+            mixed, shares = augment.cutmix(own_images, others, box)
+        return View(epoch, mixed, index.to(self.device), partner.to(self.device), shares)
 
     def _augmented(self, table: dict[str, np.ndarray[Any, Any]], index: Tensor) -> Tensor:
         recipe = self.recipe

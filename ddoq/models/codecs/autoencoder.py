@@ -1,4 +1,4 @@
-"""Any diffusers AutoencoderKL or AutoencoderTiny as a codec.
+"""Makes a codec of any diffusers AutoencoderKL or AutoencoderTiny.
 
 latents = (z - shift) * scaling, with z the mean or a sample of the posterior of 2 x - 1, and per channel
 (z - mean) / std * scaling where the configuration has latents_mean and latents_std: the same numbers as diffusers'

@@ -1,4 +1,4 @@
-"""Codecs: from images to latents and back.
+"""Defines what a codec is, and opens one from an object, a folder or an id.
 
 A codec is any object with `encode` and `decode`; `open_codec` makes one from a name, a folder, a hub id, a diffusers
 autoencoder or a pipeline that has one.

@@ -1,4 +1,4 @@
-"""The codec that does nothing: pixels are the latents."""
+"""Defines the codec that does nothing: pixels are the latents."""
 
 from __future__ import annotations
 

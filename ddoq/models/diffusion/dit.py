@@ -1,4 +1,4 @@
-"""diffusers' DiTTransformer2DModel and a scheduler as a class-conditional diffusion model.
+"""Makes a class-conditional diffusion model of diffusers' DiTTransformer2DModel and a scheduler.
 
 A folder holds `transformer` and `scheduler` in diffusers' own format, and beside them, where ddoq fitted the model,
 ddoq.json: the class names in order, and mean and standard deviation per channel of the latents, which the model sees
@@ -113,8 +113,8 @@ class DiTDiffusion(Scheduled):
         """Of weights, schedule, labels and scale."""
         from ddoq.models.fingerprint import fingerprint
 
-        own = (self.labels.tolist(), self.mean.tolist(), self.std.tolist())
-        return fingerprint(self.described(self.transformer, *own))
+        numbers = (self.labels.tolist(), self.mean.tolist(), self.std.tolist())
+        return fingerprint(self.described(self.transformer, *numbers))
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -148,8 +148,10 @@ class DiTDiffusion(Scheduled):
         free = torch.full_like(labels, self.null)
 
         def predict(x: Tensor, t: Tensor, conditional: bool) -> Tensor:
-            chosen = labels if conditional else free
-            output = self.transformer(x.to(self.transformer.dtype), timestep=t.expand(len(x)), class_labels=chosen)
+            classes_of_call = labels if conditional else free
+            output = self.transformer(
+                x.to(self.transformer.dtype), timestep=t.expand(len(x)), class_labels=classes_of_call
+            )
             prediction: Tensor = output.sample[:, : x.shape[1]].float()
             return prediction
 

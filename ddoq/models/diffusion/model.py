@@ -1,4 +1,4 @@
-"""Conditional latent diffusion: a point, noised to time t and denoised under its class, becomes a plausible latent."""
+"""Defines what a diffusion model is, and opens one: a noised point, denoised under its class, becomes a latent."""
 
 from __future__ import annotations
 

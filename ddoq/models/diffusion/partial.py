@@ -1,4 +1,4 @@
-"""Partial denoising over any diffusers scheduler: noise the point to time t, then run the tail of the timesteps.
+"""Denoises partially by any diffusers scheduler: noise the point to time t, then run the tail of the timesteps.
 
     x_t = sqrt(alpha_bar_t) x + sqrt(1 - alpha_bar_t) noise        (diffusion; for flows (1 - sigma) x + sigma noise)
 
@@ -98,14 +98,14 @@ def denoise(
         x = noise * getattr(scheduler, "init_noise_sigma", 1.0)
     else:
         x = _noised(scheduler, points, noise, timesteps[0])
-    own = {"generator": list(generators)} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    extra = {"generator": list(generators)} if "generator" in inspect.signature(scheduler.step).parameters else {}
     for t in timesteps:
         scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
         output = predict(scaled, t, True)
         if guidance != 1:
             free = predict(scaled, t, False)
             output = free + guidance * (output - free)
-        x = scheduler.step(output, t, x, **own, return_dict=False)[0]
+        x = scheduler.step(output, t, x, **extra, return_dict=False)[0]
     return x
 
 
@@ -130,12 +130,12 @@ def keep(scheduler: Any, strength: float, steps: int) -> float:
     if count in (0, steps):
         return 0.0 if count else 1.0
     scheduler, timesteps = _tail(scheduler, count, steps, torch.device("cpu"))
-    one, zero = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
-    signal = float(_noised(scheduler, one, zero, timesteps[0]))
+    ones, zeros = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
+    signal = float(_noised(scheduler, ones, zeros, timesteps[0]))
     if not hasattr(scheduler, "add_noise"):
         return signal
     return signal / math.hypot(
-        signal, float(_noised(scheduler, zero, one, timesteps[0]))
+        signal, float(_noised(scheduler, zeros, ones, timesteps[0]))
     )  # some keep the point and scale the noise
 
 

@@ -1,4 +1,4 @@
-"""What a data set's classes are called: in a prompt, and among the labels of a model.
+"""Makes the prompt of each class.
 
 Classes are matched by name. ImageNet's (ImageNette's, ImageWoof's) WordNet identifiers stand for their synonyms in
 imagenet.txt; other data sets have their own names.

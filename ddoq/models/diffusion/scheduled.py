@@ -1,4 +1,4 @@
-"""What the diffusion models over diffusers' schedulers have in common."""
+"""Holds what the diffusion models over diffusers' schedulers have in common."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def load_scheduler(parts: Parts) -> Any:
     diffusers = need("diffusers", "a scheduler")
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-    found = getattr(diffusers, kind, None)
-    if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
+    scheduler_class = getattr(diffusers, kind, None)
+    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, SchedulerMixin)):
         raise ValueError(
             f"scheduler_config.json in {parts.name} describes {kind!r}, which is no scheduler of diffusers "
             f"{diffusers.__version__}"
         )
-    scheduler = parts.load("scheduler", found)
+    scheduler = parts.load("scheduler", scheduler_class)
     _check_shift(scheduler, f"of {parts.name}")  # before the weights are read
     return scheduler
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x, 2.x and XL as a diffusion model for a data set's classes: a prompt for each."""
+"""Makes a diffusion model for a data set's classes of Stable Diffusion 1.x, 2.x or XL: a prompt for each class."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ class StableDiffusion(Scheduled):
         scheduler = load_scheduler(parts)
         diffusers = need("diffusers", "Stable Diffusion")
 
-        place = torch.device(device)
-        dtype = parts.dtype(precision, place)
+        on_device = torch.device(device)
+        dtype = parts.dtype(precision, on_device)
         blocks = parts.config("vae").get("block_out_channels") if parts.kind("vae") else None
         return cls(
             parts.load("unet", diffusers.UNet2DConditionModel, dtype),
@@ -109,7 +109,7 @@ class StableDiffusion(Scheduled):
             negative_prompt=negative_prompt,
             zeros=kind == "text_time" and bool(whole.get("force_zeros_for_empty_prompt", True)),
             factor=2 ** (len(blocks) - 1) if blocks else 8,
-            device=place,
+            device=on_device,
             dtype=dtype,
         )
 

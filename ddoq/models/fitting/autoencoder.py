@@ -1,4 +1,4 @@
-"""Train a small autoencoder on the user's own images: diffusers' AutoencoderKL, saved in its own format.
+"""Trains a small autoencoder on the user's own images: diffusers' AutoencoderKL, saved in its own format.
 
 Loss: mean |x - y| + mean (x - y)^2 + kl_weight * KL, on images in [-1, 1]; AdamW with one learning-rate cycle. The
 number of steps depends on the configuration alone, so that the same seed gives the same bytes on the same machine with
@@ -176,13 +176,13 @@ def _finish(model: Any, data: ImageData, device: torch.device | str) -> float:
     the data.
     """
     model.eval()
-    chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), 1024)).astype(np.int64))
+    indices = np.unique(np.linspace(0, len(data) - 1, min(len(data), 1024)).astype(np.int64))
     latents, squares, limit = [], 0.0, BatchSize(64)
-    for part in np.array_split(chosen, math.ceil(len(chosen) / 64)):
+    for part in np.array_split(indices, math.ceil(len(indices) / 64)):
         for mean, square in limit.parts(partial(_seen, model, data, device, part), len(part)):
             latents.append(mean)
             squares += square
-    pixels = len(chosen) * data.channels * data.image_size**2
+    pixels = len(indices) * data.channels * data.image_size**2
     z = torch.cat(latents)
     mean = z.mean((0, 2, 3))
     model.quant_conv.bias[: len(mean)] -= mean.float()

@@ -1,4 +1,4 @@
-"""The training loop of every fitted model, with what it leaves on the way: checkpoints, a log, pictures.
+"""Trains every fitted model in one loop, and keeps checkpoints, a log and pictures on the way.
 
 A training that memory is too small for leaves a checkpoint of its last whole step, and may go on in more parts.
 """
@@ -188,12 +188,12 @@ def _forget(log: Path | None, what: str, done: int) -> None:
     """Take the lines of steps that will be done again, and a line that is not whole, out of a log."""
     if log is None or not log.exists():
         return
-    kept = []
+    lines = []
     for text in log.read_text(encoding="utf-8").splitlines():
         try:
             line = json.loads(text)
         except ValueError:
             continue
         if line["model"] != what or line["step"] <= done:
-            kept.append(text + "\n")
-    write_atomic(log, "".join(kept).encode())
+            lines.append(text + "\n")
+    write_atomic(log, "".join(lines).encode())

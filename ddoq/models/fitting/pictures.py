@@ -1,4 +1,4 @@
-"""Pictures of how a training gets on: reconstructions of an autoencoder, samples of a diffusion model."""
+"""Draws how a training gets on: reconstructions of an autoencoder, samples of a diffusion model."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Pictures:
     @torch.no_grad()
     def reconstructions(self, step: int, model: Any) -> None:
         """Images spread over the data, and below each what the autoencoder makes of it."""
-        chosen = np.unique(np.linspace(0, len(self.data) - 1, 2 * COLUMNS).astype(np.int64))
-        images = self.data.images(chosen)
+        indices = np.unique(np.linspace(0, len(self.data) - 1, 2 * COLUMNS).astype(np.int64))
+        images = self.data.images(indices)
         x = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).float() / 127.5 - 1
-        made = model.decode(model.encode(x).latent_dist.mode()).sample.float() / 2 + 0.5
-        self._write(f"codec-{step:07d}.png", np.stack([images, _pixels(made)]))
+        decoded = model.decode(model.encode(x).latent_dist.mode()).sample.float() / 2 + 0.5
+        self._write(f"codec-{step:07d}.png", np.stack([images, _pixels(decoded)]))
 
     def samples(self, step: int, transformer: Any, scheduler: Any, codec: Codec) -> None:
         """Samples of the first classes, a row each."""

@@ -1,4 +1,4 @@
-"""The sizes of the models that are fitted, and how many training steps they take."""
+"""Lists the sizes of the models that are fitted, and how many training steps they take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training of a codec or a diffusion model, step by step, and the recipe by which it is done."""
+"""Trains a codec or a diffusion model step by step, by a recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fits of codec and diffusion share."""
+"""Holds what the fits of codec and diffusion share: the order of images, the learning rate, a check of the loss."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def test_too_few_threads_are_refused(requested: int) -> None:
 
 @pytest.mark.parametrize("requested", [1.0, "2", True])
 def test_threads_of_another_type_are_refused(requested: object) -> None:
-    with pytest.raises(TypeError, match="must be None or an int"):
+    with pytest.raises(TypeError, match="must be an integer of at least 1"):
         _backend.n_threads(requested)  # type: ignore[arg-type]
 
 

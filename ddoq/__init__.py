@@ -12,20 +12,16 @@ from ddoq._version import __version__
 
 if TYPE_CHECKING:
     from ddoq import cuda as cuda
-    from ddoq.data.distilled import DistilledDataset as DistilledDataset
-    from ddoq.data.distilled import load as load
+    from ddoq.data.distilled import DistilledDataset as DistilledDataset, load as load
     from ddoq.data.image_data import open_data as open_data
     from ddoq.evaluation.evaluate import evaluate as evaluate
     from ddoq.machine.info import info as info
     from ddoq.methods.distill import distill as distill
     from ddoq.quantization.estimator import OptimalQuantizer as OptimalQuantizer
     from ddoq.quantization.online import OnlineQuantizer as OnlineQuantizer
-    from ddoq.quantization.quantize import quantize as quantize
-    from ddoq.quantization.quantize import quantize_classes as quantize_classes
-    from ddoq.quantization.rate_distortion import RateDistortion as RateDistortion
-    from ddoq.quantization.rate_distortion import rate_distortion as rate_distortion
-    from ddoq.quantization.result import ClassQuantization as ClassQuantization
-    from ddoq.quantization.result import Quantization as Quantization
+    from ddoq.quantization.quantize import quantize as quantize, quantize_classes as quantize_classes
+    from ddoq.quantization.rate_distortion import RateDistortion as RateDistortion, rate_distortion as rate_distortion
+    from ddoq.quantization.result import ClassQuantization as ClassQuantization, Quantization as Quantization
     from ddoq.quantization.transport import w2 as w2
     from ddoq.reporting.report import report as report
     from ddoq.stages.fit import fit as fit
@@ -36,32 +32,28 @@ if TYPE_CHECKING:
     from ddoq.training.train import train as train
     from ddoq.training.train_teacher import train_teacher as train_teacher
 
-_MODULES = {
-    "ClassQuantization": "quantization.result",
-    "DistilledDataset": "data.distilled",
-    "OnlineQuantizer": "quantization.online",
-    "OptimalQuantizer": "quantization.estimator",
-    "Quantization": "quantization.result",
-    "RateDistortion": "quantization.rate_distortion",
-    "RunError": "storage.files",
-    "WeightedLoss": "training.loss",
-    "distill": "methods.distill",
-    "evaluate": "evaluation.evaluate",
-    "fit": "stages.fit",
-    "info": "machine.info",
-    "label": "training.label",
-    "load": "data.distilled",
-    "open_data": "data.image_data",
-    "quantize": "quantization.quantize",
-    "quantize_classes": "quantization.quantize",
-    "rate_distortion": "quantization.rate_distortion",
-    "report": "reporting.report",
-    "train": "training.train",
-    "train_teacher": "training.train_teacher",
-    "w2": "quantization.transport",
-    "weigh": "stages.weigh",
+_NAMES = {
+    "data.distilled": ["DistilledDataset", "load"],
+    "data.image_data": ["open_data"],
+    "evaluation.evaluate": ["evaluate"],
+    "machine.info": ["info"],
+    "methods.distill": ["distill"],
+    "quantization.estimator": ["OptimalQuantizer"],
+    "quantization.online": ["OnlineQuantizer"],
+    "quantization.quantize": ["quantize", "quantize_classes"],
+    "quantization.rate_distortion": ["RateDistortion", "rate_distortion"],
+    "quantization.result": ["ClassQuantization", "Quantization"],
+    "quantization.transport": ["w2"],
+    "reporting.report": ["report"],
+    "stages.fit": ["fit"],
+    "stages.weigh": ["weigh"],
+    "storage.files": ["RunError"],
+    "training.label": ["label"],
+    "training.loss": ["WeightedLoss"],
+    "training.train": ["train"],
+    "training.train_teacher": ["train_teacher"],
 }
-
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = ["__version__", *_MODULES]
 
 

@@ -13,8 +13,7 @@ import pytest
 from emulator.build import ROOT, build
 from numpy.typing import NDArray
 
-from ddoq.machine import backend
-from ddoq.machine import gpu as cuda
+from ddoq.machine import backend, gpu as cuda
 from ddoq.quantization.forms import GRAM
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -176,6 +177,12 @@ def test_wheel_works_where_the_sources_are_not(built: Path) -> None:
     file, *points = python(code, built, PYTHONPATH=str(site)).split()
     assert Path(file).is_relative_to(site)
     assert sorted(points) == ["0.5", "5.0"]
+
+
+def test_a_function_that_names_the_package_can_be_sent_to_a_worker() -> None:
+    """What joblib, dask and ray do with a lambda that uses ddoq."""
+    cloudpickle = pytest.importorskip("joblib.externals.cloudpickle")
+    assert pickle.loads(cloudpickle.dumps(lambda: ddoq.w2([[0.0], [2.0]], [[1.0]])))() == 1.0
 
 
 def test_entry_point_is_the_command() -> None:

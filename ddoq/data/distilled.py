@@ -25,8 +25,7 @@ from torch.utils.data import Dataset, WeightedRandomSampler
 from ddoq.data.images import reason, to_pixels
 from ddoq.data.weights import WEIGHTINGS, ClassPrior, Weighting, counts_for, image_weights
 from ddoq.storage.files import RunError
-from ddoq.storage.image_folder import METADATA, class_names_of, read_rows
-from ddoq.storage.image_folder import write_images as write_images
+from ddoq.storage.image_folder import METADATA, class_names_of, read_rows, write_images as write_images
 from ddoq.storage.manifest import MANIFEST, NoRunError, images_stage, main_set, method_label
 from ddoq.storage.run import Run
 

@@ -26,13 +26,10 @@ from tqdm import tqdm
 
 from ddoq.data.distilled import DistilledDataset
 from ddoq.data.weights import Weighting
-from ddoq.evaluation.gradients import Agreement, gradient_agreement
-from ddoq.evaluation.gradients import log_name as gradient_log_name
+from ddoq.evaluation.gradients import Agreement, gradient_agreement, log_name as gradient_log_name
 from ddoq.evaluation.logs import HIDDEN, TABLE, by_test_set, log_name
 from ddoq.evaluation.plan import Compared, Entry, Given, full_entries, open_compared
-from ddoq.evaluation.table import ANY, FULL, stored
-from ddoq.evaluation.table import Evaluation as Evaluation
-from ddoq.evaluation.table import Row as Row
+from ddoq.evaluation.table import ANY, FULL, Evaluation as Evaluation, Row as Row, stored
 from ddoq.machine.device import torch_device
 from ddoq.training.log import logged_accuracies
 from ddoq.training.protocols import FEWEST_STEPS, ProtocolName, changes_of, recipe_for

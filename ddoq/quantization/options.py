@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ddoq.machine.arguments import positive
 from ddoq.quantization.samples import LARGEST
 
 Method = Literal["lloyd", "clvq", "minibatch"]
@@ -74,14 +75,11 @@ class Options:
 
 
 def check_integer(value: object, name: str) -> int:
-    """The value as an int, if it is an integer of at least 1."""
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value}")
-    if int(value) > LARGEST:
-        raise ValueError(f"{name} must be below 2**63")
-    return int(value)
+    """The value as an int, if it is an integer of at least 1 that the core can hold."""
+    number = positive(name, value)
+    if number > LARGEST:
+        raise ValueError(f"{name} must be below 2**63, got {number}")
+    return number
 
 
 def check_starts(n_init: object) -> int | Literal["auto"]:

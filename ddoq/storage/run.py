@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ddoq.machine.environment import environment
-from ddoq.storage.files import RunError as RunError
-from ddoq.storage.files import clean, inside, is_temporary, sha256_file, write_atomic
+from ddoq.storage.files import RunError as RunError, clean, inside, is_temporary, sha256_file, write_atomic
 from ddoq.storage.image_folder import METADATA, read_rows
 from ddoq.storage.manifest import FORMAT, LOCK, MANIFEST, Kind, image_sets, kind_of, read_manifest, sealed
 from ddoq.storage.points import POINTS, Points, read_points

@@ -19,8 +19,7 @@ from cli_run import data, run
 from command import call, distill_line, one_line_error
 
 import ddoq
-from ddoq.cli import commands
-from ddoq.cli import main as cli
+from ddoq.cli import commands, main as cli
 from ddoq.cli.demo import digits
 
 __all__ = ["data", "run"]

@@ -13,8 +13,7 @@ from cli_run import data, run
 from command import call, distill_line, entries, one_line_error
 
 import ddoq
-from ddoq.cli import commands, options
-from ddoq.cli import main as cli
+from ddoq.cli import commands, main as cli, options
 from ddoq.cli.demo import demo
 from ddoq.cli.distill import GROUPS
 from ddoq.methods.catalogue import METHODS

@@ -381,24 +381,3 @@ def test_precision_is_what_is_asked_for(folders: dict[str, Path]) -> None:
     assert codec.model.dtype == torch.float32  # its configuration has force_upcast
     with pytest.raises(ValueError, match="precision"):
         open_codec(folders["sd"], precision="float8")  # type: ignore[arg-type]
-
-
-def test_a_sampled_posterior_depends_on_seed_and_image_alone(folders: dict[str, Path], tmp_path: Path) -> None:
-    def latents(name: str, **options: Any) -> np.ndarray:
-        distil(tmp_path / name, None, codec=folders["sd"], synthesis="decode", steps=None, strength=None, **options)
-        return np.concatenate([ddoq.stages.latents.read_latents(Run.open(tmp_path / name), c)[0] for c in range(3)])
-
-    mean = latents("mean")
-    sampled = latents("sampled", posterior="sample")
-    assert not np.array_equal(mean, sampled)
-    np.testing.assert_allclose(latents("batches", posterior="sample", batch_size=5), sampled, atol=2e-3)
-    assert np.array_equal(latents("again", posterior="sample"), sampled)
-    assert not np.allclose(latents("seed", posterior="sample", seed=1), sampled, atol=1e-2)
-    codec: Any = open_codec(folders["sd"], posterior="sample")
-    pixels = torch.rand(400, 3, 2, 2).expand(400, 3, 2, 2)[:1].repeat(400, 1, 1, 1)
-    drawn = codec.encode(pixels, generators(400))
-    posterior = codec.model.encode(pixels[:1] * 2 - 1).latent_dist
-    torch.testing.assert_close(drawn.mean(0), posterior.mean[0] * 0.5, atol=0.15, rtol=0)
-    torch.testing.assert_close(drawn.std(0), posterior.std[0] * 0.5, atol=0.1, rtol=0.1)
-    with pytest.raises(ValueError, match="posterior"):
-        open_codec("identity", posterior="sample")

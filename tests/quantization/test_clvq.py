@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
@@ -310,7 +309,7 @@ def test_methods_refuse_what_they_would_ignore() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(ValueError, match="k must be at least 1"):
+    with pytest.raises(ValueError, match="k must be an integer of at least 1"):
         OnlineQuantizer(0)
     with pytest.raises(ValueError, match="clock must be"):
         OnlineQuantizer(2, clock="mine")  # type: ignore[arg-type]

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from test_cuda import blobs, on_emulator
 
 import ddoq
-from ddoq.quantization import device_samples
-from ddoq.quantization import gpu as _gpu
+from ddoq.quantization import device_samples, gpu as _gpu
 
 __all__ = ["emulated", "emulator", "gpu"]
 

@@ -118,8 +118,8 @@ def test_grid_search_over_a_pipeline() -> None:
     [
         ({"n_clusters": 5}, "n_samples=4 must be at least n_clusters=5"),
         ({"n_clusters": 4}, r"k = 4 is above the 3 distinct samples \(of 4\)"),
-        ({"n_clusters": 0}, "k must be at least 1"),
-        ({"n_clusters": 2, "n_init": 0}, "n_init must be at least 1"),
+        ({"n_clusters": 0}, "k must be an integer of at least 1"),
+        ({"n_clusters": 2, "n_init": 0}, "n_init must be an integer of at least 1"),
         ({"n_clusters": 2, "refine": "yes"}, "refine must be"),
     ],
 )
@@ -225,5 +225,5 @@ def test_partial_fit_refuses_what_it_cannot_use() -> None:
         OptimalQuantizer(2, init=X[:2]).partial_fit(X)
     with pytest.raises(ValueError, match="n_clusters=3, but there are 2 points already"):
         OptimalQuantizer(2).partial_fit(X).set_params(n_clusters=3).partial_fit(X)
-    with pytest.raises(ValueError, match="k must be at least 1"):
+    with pytest.raises(ValueError, match="k must be an integer of at least 1"):
         OptimalQuantizer(0).partial_fit(X)

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from tolerances import DISTORTION, EQUIVARIANCE, NEAREST, NORMAL_GRID, NORMAL_POINTS, POINTS, TRANSPORT, WEIGHTS

@@ -203,7 +203,7 @@ def test_samples_that_are_not_real_numbers(X: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"k": 0}, ValueError, "k must be at least 1"),
+        ({"k": 0}, ValueError, "k must be an integer of at least 1"),
         ({"k": 2.0}, TypeError, "k must be an integer"),
         ({"k": True}, TypeError, "k must be an integer"),
         ({"k": 11}, ValueError, "k = 11 is above the 10 samples of positive weight: choose a smaller k"),
@@ -216,10 +216,10 @@ def test_samples_that_are_not_real_numbers(X: Any) -> None:
         ({"init": np.zeros((2, 3))}, ValueError, r"init must hold all starting points, shape \(2, 4\)"),
         ({"init": np.full((2, 4), np.nan)}, ValueError, r"init\[0\] has a NaN"),
         ({"init": np.zeros((2, 4)), "n_init": 2}, ValueError, "n_init is 2"),
-        ({"n_init": 0}, ValueError, "n_init must be at least 1"),
+        ({"n_init": 0}, ValueError, "n_init must be an integer of at least 1"),
         ({"init": "random", "n_init": 2**62}, ValueError, "too big"),  # at once, not after as many draws
         ({"k": 2**63}, ValueError, r"k must be below 2\*\*63"),
-        ({"max_iter": 0}, ValueError, "max_iter must be at least 1"),
+        ({"max_iter": 0}, ValueError, "max_iter must be an integer of at least 1"),
         ({"refine": "yes"}, ValueError, "refine must be"),
         ({"random_state": -1}, ValueError, "random_state must not be negative"),
         ({"random_state": "0"}, TypeError, "random_state must be"),
@@ -244,7 +244,7 @@ def test_more_points_than_distinct_samples() -> None:
         ({"y": list("aaabb")}, ValueError, "y must have one label for each of the 6 rows"),
         ({"y": [0, 0, 0, 1, 1, np.nan]}, ValueError, r"y\[5\] is not finite"),
         ({"k": [1]}, ValueError, "k has 1 numbers of points for 2 classes"),
-        ({"k": [1, 0]}, ValueError, r"k\[1\] must be at least 1"),
+        ({"k": [1, 0]}, ValueError, r"k\[1\] must be an integer of at least 1"),
         ({"k": "2"}, TypeError, "k must be an integer or a sequence"),
         ({"k": [3, 4]}, ValueError, "k = 4 is above the 3 samples of positive weight of class 'dog'"),
         ({"k": 3}, ValueError, r"k = 3 is above the 2 distinct samples \(of 3\) of class 'dog'"),

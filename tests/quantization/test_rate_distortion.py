@@ -83,7 +83,7 @@ def test_one_sketch_for_all_numbers_of_points() -> None:
     [
         ([], TypeError, "at least one"),
         (3, TypeError, "sequence"),
-        ([1, 0], ValueError, r"k\[1\] must be at least 1"),
+        ([1, 0], ValueError, r"k\[1\] must be an integer of at least 1"),
         ([1, 4, 2], ValueError, "3 samples of positive weight of class 'b'"),
     ],
 )

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddoq.machine.torchvision import ensure_importable
-from ddoq.training import augment
-from ddoq.training import siamese as _dsa
+from ddoq.training import augment, siamese as _dsa
 
 needs_torchvision = pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="no torchvision")
 

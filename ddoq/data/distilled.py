@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,12 @@ from torch.utils.data import Dataset, WeightedRandomSampler
 from ddoq.data.images import reason, to_pixels
 from ddoq.data.weights import WEIGHTINGS, ClassPrior, Weighting, counts_for, image_weights
 from ddoq.storage.files import RunError
-from ddoq.storage.image_folder import METADATA, class_names_of, read_rows, write_images as write_images
+from ddoq.storage.image_folder import METADATA, class_names_of, read_rows
 from ddoq.storage.manifest import MANIFEST, NoRunError, images_stage, main_set, method_label
 from ddoq.storage.run import Run
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class DistilledDataset(Dataset[tuple[torch.Tensor, int, float]]):
     """A small weighted image data set; `dataset[i]` is (image float32 (c, h, w) in [0, 1], target, weight).
 
@@ -59,32 +61,18 @@ class DistilledDataset(Dataset[tuple[torch.Tensor, int, float]]):
     ...     loss = ddoq.WeightedLoss()(model(image), target, weight)
     """
 
-    def __init__(
-        self,
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        counts: torch.Tensor,
-        weights: torch.Tensor,
-        *,
-        class_names: tuple[str, ...],
-        mean: torch.Tensor,
-        std: torch.Tensor,
-        manifest: dict[str, Any],
-        weighting: str,
-        class_prior: str,
-        reencoded: torch.Tensor | None = None,
-    ) -> None:
-        self.images = images
-        self.labels = labels
-        self.counts = counts
-        self.weights = weights
-        self.class_names = class_names
-        self.mean = mean
-        self.std = std
-        self.manifest = manifest
-        self.weighting = weighting
-        self.class_prior = class_prior
-        self.reencoded = reencoded
+    images: torch.Tensor
+    labels: torch.Tensor
+    counts: torch.Tensor
+    weights: torch.Tensor
+    _: KW_ONLY
+    class_names: tuple[str, ...]
+    mean: torch.Tensor
+    std: torch.Tensor
+    manifest: dict[str, Any]
+    weighting: str
+    class_prior: str
+    reencoded: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -147,19 +135,7 @@ class DistilledDataset(Dataset[tuple[torch.Tensor, int, float]]):
         counts = counts_for(weighting, self.counts.numpy(), reencoded)
         prior = self.class_prior if class_prior is None else class_prior
         made = image_weights(counts, self.labels.numpy(), len(self.class_names), weighting, prior)
-        return DistilledDataset(
-            self.images,
-            self.labels,
-            self.counts,
-            torch.from_numpy(made),
-            class_names=self.class_names,
-            mean=self.mean,
-            std=self.std,
-            manifest=self.manifest,
-            weighting=weighting,
-            class_prior=prior,
-            reencoded=self.reencoded,
-        )
+        return replace(self, weights=torch.from_numpy(made), weighting=weighting, class_prior=prior)
 
 
 def load(

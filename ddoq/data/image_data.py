@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,31 +23,37 @@ from ddoq.machine.arguments import positive
 LARGEST = 256  # pixels; the side when sizes differ and none is asked for
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageData:
     """A labelled image data set whose images have one size and number of channels.
 
     Attributes
     ----------
-    class_names
-        By label.
-    labels
-        int64 (n,).
+    source
+        Where the images come from.
     image_size
         Side in pixels.
     channels
         1 (grey) or 3 (RGB).
-    fingerprint
-        Hash of the data set's content and labels, before any conversion. Of a class folder: of the names and bytes of
-        its files, all read once for it when the folder is opened.
+    class_names
+        By label.
+    labels
+        int64 (n,).
     """
 
-    def __init__(self, source: Source, image_size: int, channels: int) -> None:
-        self.source = source
-        self.class_names: tuple[str, ...] = source.class_names
-        self.labels: Labels = source.labels
-        self.image_size = image_size
-        self.channels = channels
-        self.fingerprint = source.fingerprint
+    source: Source
+    image_size: int
+    channels: int
+    class_names: tuple[str, ...]
+    labels: Labels
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the data set's content and labels, before any conversion.
+
+        Of a class folder: of the names and bytes of its files, all read once for it when the folder is opened.
+        """
+        return self.source.fingerprint
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,6 +65,10 @@ class ImageData:
     def images(self, indices: Sequence[int] | np.ndarray[Any, Any]) -> Array:
         """uint8 (b, channels, image_size, image_size) of some images; an unreadable one is named."""
         return self.source.pixels([int(index) for index in indices], self.image_size, self.channels)
+
+    def renumbered(self, labels: Labels, class_names: tuple[str, ...]) -> ImageData:
+        """The same images with other class numbers and names."""
+        return replace(self, labels=labels, class_names=class_names)
 
     def where(self, index: int) -> str:
         """What to call an image in a message: its file, or its index and class."""
@@ -113,10 +124,11 @@ def open_data(
         raise ValueError(f"channels must be 1 (grey) or 3 (RGB), got {channels!r}")
     if isinstance(data, ImageData):
         own_names(data.class_names, class_names)
-        return ImageData(data.source, image_size or data.image_size, channels or data.channels)
+        return replace(data, image_size=image_size or data.image_size, channels=channels or data.channels)
     source = _source(data, class_names)
     size = int(image_size) if image_size is not None else _common_size(source)
-    return ImageData(source, size, channels if channels is not None else 1 if source.grey() else 3)
+    channels = channels if channels is not None else 1 if source.grey() else 3
+    return ImageData(source, size, channels, source.class_names, source.labels)
 
 
 def _source(data: Any, class_names: Sequence[str] | None) -> Source:

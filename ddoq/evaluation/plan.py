@@ -7,7 +7,6 @@ Classes are matched by name.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -206,9 +205,7 @@ def _aligned(name: str, member: Member, like: TrainingSet) -> Member:
     labels = matched_labels(member.labels, member.class_names, like.class_names, name)
     if isinstance(member, TrainingSet):  # normalised as the first: by the statistics of the full data, if it is a run's
         return replace(member, labels=labels, class_names=like.class_names, mean=like.mean, std=like.std)
-    changed = copy.copy(member)
-    changed.labels, changed.class_names = labels, like.class_names
-    return changed
+    return replace(member, labels=labels, class_names=like.class_names)
 
 
 def _check_distillations(name: str, members: Sequence[Member], named: bool) -> None:

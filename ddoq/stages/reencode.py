@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddoq.machine import backend
 from ddoq.machine.memory import BatchSize
 from ddoq.machine.streams import seed_sequence
 from ddoq.models.codecs.codec import Codec
 from ddoq.models.codecs.encoding import check_shapes, encode_batch
+from ddoq.quantization.assign import cells
 from ddoq.stages.latents import read_latents
 from ddoq.storage.files import RunError
 from ddoq.storage.run import Run
@@ -114,9 +114,6 @@ def reencode(
     distortion = np.zeros(len(class_offsets) - 1)
     for c, (begin, end) in enumerate(pairwise(class_offsets)):
         real = read_latents(run, c)[0].astype(np.float32)
-        own = latents[begin:end].reshape(end - begin, -1).astype(np.float32)
-        labels, distances = np.empty(len(real), np.int64), np.empty(len(real))
-        backend.core.assign(real, own, labels, distances, backend.n_threads(None), backend.isa())
-        counts[begin:end] = np.bincount(labels, minlength=end - begin)
-        distortion[c] = distances.mean()
+        voronoi = cells(real, latents[begin:end].reshape(end - begin, -1).astype(np.float32))
+        counts[begin:end], distortion[c] = voronoi.counts, voronoi.distortion
     return Reencoded(latents, counts, distortion)

@@ -111,10 +111,19 @@ def weigh(
         )
     if class_prior not in ("balanced", "data"):
         raise ValueError(f"class_prior {class_prior!r} is not known: use 'balanced' or 'data'")
-    on = torch_device(device)
     if isinstance(codec, str) and codec in ("auto", "fit"):
         raise ValueError(f"codec {codec!r} is not for weigh, which fits none: give 'identity', a folder or an object")
-    return weigh_folder(root, data, codec, by_index, image_size, class_names, class_prior, on, progress)
+    return weigh_folder(
+        root,
+        data,
+        codec,
+        by_index=by_index,
+        image_size=image_size,
+        class_names=class_names,
+        class_prior=class_prior,
+        device=torch_device(device),
+        progress=progress,
+    )
 
 
 def _check_points(run: Run) -> None:

@@ -50,10 +50,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not whole:
         raise RunError(damaged)
     if manifest.get("format") != FORMAT:
-        raise RunError(
-            f"{path} has format {manifest.get('format')!r} and this ddoq reads {FORMAT}: distil again into another "
-            f"folder, or use the ddoq that made it{_version(manifest)}"
-        )
+        config = manifest.get("config")
+        weighed = isinstance(config, dict) and kind_of(manifest) == "weighed"
+        remedy = "delete it and weigh the folder again" if weighed else "distil again into another folder"
+        formats = f"format {manifest.get('format')!r} and this ddoq reads {FORMAT}"
+        raise RunError(f"{path} has {formats}: {remedy}, or use the ddoq that made it{_version(manifest)}")
     if wrong := _misshapen(manifest):
         raise RunError(f"{damaged} ({wrong} is not what ddoq writes)")
     parsed: dict[str, Any] = manifest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
@@ -368,3 +369,12 @@ def test_mnist_labels_and_speedy_path(data_file: Any) -> None:
     assert (data.image_size, data.channels, data.class_names) == (28, 1, tuple("0123456789"))
     assert np.array_equal(data.images(range(500))[:, 0], images)
     assert np.array_equal(data.labels, labels)
+
+
+def test_a_data_set_is_not_changed_but_replaced() -> None:
+    data = open_data((np.zeros((3, 8, 8), np.uint8), ["cat", "dog", "dog"]))
+    with pytest.raises(FrozenInstanceError):
+        data.labels = np.zeros(3, np.int64)  # type: ignore[misc]
+    other = open_data(data.renumbered(np.array([1, 0, 0]), ("dog", "cat")), image_size=4)
+    assert (other.class_names, other.labels.tolist(), other.image_size) == (("dog", "cat"), [1, 0, 0], 4)
+    assert (data.class_names, data.labels.tolist(), data.image_size) == (("cat", "dog"), [0, 1, 1], 8)

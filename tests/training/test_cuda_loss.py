@@ -66,7 +66,7 @@ def test_every_entry_has_one_place(classes: int, width: int) -> None:
     entries = model.lay_out(classes, width)
     inside = entries < classes
     assert np.array_equal(np.sort(entries[inside]), np.arange(classes))
-    thread, place = model.device_of(entries, width)
+    thread, place = model.place_of(entries, width)
     part, at, of = np.indices(entries.shape)
     assert np.array_equal(thread, part * entries.shape[1] + at)
     assert np.array_equal(place, of)

@@ -5,7 +5,6 @@ They are those that an evaluation draws for its row "random subset" with the sam
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -39,25 +38,23 @@ def make_images(task: Task, options: Random) -> None:
             "class_prior": task.class_prior,
             "output_size": task.output_size,
         }
-        if run.done(result_stage(None), inputs):
-            return
-        start = time.monotonic()
-        classes = [np.flatnonzero(data.labels == c) for c in range(n_classes)]
-        drawn = [draw_images(rows, task.ipc, task.seed, c) for c, rows in enumerate(classes)]
-        labels, sources = np.repeat(np.arange(n_classes), task.ipc), np.concatenate(drawn)
-        counts = Counts(even_counts(labels, np.array([len(rows) for rows in classes])))
-        write_result(
-            run,
-            None,
-            _images(data, sources),
-            labels,
-            counts,
-            task.style,
-            inputs=inputs,
-            start=start,
-            columns={"source_index": sources.tolist()},
-            info={"weightings": task.method.weightings},
-        )
+        with run.stage(result_stage(None), inputs) as stage:
+            if stage.done:
+                return
+            classes = [np.flatnonzero(data.labels == c) for c in range(n_classes)]
+            drawn = [draw_images(rows, task.ipc, task.seed, c) for c, rows in enumerate(classes)]
+            labels, sources = np.repeat(np.arange(n_classes), task.ipc), np.concatenate(drawn)
+            write_result(
+                run,
+                stage,
+                None,
+                _images(data, sources),
+                labels,
+                Counts(even_counts(labels, np.array([len(rows) for rows in classes]))),
+                task.style,
+                columns={"source_index": sources.tolist()},
+                info={"weightings": task.method.weightings},
+            )
 
 
 def _images(data: ImageData, sources: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:

@@ -5,7 +5,6 @@ Main images go to images/ as the stage "synthesize", those of a control to contr
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from ddoq.data.weights import ClassPrior, Weighting, counts_for, image_weights
 from ddoq.stages.batches import Images, resized
 from ddoq.storage.files import clean
 from ddoq.storage.image_folder import write_images
-from ddoq.storage.run import Run
+from ddoq.storage.run import Run, Stage
 
 
 @dataclass(frozen=True)
@@ -68,22 +67,23 @@ def result_folder(run: Run, control: str | None) -> Path:
 
 def write_result(
     run: Run,
+    stage: Stage,
     control: str | None,
     images: Iterable[Images],
     labels: NDArray[np.int64],
     counts: Counts,
     style: Style,
     *,
-    inputs: Mapping[str, Any],
-    start: float,
     columns: Mapping[str, Sequence[Any]] | None = None,
     outputs: Sequence[Path] = (),
     info: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write images as an image folder, whole or not at all, and record the stage.
+    """Write images as an image folder, whole or not at all, and tell the stage what there is to record.
 
     Parameters
     ----------
+    stage
+        At work, as `run.stage(result_stage(control), inputs)` gives it.
     control
         None for the run's main images, otherwise the control's name.
     images
@@ -92,16 +92,12 @@ def write_result(
         (K,): class index.
     counts, style
         See there; the weights are made of both.
-    inputs
-        All that decides the result, as for `run.done(result_stage(control), inputs)`.
-    start
-        `time.monotonic()` when the work began, for the stage's seconds.
     columns
         Further columns of metadata.jsonl, K values each.
     outputs, info
         Further files that the stage leaves, and facts for run.json.
     """
-    names, prior = run.manifest["class_names"], style.class_prior
+    names, prior = run.class_names, style.class_prior
     weighted = counts_for(style.weighting, counts.points, counts.reencoded)
     weights = image_weights(weighted, labels, len(names), style.weighting, prior)
     further: dict[str, Sequence[Any]] = {} if counts.reencoded is None else {"reencoded": counts.reencoded.tolist()}
@@ -111,9 +107,8 @@ def write_result(
     if folder.parent.is_dir():
         clean(folder.parent)
     written = write_images(folder, images, labels, weights, counts.points, names, rows, style.made_by)
-    facts = dict(info or {}) | {"images": len(labels)} | ({"note": style.note} if style.note else {})
-    outputs = [*written, *outputs]
-    run.record(result_stage(control), inputs, outputs, seconds=time.monotonic() - start, info=facts)
+    stage.outputs = [*written, *outputs]
+    stage.info = dict(info or {}) | {"images": len(labels)} | ({"note": style.note} if style.note else {})
 
 
 def _at_size(images: Iterable[Images], size: int | None) -> Iterator[Images]:

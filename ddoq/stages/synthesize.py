@@ -7,8 +7,7 @@ the same.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -101,60 +100,54 @@ def synthesize(
     name = synthesis if control else None
     models, inputs, info = _planned(run, data, models, synthesis, style, seed, batch_size)
     work = run.path / "work" / result_folder(run, name).name
-    if run.done(result_stage(name), inputs):
-        remove_batches(work)
-        return
-    start = time.monotonic()
-    points = run.points()
-    columns: dict[str, Any] = {}
-    make: Callable[[slice], Images]
+    with run.stage(result_stage(name), inputs) as stage:
+        if not stage.done:
+            points = run.points()
+            make, columns = _maker(run, data, models, synthesis, style, points, seed)
+            key, limit = digest(inputs), BatchSize(batch_size)
+            images = make_batches(make, len(points.classes), batch_size, work, key, synthesis, progress)
+            sized = images.at_size(data.image_size)
+            again = reencode(run, models.codec, sized, points.offsets, seed=seed, limit=limit, device=models.device)
+            latents_file = result_folder(run, name).with_suffix(".safetensors")
+            latents_file.parent.mkdir(exist_ok=True)
+            write_reencoded(latents_file, again)
+            info |= {"w2": float(np.sqrt(again.distortion).mean())} | halved([images.facts, limit.facts])
+            write_result(
+                run,
+                stage,
+                name,
+                images,
+                points.classes,
+                Counts(points.counts, again.counts),
+                style,
+                columns=columns,
+                outputs=[latents_file],
+                info=info,
+            )
+    remove_batches(work)
+
+
+def _maker(
+    run: Run, data: ImageData, models: ImageModels, synthesis: str, style: Style, points: Points, seed: int
+) -> tuple[Callable[[slice], Images], dict[str, Any]]:
+    """The function that makes the images of some points, and further columns of metadata.jsonl."""
     if synthesis == "nearest":
         sources = nearest_images(run, points)
-        columns["source_index"] = sources.tolist()
         real = open_data(data, image_size=style.output_size)
 
-        def make(batch: slice) -> Images:
+        def take(batch: slice) -> Images:
             return np.ascontiguousarray(real.images(sources[batch]))
 
-    else:
-        names = run.manifest["class_names"]
+        return take, {"source_index": sources.tolist()}
 
-        def make(batch: slice) -> Images:
-            part = _Part(points, batch, names)
-            latents = part.latents(models.device)
-            if synthesis == "diffuse":
-                latents = _diffused(models, latents, part, seed)
-            return resized(_pixels(models.codec.decode(latents), data, part), style.output_size)
+    def make(batch: slice) -> Images:
+        part = _Part(points, batch, run.class_names)
+        latents = part.latents(models.device)
+        if synthesis == "diffuse":
+            latents = _diffused(models, latents, part, seed)
+        return resized(_pixels(models.codec.decode(latents), data, part), style.output_size)
 
-    limit = BatchSize(batch_size)
-    images = make_batches(make, len(points.classes), batch_size, work, digest(inputs), synthesis, progress)
-    again = reencode(
-        run,
-        models.codec,
-        images.at_size(data.image_size),
-        points.offsets,
-        seed=seed,
-        limit=limit,
-        device=models.device,
-    )
-    latents_file = result_folder(run, name).with_suffix(".safetensors")
-    latents_file.parent.mkdir(exist_ok=True)
-    write_reencoded(latents_file, again)
-    info |= {"w2": float(np.sqrt(again.distortion).mean())} | halved([images.facts, limit.facts])
-    write_result(
-        run,
-        name,
-        images,
-        points.classes,
-        Counts(points.counts, again.counts),
-        style,
-        inputs=inputs,
-        start=start,
-        columns=columns,
-        outputs=[latents_file],
-        info=info,
-    )
-    remove_batches(work)
+    return make, {}
 
 
 def _planned(
@@ -200,7 +193,7 @@ class _Part:
 
     points: Points
     rows: slice
-    names: list[str]
+    names: Sequence[str]
 
     @property
     def classes(self) -> Tensor:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ddoq.stages.batches import Images, StoredImages, make_batches, resized
-from ddoq.stages.results import Counts, Style, write_result
+from ddoq.stages.results import Counts, Style, result_stage, write_result
 from ddoq.storage.run import Run
 
 NAMES = ["ant", "bee"]
@@ -27,8 +27,8 @@ def stored(work: Path) -> StoredImages:
 
 
 def write(path: Path, images: Any = PIXELS, style: Style | None = None, control: str | None = None, **more: Any) -> Run:
-    with Run.locked(path, {}, NAMES) as run:
-        write_result(run, control, images, LABELS, COUNTS, style or Style(), inputs={"a": 1}, start=0.0, **more)
+    with Run.locked(path, {}, NAMES) as run, run.stage(result_stage(control), {"a": 1}) as stage:
+        write_result(run, stage, control, images, LABELS, COUNTS, style or Style(), **more)
     return run
 
 
@@ -82,6 +82,13 @@ def test_a_control_has_a_folder_and_a_stage_of_its_own(tmp_path: Path) -> None:
     run = write(tmp_path, control="mine", style=Style("reencoded"))
     assert set(run.manifest["stages"]) == {"synthesize:mine"}
     assert [row["weight"] for row in rows(tmp_path / "controls" / "mine")][-1] == 0
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "controls" / ".mine.123.tmp" / "0000_ant").mkdir(parents=True)
+    write(tmp_path, control="mine")
+    assert sorted(path.name for path in (tmp_path / "controls").iterdir()) == ["mine"]
 
 
 def test_nothing_is_there_where_the_images_fail(tmp_path: Path) -> None:

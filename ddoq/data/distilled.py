@@ -134,8 +134,8 @@ class DistilledDataset(Dataset[tuple[torch.Tensor, int, float]]):
         reencoded = None if self.reencoded is None else self.reencoded.numpy()
         counts = counts_for(weighting, self.counts.numpy(), reencoded)
         prior = self.class_prior if class_prior is None else class_prior
-        made = image_weights(counts, self.labels.numpy(), len(self.class_names), weighting, prior)
-        return replace(self, weights=torch.from_numpy(made), weighting=weighting, class_prior=prior)
+        weights = image_weights(counts, self.labels.numpy(), len(self.class_names), weighting, prior)
+        return replace(self, weights=torch.from_numpy(weights), weighting=weighting, class_prior=prior)
 
 
 def load(
@@ -219,7 +219,7 @@ def _open_run(path: str | PathLike[str]) -> Run:
         if (control or folder.name == "images") and (run / MANIFEST).exists():
             named = f" with synthesis={folder.name!r} (--synthesis)" if control else ""
             raise NoRunError(f"{folder} is a part of the run {run}: give {run}{named}") from error
-        if folder.is_dir() and any(one.is_dir() and not one.name.startswith(".") for one in folder.iterdir()):
+        if folder.is_dir() and any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
             raise NoRunError(
                 f"{folder} is not a run folder; if it is one of class folders, its images have no weights yet: "
                 f"ddoq weigh {folder} --data DATA gives them weights by the full data, and then it can be loaded"
@@ -227,12 +227,12 @@ def _open_run(path: str | PathLike[str]) -> Run:
         raise
 
 
-def _pixels(path: Path, given: dict[str, int] | None) -> np.ndarray[Any, Any]:
+def _pixels(path: Path, shape: dict[str, int] | None) -> np.ndarray[Any, Any]:
     """An image that ddoq wrote as it is, one of a `given` folder at the size and channels that it was weighed at."""
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as image:
-            if given is not None:
-                return to_pixels(image, given["image_size"], given["channels"])
+            if shape is not None:
+                return to_pixels(image, shape["image_size"], shape["channels"])
             pixels = np.asarray(image)
     except Exception as error:
         raise RunError(f"{path} cannot be read as an image: {reason(error)}") from error

@@ -31,12 +31,12 @@ def class_folders(root: Path) -> tuple[tuple[str, ...], list[Path], Labels]:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        found = sorted(_image_files(root / name), key=lambda path: path.as_posix())
-        if not found:
+        images_of_class = sorted(_image_files(root / name), key=lambda path: path.as_posix())
+        if not images_of_class:
             hint = ": that is a ddoq run, give its images/ folder" if (root / "run.json").is_file() else ""
             raise ValueError(f"class folder {root / name} has no images{hint or ': remove it or add some'}")
-        paths += found
-        labels += [label] * len(found)
+        paths += images_of_class
+        labels += [label] * len(images_of_class)
     return tuple(names), paths, np.array(labels, dtype=np.int64)
 
 

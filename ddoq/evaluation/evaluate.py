@@ -170,7 +170,7 @@ def evaluate(
     folders = Folders(labels)
     _check_labels(folders, opened, sets, random=data is not None)
     plan = [] if data is None else list(full_entries(sets, data, full_data, class_names, seeds, common))
-    plan += [entry for each in sets for entry in each.entries(weightings, seeds)]
+    plan += [entry for group in sets for entry in group.entries(weightings, seeds)]
     least = min(entry.images for entry in plan)
     plan.sort(key=lambda entry: least if entry.name == FULL else entry.images)
     trainer = Trainer(protocol, changes, opened, folders, first, on_device, workers, progress)

@@ -108,7 +108,7 @@ class Evaluation:
 
     def improvement_over_random(self, row: Row) -> float | None:
         """IOR in percentage points; None without a row of as many random images."""
-        random = (one for one in self._beside(row, RANDOM) if one.images == row.images)
+        random = (row_of_random for row_of_random in self._beside(row, RANDOM) if row_of_random.images == row.images)
         other = None if row.set in (RANDOM, FULL) else next(random, None)
         return None if other is None else row.mean - other.mean
 

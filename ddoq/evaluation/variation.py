@@ -93,7 +93,8 @@ def paired_difference(on: Sequence[Sequence[float]], off: Sequence[Sequence[floa
     Difference(mean=2.0, interval=(-10.706..., 14.706...), values=(1.0, 3.0))
     """
     means = [
-        statistics.fmean(x - y for x, y in zip(one, other, strict=True)) for one, other in zip(on, off, strict=True)
+        statistics.fmean(x - y for x, y in zip(with_weights, without, strict=True))
+        for with_weights, without in zip(on, off, strict=True)
     ]
     mean = statistics.fmean(means)
     if max(means) - min(means) <= SAME:

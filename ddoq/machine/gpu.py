@@ -101,7 +101,9 @@ def _version(number: int) -> str:
 def _cublas_paths() -> list[str]:
     """Where NVIDIA's wheels have put it, as cuda-pathfinder tells if it is installed, and where they do."""
     places = [str(Path(entry, "nvidia", folder, "lib")) for entry in sys.path for folder in ("cu13", "cublas")]
-    libraries = [str(path) for place in places for path in sorted(Path(place).glob("libcublas.so.1[23]"), reverse=True)]
+    libraries = [
+        str(path) for lib_folder in places for path in sorted(Path(lib_folder).glob("libcublas.so.1[23]"), reverse=True)
+    ]
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib
 

@@ -55,17 +55,17 @@ class PipelineFiles:
 
     Parameters
     ----------
-    place
+    location
         A folder, or an id such as "owner/name", which is looked up if there is no such folder.
     what
         The option that it was given for, for messages.
     """
 
-    def __init__(self, place: str | PathLike[str], what: str) -> None:
-        self.name = str(place)
+    def __init__(self, location: str | PathLike[str], what: str) -> None:
+        self.name = str(location)
         self.what = what
-        self.local = Path(place).is_dir()
-        if not self.local and not (isinstance(place, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", place)):
+        self.local = Path(location).is_dir()
+        if not self.local and not (isinstance(location, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", location)):
             raise FileNotFoundError(
                 f"{what} {self.name!r} is no folder, no name that ddoq knows and no hub id (owner/name)"
             )

@@ -294,12 +294,12 @@ def quantize_class(
         seeds = list(np.atleast_2d(start_rows)) if start_rows is not None else []
     if tol is not None:
         starts = [rows[seeds_of_start] for seeds_of_start in seeds] or [np.asarray(start_points, dtype=np.float64)]
-        found = [lloyd_streaming(rows, w, points, max_iter, tol) for points in starts]
+        results = [lloyd_streaming(rows, w, points, max_iter, tol) for points in starts]
     else:
         distances = [start_distances(G, seeds_of_start) for seeds_of_start in seeds]
         distances = distances or [point_distances(rows, np.asarray(start_points, dtype=np.float64))]
-        found = [lloyd(G, w, distance, max_iter) for distance in distances]
-    fits = [_fit(rows, w, k, *one) for one in found]
+        results = [lloyd(G, w, distance, max_iter) for distance in distances]
+    fits = [_fit(rows, w, k, *result) for result in results]
     spread = TIE * float(w @ np.diag(G)) / w.sum()
     best = fits[0]
     for fit in fits:

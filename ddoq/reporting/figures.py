@@ -20,7 +20,7 @@ COLOURS = {"density": "s0", "uniform": "s1", "sqrt": "s2", "reencoded": "s4"}
 
 
 def spread_row(spread: findings.Spread, spreads: Sequence[findings.Spread]) -> dict[str, Any]:
-    most = max(float(each.weights.max()) for each in spreads)
+    most = max(float(class_spread.weights.max()) for class_spread in spreads)
     return {"spread": spread, "dots": (100 * spread.weights / most).round(2).tolist(), "one": 100 / most}
 
 

@@ -64,12 +64,12 @@ def class_distances(
     """W2 of each class's real latents to its points, under several masses; those of the points' own cells, which make
     it least, are called "reencoded" (of the set "points", "density").
     """
-    found: dict[str, list[float]] = {weighting: [] for weighting in masses}
+    distances: dict[str, list[float]] = {weighting: [] for weighting in masses}
     spans = list(pairwise(offsets))
     for c, (begin, end) in enumerate(tqdm(spans, desc=f"W2 to {name}", unit="class", disable=not progress)):
         real = read_latents(run, c)[0].astype(np.float32)
-        own = points[begin:end].reshape(end - begin, -1).astype(np.float32)
+        class_points = points[begin:end].reshape(end - begin, -1).astype(np.float32)
         for weighting, mass in masses.items():
             voronoi = weighting == "reencoded" or (name == "points" and weighting == "density")
-            found[weighting].append(w2(real, own, None if voronoi else mass[begin:end]))
-    return found
+            distances[weighting].append(w2(real, class_points, None if voronoi else mass[begin:end]))
+    return distances

@@ -27,15 +27,15 @@ def open_reusable(path: str | PathLike[str], config: Mapping[str, Any]) -> Run:
     other = Run.open(path)
     if not any((other.path / "latents").glob("shard-*.safetensors")):
         raise RunError(f"{other.path} has no latents to take over: give a run folder that ddoq distill made")
-    theirs, config = (made | made.get("options", {}) for made in (other.manifest["config"], dict(config)))
+    theirs, config = (settings | settings.get("options", {}) for settings in (other.manifest["config"], dict(config)))
     keys = ["data", "image_size", "channels", "batch_size"]
-    codec, given = theirs.get("codec", {}), config.get("codec", {})
+    codec, codec_here = theirs.get("codec", {}), config.get("codec", {})
     # A codec that was fitted may be given to another run. Runs that distill has not made may hold text here.
-    if list(codec) == list(given):
-        keys += ["codec", "seed"] if "fit" in given else ["codec"]
+    if list(codec) == list(codec_here):
+        keys += ["codec", "seed"] if "fit" in codec_here else ["codec"]
     old, new = ({key: source[key] for key in keys if key in source} for source in (theirs, config))
-    if found := [f"{key}: {a!r:.200} there, {b!r:.200} here" for key, a, b in differences("", old, new)]:
-        raise RunError(f"the latents of {other.path} are not those of this run ({'; '.join(found)})")
+    if differing := [f"{key}: {a!r:.200} there, {b!r:.200} here" for key, a, b in differences("", old, new)]:
+        raise RunError(f"the latents of {other.path} are not those of this run ({'; '.join(differing)})")
     return other
 
 
@@ -66,10 +66,12 @@ def read_latents(run: Run, class_index: int) -> tuple[Array, Array]:
                 indices.append(shard.get_slice("indices")[rows])
         except (safetensors.SafetensorError, OSError, ValueError) as error:
             raise RunError(f"{path} cannot be read ({error}): delete it and run again to remake it") from error
-    found = np.concatenate(latents)
-    if len(found) != stop - start:
-        raise RunError(f"{run.path / 'latents'} has {len(found)} rows of class {class_index}, not {stop - start}")
-    return found.reshape(len(found), -1), np.concatenate(indices)
+    rows_of_class = np.concatenate(latents)
+    if len(rows_of_class) != stop - start:
+        raise RunError(
+            f"{run.path / 'latents'} has {len(rows_of_class)} rows of class {class_index}, not {stop - start}"
+        )
+    return rows_of_class.reshape(len(rows_of_class), -1), np.concatenate(indices)
 
 
 def read_all_latents(run: Run) -> tuple[Array, Array]:

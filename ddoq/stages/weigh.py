@@ -148,8 +148,8 @@ def _weigh_run(root: Path, progress: bool) -> Distances:
             stage = images_stage(run.manifest, name)
             (file,) = (path for path in run.outputs(stage) if path.suffix == ".safetensors")
             images = read_reencoded(file)
-            own = {"reencoded": images.counts.astype(np.float64)}
-            rows += _stored(run, name, stage, images.latents, quantised.offsets, own | masses, progress)
+            masses_of_images = {"reencoded": images.counts.astype(np.float64)}
+            rows += _stored(run, name, stage, images.latents, quantised.offsets, masses_of_images | masses, progress)
     label = method_label(opened.manifest)
     return Distances(tuple(rows), (f"method {label}",) if label else ())
 

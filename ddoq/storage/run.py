@@ -299,11 +299,11 @@ def _take(lock: int, folder: Path) -> None:
     os.pwrite(lock, str(os.getpid()).encode(), 0)
 
 
-def _check_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def _check_same(folder: Path, recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     changed = [
         f"{key}: {old!r:.200} in the folder, {new!r:.200} now"
         for part in ("config", "class_names")
-        for key, old, new in differences(part.removeprefix("config"), found[part], wanted[part])
+        for key, old, new in differences(part.removeprefix("config"), recorded[part], wanted[part])
     ]
     if changed:
         raise RunError(

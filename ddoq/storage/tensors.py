@@ -61,8 +61,8 @@ def read_tensors(path: Path, made_from: str | None = None) -> tuple[dict[str, Te
 
 def read_arrays(path: Path, made_from: str | None = None) -> tuple[dict[str, Array], dict[str, Any]] | None:
     """The same as arrays."""
-    found = read_tensors(path, made_from)
-    return None if found is None else ({name: tensor.numpy() for name, tensor in found[0].items()}, found[1])
+    stored = read_tensors(path, made_from)
+    return None if stored is None else ({name: tensor.numpy() for name, tensor in stored[0].items()}, stored[1])
 
 
 def read_facts(path: Path, made_from: str | None = None) -> dict[str, Any] | None:

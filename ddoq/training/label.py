@@ -184,11 +184,11 @@ def _begin(folder: Path, about: Mapping[str, Any]) -> int:
     clean(folder)
     if not (folder / ABOUT).exists():
         _write(folder, about)
-    found = read_about(folder)
-    other = [name for name in about if name != "epochs" and found.get(name) != about[name]]
+    about_there = read_about(folder)
+    other = [name for name in about if name != "epochs" and about_there.get(name) != about[name]]
     if other:
-        raise RunError(f"{folder} holds labels of {differences(found, about, other)}: choose another folder")
-    promised: int = found["epochs"]
+        raise RunError(f"{folder} holds labels of {differences(about_there, about, other)}: choose another folder")
+    promised: int = about_there["epochs"]
     return promised
 
 

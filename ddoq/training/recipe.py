@@ -101,8 +101,15 @@ class Recipe:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {getattr(self, name)!r}")
-        for name, given, named in (("augment", self.augment, OPERATIONS), ("dsa", self.dsa.split("_"), DSA.split("_"))):
-            if isinstance(given, str) or not set(given) <= set(named) or len(set(given)) < len(given):
+        for name, operations, named in (
+            ("augment", self.augment, OPERATIONS),
+            ("dsa", self.dsa.split("_"), DSA.split("_")),
+        ):
+            if (
+                isinstance(operations, str)
+                or not set(operations) <= set(named)
+                or len(set(operations)) < len(operations)
+            ):
                 raise ValueError(f"{name} may name, each once, {', '.join(named)}; got {getattr(self, name)!r}")
 
     @property

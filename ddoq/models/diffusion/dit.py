@@ -63,7 +63,7 @@ class DiTDiffusion(Scheduled):
         std: Sequence[float] = (1.0,),
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
-        place: str = "the model",
+        location: str = "the model",
     ) -> None:
         super().__init__(scheduler)
         self.device = torch.device(device)
@@ -75,7 +75,7 @@ class DiTDiffusion(Scheduled):
             raise ValueError(
                 f"the diffusion model has {self.null} classes and no names for them, the data have {len(class_names)}"
             )
-        labels = list(range(self.null)) if names is None else match_labels(class_names, names, place)
+        labels = list(range(self.null)) if names is None else match_labels(class_names, names, location)
         self.labels = torch.tensor(labels, device=self.device)
         self.mean = torch.tensor(mean, dtype=torch.float32, device=self.device).reshape(1, -1, 1, 1)
         self.std = torch.tensor(std, dtype=torch.float32, device=self.device).reshape(1, -1, 1, 1)
@@ -105,7 +105,7 @@ class DiTDiffusion(Scheduled):
             std=facts.get("latent_std", (1.0,)),
             device=device,
             dtype=dtype,
-            place=f"{parts.name}/model_index.json",
+            location=f"{parts.name}/model_index.json",
         )
 
     @cached_property

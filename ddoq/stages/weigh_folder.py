@@ -34,10 +34,10 @@ from ddoq.stages.encode import encode
 from ddoq.stages.reencode import Floats, Reencoded, reencode
 from ddoq.stages.user_metadata import UserMetadata, read_user_metadata
 from ddoq.storage.files import RunError, sha256_file, write_atomic
-from ddoq.storage.image_folder import METADATA, json_line
+from ddoq.storage.image_folder import METADATA
 from ddoq.storage.manifest import MANIFEST, NoRunError
 from ddoq.storage.run import Run
-from ddoq.storage.values import digest, plain
+from ddoq.storage.values import digest, json_line, plain
 
 GIVEN = "given"  # the set of a folder that is not a run
 ORIGINAL = "original"  # the weights that it came with

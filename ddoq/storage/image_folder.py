@@ -1,4 +1,4 @@
-"""The image folder: how distilled images lie on disk, readable by everyone.
+"""Distilled images lie in an image folder that everyone can read.
 
     0003_dog/00007.png   number and name of the class, number within the class; sorted folders are the classes in order
     metadata.jsonl       a row per image: file_name, label, class_name, weight, count, sha256, what the synthesis adds
@@ -22,8 +22,9 @@ from typing import Any, TextIO
 import numpy as np
 from PIL import Image
 
+from ddoq.storage.dataset_card import dataset_card
 from ddoq.storage.files import RunError, inside, new_folder
-from ddoq.storage.values import plain
+from ddoq.storage.values import json_line
 
 METADATA, CARD = "metadata.jsonl", "README.md"
 _TYPES = {"file_name": str, "label": int, "class_name": str, "weight": float, "count": int, "sha256": str}
@@ -167,73 +168,6 @@ def folder_name(label: int, class_name: str, n_classes: int) -> str:
     safe = "".join("_" if char in "/\\:" or unicodedata.category(char) in ("Cc", "Cs") else char for char in class_name)
     safe = re.sub(r"^\.+", lambda dots: "_" * len(dots[0]), safe).encode()[:180].decode(errors="ignore")
     return _SPLIT.sub(r"\1~", f"{label:0{max(4, len(str(n_classes - 1)))}d}_{safe}")
-
-
-def dataset_card(
-    class_names: Sequence[str], rows: Sequence[dict[str, Any]], extra: dict[str, Any], made_by: str = "ddoq"
-) -> str:
-    """README.md: YAML features with the class names for the Hugging Face loader, then how to read the folder."""
-    kinds = {"weight": "float64", "count": "int64", "sha256": "string"}
-    kinds |= {key: _kind(value) for key, value in extra.items()}
-    names = "".join(f"          '{label}': {json_line(name)}\n" for label, name in enumerate(class_names))
-    columns = "".join(f"  - name: {json_line(key)}\n    dtype: {kind}\n" for key, kind in kinds.items())
-    features = f"""  features:
-  - name: image
-    dtype: image
-  - name: label
-    dtype:
-      class_label:
-        names:
-{names}  - name: class_name
-    dtype: string
-{columns}"""
-    # the loader takes the features from configs, the viewer on the hub from dataset_info
-    return f"""---
-task_categories:
-- image-classification
-tags:
-- dataset-distillation
-- ddoq
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: "**"
-{features}dataset_info:
-{features}---
-
-# A distilled data set
-
-{len(rows)} weighted images of {len(class_names)} classes, made by {made_by}. Multiply each image's loss by
-its `weight`; `count` is the number of images of the full set that the image stands for.
-
-- ddoq: `ddoq.load(run)`, a torch Dataset of (image, target, weight).
-- Hugging Face: `datasets.load_dataset("/path/to/this/folder", split="train")` gives `label` as a ClassLabel with the
-  names above. `datasets.load_dataset("imagefolder", data_dir="/path/to/this/folder", split="train")` does not read
-  this card: there `label` is the index and `class_name` the name.
-- torchvision (`ImageFolder`) and timm: the class folders are numbered, so that their sorted order is the order of the
-  classes; the exact names are in `metadata.jsonl`.
-"""
-
-
-def json_line(value: Any) -> str:
-    r"""JSON on one line, readable, without the characters at which YAML and some readers break lines, and UTF-8: half
-    of a surrogate pair, which a text from another JSON may hold, stays escaped.
-
-    Examples
-    --------
-    >>> json_line({"caption": "☃\u2028\ud800"})
-    '{"caption": "☃\\u2028\\ud800"}'
-    """
-    text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
-    return re.sub("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]", lambda char: f"\\u{ord(char[0]):04x}", text)
-
-
-def _kind(value: Any) -> str:
-    for kind, name in ((bool, "bool"), (int | np.integer, "int64"), (float | np.floating, "float64"), (str, "string")):
-        if isinstance(value, kind):
-            return name
-    raise TypeError(f"a column of the metadata must hold numbers or text, got {value!r:.100}")
 
 
 def _lines(file: TextIO, metadata: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Plain values: canonical JSON, its hash, and the differences between two configurations."""
+"""Values become plain ones, canonical JSON and its hash, and configurations are compared."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -34,6 +35,19 @@ def plain(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise TypeError(f"a {type(value).__name__} cannot be written to JSON: {value!r:.100}")
+
+
+def json_line(value: Any) -> str:
+    r"""JSON on one line, readable, without the characters at which YAML and some readers break lines, and UTF-8: half
+    of a surrogate pair, which a text from another JSON may hold, stays escaped.
+
+    Examples
+    --------
+    >>> json_line({"caption": "☃\u2028\ud800"})
+    '{"caption": "☃\\u2028\\ud800"}'
+    """
+    text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
+    return re.sub("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]", lambda char: f"\\u{ord(char[0]):04x}", text)
 
 
 def digest(value: Any) -> str:

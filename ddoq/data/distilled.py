@@ -1,4 +1,4 @@
-"""The distilled data set: a torch Dataset of (image, target, weight), read back from a run folder and verified.
+"""A distilled data set is a torch Dataset of (image, target, weight), read back from a run folder and verified.
 
 Weights (C classes, M images in all; DESIGN of ddoq, after arXiv 2501.07681):
     density    n_i / n_class x M / C     the mass of the point's Voronoi cell

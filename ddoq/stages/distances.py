@@ -1,4 +1,4 @@
-"""The W2 distance of each class between its latents and the weighted images that stand for it."""
+"""W2 is measured here, class by class, between the latents and the weighted images that stand for them."""
 
 from __future__ import annotations
 

@@ -106,13 +106,13 @@ def encode(
         for stale in set(folder.glob("shard-*.safetensors")) - set(paths):
             stale.unlink()
         facts = []
-        other = None if reuse is None else open_reusable(reuse, run.config)
+        reusable = None if reuse is None else open_reusable(reuse, run.config)
         with tqdm(total=len(order), desc="encode", unit="image", disable=not progress) as bar:
-            for path, indices in zip(paths, parts, strict=True):
+            for number, (path, indices) in enumerate(zip(paths, parts, strict=True)):
                 made_from = digest([inputs, indices])
                 shard = read_facts(path, made_from)
-                if shard is None and other is not None and (theirs := other.path / "latents" / path.name).exists():
-                    shard = take_over(theirs, path, made_from)
+                if shard is None and reusable is not None:
+                    shard = take_over(shard_path(reusable, number), path, made_from)
                 if shard is None:
                     arrays, shard = _encode_shard(data, codec, indices, device, seed, batch_size, bar)
                     write_tensors(path, arrays, made_from, shard)

@@ -1,4 +1,4 @@
-"""Shards of latents: their format, and the reading of one class or of all."""
+"""The latents of a run are found and read here, those of one class or of all, and taken over from another run."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def read_latents(run: Run, class_index: int) -> tuple[Array, Array]:
 def read_all_latents(run: Run) -> tuple[Array, Array]:
     """Latents (n, *latent_shape) float16 and labels (n,), class by class."""
     shape = run.info("encode")["latent_shape"]
-    parts = [read_latents(run, c)[0] for c in range(len(run.manifest["class_names"]))]
+    parts = [read_latents(run, c)[0] for c in range(len(run.class_names))]
     labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     return np.concatenate(parts).reshape(-1, *shape), labels
 
@@ -86,8 +86,10 @@ def shard_path(run: Run, number: int) -> Path:
     return run.path / "latents" / f"shard-{number:05d}.safetensors"
 
 
-def take_over(source: Path, path: Path, made_from: str) -> dict[str, Any]:
-    """Share another run's shard; its metadata. RunError if it is damaged or of other inputs."""
+def take_over(source: Path, path: Path, made_from: str) -> dict[str, Any] | None:
+    """Share another run's shard and give its facts; None if it is absent, RunError if damaged or of other inputs."""
+    if not source.exists():
+        return None
     facts = read_facts(source, made_from)
     if facts is None:
         raise RunError(

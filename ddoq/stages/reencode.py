@@ -1,4 +1,4 @@
-"""Weights after decoding: the masses of the cells of the synthesised images' own latents.
+"""Images are encoded again, for weights after decoding: the masses of the cells of their own latents.
 
 Of all weights on given points the masses of their Voronoi cells make W2 to the data least (the talk's proposition;
 Graf and Luschgy, Foundations of Quantization, 2000, lemma 3.4). A point's own mass is that of the point's cell, and

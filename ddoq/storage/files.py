@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, hashes, and paths that cannot leave their folder.
+"""Files are whole or absent: they are written, hashed and found by paths that cannot leave their folder.
 
 A write goes to a temporary name in the same folder, is flushed to the disk (file, then folder) and renamed. What a
 killed process leaves behind therefore always has a temporary name, which nothing reads and `clean` removes.

@@ -1,4 +1,4 @@
-"""The run folder: one manifest (run.json), stages that are skipped when done, one process at a time, verification.
+"""The run folder has one manifest (run.json) and stages that are skipped when done; one process writes at a time.
 
 run.json holds the configuration, the class names in order, versions, machine and, per stage, the hash of what went in,
 the sha256 of each file that came out, time, peak memory and facts. Times and memory are nowhere else, so that two runs

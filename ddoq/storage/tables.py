@@ -1,4 +1,4 @@
-"""Tables as aligned text, CSV and LaTeX; the distances of distilled sets to the data."""
+"""Tables are written as aligned text, CSV and LaTeX."""
 
 from __future__ import annotations
 

@@ -92,6 +92,18 @@ def test_every_folder_has_a_floor() -> None:
     assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py", "_version.py", "cuda.py"}
 
 
+def test_files_and_functions_stay_small() -> None:
+    root = PACKAGE.parent
+    for path in [*PACKAGE.rglob("*.py"), *(root / "tests").rglob("*.py"), *(root / "benchmarks").glob("*.py")]:
+        source = path.read_text(encoding="utf-8")
+        assert source.count("\n") <= 400, path
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef) and path.is_relative_to(PACKAGE):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                length = int(body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+                assert length <= 60, (path, node.name)
+
+
 @pytest.mark.parametrize(
     "source",
     [

@@ -143,6 +143,14 @@ def garbage(rng: np.random.Generator, value: Any, arguments: list[Any]) -> Any:
     return things[int(rng.integers(len(things)))]
 
 
+def converted(array: np.ndarray, kind: Any) -> np.ndarray:
+    """The array as another type; as it is where an earlier change has made it text that is no number."""
+    try:
+        return array.astype(kind)
+    except ValueError:
+        return array
+
+
 def of(change: Callable[[np.random.Generator, NDArray[Any]], Any]) -> Mutation:
     """Change an argument that is an array, leave the others alone."""
 
@@ -192,7 +200,7 @@ MUTATIONS: list[Mutation] = [
     other,
     of(lambda rng, array: np.resize(array, int(rng.integers(0, 3 * array.size + 2)))),
     of(lambda rng, array: np.resize(array, rng.integers(0, 8, size=int(rng.integers(0, 4))))),
-    of(lambda rng, array: array.astype(TYPES[int(rng.integers(len(TYPES)))])),
+    of(lambda rng, array: converted(array, TYPES[int(rng.integers(len(TYPES)))])),
     of(lambda rng, array: np.asfortranarray(array)),
     of(lambda rng, array: np.repeat(array, 2, axis=0)[::2]),
     of(lambda rng, array: array[::-1]),

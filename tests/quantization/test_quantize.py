@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -317,58 +314,3 @@ def test_kinds_of_random_state() -> None:
         assert_array_equal(points(make(4)), points(make(4)))
         drawn = make(4)
         assert not np.array_equal(points(drawn), points(drawn))
-
-
-# Classes
-
-
-# Interruption
-
-
-def test_an_exception_from_progress_stops_the_work() -> None:
-    def stop(done_classes: int) -> None:
-        raise KeyError(f"{done_classes} classes done")
-
-    with pytest.raises(KeyError, match="classes done"):
-        quantize(normal(3000, 300), 100, n_init=10_000, random_state=0, progress=stop)
-
-
-INTERRUPTED = """
-import signal, sys
-import numpy as np
-import ddoq
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # the children of a background job ignore it
-calls = []
-
-def progress(done_classes):
-    calls.append(done_classes)
-    if len(calls) == 10:
-        print("working", flush=True)
-
-options = {
-    "seeding": {"refine": "none", "max_iter": 1},
-    "lloyd": {"init": "random", "refine": "none"},
-    "hartigan": {"init": "random", "refine": "hartigan", "max_iter": 1},
-}[sys.argv[1]]
-X = np.random.default_rng(0).normal(size=(12_000, 2)).astype(np.float32)
-y = np.arange(12_000) % 2
-try:
-    options |= {"form": "gram", "random_state": 0, "n_threads": 1, "progress": progress}
-    ddoq.quantize_classes(X, y, 500, n_init=2000, **options)
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-"""
-
-
-@pytest.mark.parametrize("stage", ["seeding", "lloyd", "hartigan"])
-def test_ctrl_c_is_heard_in_the_middle_of_a_fit(stage: str) -> None:
-    with subprocess.Popen([sys.executable, "-c", INTERRUPTED, stage], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "working\n"  # and minutes of work, nearly all in this stage, are left
-            process.send_signal(signal.SIGINT)
-            answer, _ = process.communicate(timeout=10)  # about 0.1 s on an idle machine
-        finally:
-            process.kill()
-    assert (answer, process.returncode) == ("interrupted\n", 0)

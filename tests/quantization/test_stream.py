@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -356,45 +353,3 @@ def test_great_values_are_fitted_or_refused_alike(form: Any, dtype: str, isa: st
     for factor in (1.001, 1.9, 3):
         with pytest.raises(ValueError, match=r"overflow.*scale the data"):
             quantize((X * factor * largest).astype(dtype), 2, form=form, refine="none", random_state=0)
-
-
-# Interruption
-
-INTERRUPTED = """
-import signal, sys
-import numpy as np
-import ddoq
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # the children of a background job ignore it
-calls = []
-
-def progress(done_classes):
-    calls.append(done_classes)
-    if len(calls) == 10:
-        print("working", flush=True)
-
-options = {
-    "seeding": {"max_iter": 1},
-    "lloyd": {"init": "random", "tol": 0.0},
-    "lloyd in short iterations": {"init": "random", "tol": 0.0},
-}[sys.argv[1]]
-n = 1_000 if "short" in sys.argv[1] else 100_000
-X = np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
-try:
-    ddoq.quantize(X, 800, n_init=300, form="streaming", random_state=0, progress=progress, **options)
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-"""
-
-
-@pytest.mark.parametrize("stage", ["seeding", "lloyd", "lloyd in short iterations"])
-def test_ctrl_c_is_heard_in_the_middle_of_a_fit(stage: str) -> None:
-    with subprocess.Popen([sys.executable, "-c", INTERRUPTED, stage], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "working\n"  # and minutes of work, nearly all in this stage, are left
-            process.send_signal(signal.SIGINT)
-            answer, _ = process.communicate(timeout=10)  # about 0.1 s on an idle machine
-        finally:
-            process.kill()
-    assert (answer, process.returncode) == ("interrupted\n", 0)

@@ -96,10 +96,10 @@ def test_single_point_moves_reach_a_better_partition(dtype: str, isa: str) -> No
     means = np.stack([X[job.labels == j].astype(float).mean(axis=0) for j in range(10)])
     assert_allclose(job.points, means, rtol=0, atol=4 * EPSILON[dtype])
     squares = ((X[:, None].astype(float) - means) ** 2).sum(axis=2)
-    own = squares[np.arange(200), job.labels] * job.counts[job.labels] / np.maximum(job.counts[job.labels] - 1, 1)
+    to_own = squares[np.arange(200), job.labels] * job.counts[job.labels] / np.maximum(job.counts[job.labels] - 1, 1)
     others = squares * job.counts / (job.counts + 1)
     others[np.arange(200), job.labels] = np.inf
-    assert np.all((others.min(axis=1) > own * (1 - 1e-4)) | (job.counts[job.labels] == 1))
+    assert np.all((others.min(axis=1) > to_own * (1 - 1e-4)) | (job.counts[job.labels] == 1))
 
 
 @dtypes
@@ -149,10 +149,10 @@ def test_classes_are_independent_and_bits_do_not_depend_on_threads(dtype: str, i
         "sample_weight": np.random.default_rng(1).uniform(0.1, 2.0, size=233),
         "forms": np.array([0, 1, 3, 0], dtype=np.uint8),
     }
-    one = Job(X, ks, isa, **changes).run()
+    serial = Job(X, ks, isa, **changes).run()
     for n_threads in (2, 3, 5, 100):
-        many = Job(X, ks, isa, **changes, n_threads=n_threads).run()
-        for a, b in zip(one.outputs(), many.outputs(), strict=True):
+        parallel = Job(X, ks, isa, **changes, n_threads=n_threads).run()
+        for a, b in zip(serial.outputs(), parallel.outputs(), strict=True):
             assert_array_equal(a, b)
     first = 0
     for c, k in enumerate(ks):
@@ -164,13 +164,13 @@ def test_classes_are_independent_and_bits_do_not_depend_on_threads(dtype: str, i
             isa,
             **changes | {"rows": rows, "row_offsets": np.array([0, sizes[c]])},
         )
-        alone.arguments |= {"forms": changes["forms"][c : c + 1], "uniforms": one.uniforms[first : first + count]}
+        alone.arguments |= {"forms": changes["forms"][c : c + 1], "uniforms": serial.uniforms[first : first + count]}
         first += count
         alone.run()
         at = slice(sum(ks[:c]), sum(ks[: c + 1]))
-        assert_array_equal(alone.points, one.points[at])
-        assert_array_equal(alone.weights, one.weights[at])
-        assert_array_equal(alone.labels, one.labels[sum(sizes[:c]) : sum(sizes[: c + 1])])
+        assert_array_equal(alone.points, serial.points[at])
+        assert_array_equal(alone.weights, serial.weights[at])
+        assert_array_equal(alone.labels, serial.labels[sum(sizes[:c]) : sum(sizes[: c + 1])])
 
 
 @dtypes

@@ -57,14 +57,14 @@ def test_same_bits_with_avx2_and_avx512(shape: tuple[int, int], dtype: str, monk
     rng = np.random.default_rng(0)
     X = rng.normal(size=shape).astype(dtype)
     weight = rng.uniform(0.1, 3, size=len(X))
-    found = []
+    results = []
     for isa in ("avx2", "avx512"):
         monkeypatch.setenv("DDOQ_ISA", isa)
         gram = np.empty((len(X), len(X)), dtype=dtype)
         core.gram(X, gram, isa)
         q = ddoq.quantize(X, 5, sample_weight=weight, refine="hartigan", random_state=0)
-        found.append((gram, q.points, q.weights, q.labels, np.array(q.distortion)))
-    for avx2, avx512 in zip(*found, strict=True):
+        results.append((gram, q.points, q.weights, q.labels, np.array(q.distortion)))
+    for avx2, avx512 in zip(*results, strict=True):
         assert_array_equal(avx2, avx512)
 
 
@@ -75,9 +75,9 @@ def test_same_bits_of_every_number_of_features(dtype: str) -> None:
     rng = np.random.default_rng(0)
     for d in range(1, 70):
         X, points = rng.normal(size=(90, d)).astype(dtype), rng.normal(size=(5, d)).astype(dtype)
-        found = []
+        results = []
         for isa in ("avx2", "avx512"):
             labels, dist2 = np.empty(len(X), np.int64), np.empty(len(X))
             core.assign(X, points, labels, dist2, 1, isa)
-            found.append(dist2.tobytes() + labels.tobytes())
-        assert found[0] == found[1], d
+            results.append(dist2.tobytes() + labels.tobytes())
+        assert results[0] == results[1], d

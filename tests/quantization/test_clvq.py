@@ -45,8 +45,8 @@ def test_steps_are_the_sequential_ones(n: int, d: int, k: int, dtype: str, clock
             points, weights, wins, winners = reference.clvq(X, start, step=step, per_point=clock == "point")
             mine, mine_weights = start.copy(), np.full(k, 1 / k)
             mine_wins, mine_winners = np.zeros(k, dtype=np.int64), np.full(n, -1)
-            given = mine_weights if clock == "global" else None
-            backend.core.clvq(X, mine, given, mine_wins, mine_winners, *step, None, None, None, 1, isa)
+            core_weights = mine_weights if clock == "global" else None
+            backend.core.clvq(X, mine, core_weights, mine_wins, mine_winners, *step, None, None, None, 1, isa)
             assert_array_equal(mine_winners, winners)
             assert_array_equal(mine_wins, wins)
             assert_allclose(mine, points, rtol=0, atol=POINTS * np.abs(X).max())
@@ -91,15 +91,16 @@ def test_means_are_those_of_the_sequential_steps(n: int, d: int, k: int, dtype: 
 
 def test_means_by_hand(isa: str) -> None:
     # points 0 and 8, step 1 always: 2 replaces 0, 3 replaces 2, 10 replaces 8: 2, 3, 3 and 8, 8, 10 over all steps
-    stream, own = (OnlineQuantizer(2, step=(1, 0), clock=clock, average=True) for clock in ("global", "point"))
-    for each in (stream, own):
-        each.update([[0.0], [8.0]])
-        assert_array_equal(each.points, [[0.0], [8.0]])
-        each.update([[2.0], [3.0], [10.0]])
-    assert_allclose(stream.points, [[8 / 3], [26 / 3]], rtol=1e-6)
-    assert_allclose(stream.online_weights, [2 / 3, 1 / 3], rtol=1e-12)
-    assert_allclose(own.points, [[2.5], [10.0]], rtol=1e-6)
-    assert_allclose(own.online_weights, [2 / 3, 1 / 3], rtol=1e-12)
+    clocks: tuple[Clock, Clock] = ("global", "point")
+    global_clock, point_clock = (OnlineQuantizer(2, step=(1, 0), clock=clock, average=True) for clock in clocks)
+    for stream in (global_clock, point_clock):
+        stream.update([[0.0], [8.0]])
+        assert_array_equal(stream.points, [[0.0], [8.0]])
+        stream.update([[2.0], [3.0], [10.0]])
+    assert_allclose(global_clock.points, [[8 / 3], [26 / 3]], rtol=1e-6)
+    assert_allclose(global_clock.online_weights, [2 / 3, 1 / 3], rtol=1e-12)
+    assert_allclose(point_clock.points, [[2.5], [10.0]], rtol=1e-6)
+    assert_allclose(point_clock.online_weights, [2 / 3, 1 / 3], rtol=1e-12)
 
 
 def test_means_are_what_is_given_and_never_what_is_learnt_from() -> None:
@@ -130,11 +131,11 @@ def test_means_are_nearer_than_the_last_points(clock: Clock) -> None:
 
 def test_threads_do_not_change_the_bits(isa: str) -> None:
     X = normal(640, 700, "float32")  # 560 points of 700 features are enough for threads, with a margin
-    one, many = (OnlineQuantizer(560, average=True, n_threads=n) for n in (1, 3))
-    for stream in (one, many):
+    serial, parallel = (OnlineQuantizer(560, average=True, n_threads=n) for n in (1, 3))
+    for stream in (serial, parallel):
         stream.update(np.concatenate([X, X + 1]))
-    assert_array_equal(one.points, many.points)
-    assert_array_equal(one.online_weights, many.online_weights)
+    assert_array_equal(serial.points, parallel.points)
+    assert_array_equal(serial.online_weights, parallel.online_weights)
 
 
 @pytest.mark.parametrize("clock", ["global", "point"])

@@ -31,13 +31,13 @@ def blobs(sizes: tuple[int, ...] = (90, 33, 140), d: int = 24, dtype: str = "flo
     return (corners[y, rng.integers(6, size=len(y))] + rng.normal(size=(len(y), d))).astype(dtype), y
 
 
-def assert_as_on_the_cpu(found: ClassQuantization, expected: ClassQuantization) -> None:
-    assert_array_equal(found.labels, expected.labels)
-    assert_array_equal(found.counts, expected.counts)
-    assert_array_equal(found.n_iter, expected.n_iter)
-    assert_allclose(found.distortion, expected.distortion, rtol=1e-5)
-    assert_allclose(found.weights, expected.weights, rtol=1e-12)
-    assert_allclose(found.points, expected.points, rtol=0, atol=2e-6 * np.abs(expected.points).max())
+def assert_as_on_the_cpu(result: ClassQuantization, expected: ClassQuantization) -> None:
+    assert_array_equal(result.labels, expected.labels)
+    assert_array_equal(result.counts, expected.counts)
+    assert_array_equal(result.n_iter, expected.n_iter)
+    assert_allclose(result.distortion, expected.distortion, rtol=1e-5)
+    assert_allclose(result.weights, expected.weights, rtol=1e-12)
+    assert_allclose(result.points, expected.points, rtol=0, atol=2e-6 * np.abs(expected.points).max())
 
 
 @on_gpu
@@ -47,8 +47,8 @@ def test_results_are_those_of_the_cpu(init: str, refine: Any) -> None:
     X, y = blobs()
     w = np.random.default_rng(0).uniform(0.5, 3, size=len(X))
     options: dict[str, Any] = {"init": init, "refine": refine, "sample_weight": w, "random_state": 3}
-    found = ddoq.quantize_classes(X, y, [20, 3, 6], device="cuda", **options)
-    assert_as_on_the_cpu(found, ddoq.quantize_classes(X, y, [20, 3, 6], **options))
+    result = ddoq.quantize_classes(X, y, [20, 3, 6], device="cuda", **options)
+    assert_as_on_the_cpu(result, ddoq.quantize_classes(X, y, [20, 3, 6], **options))
 
 
 @on_gpu
@@ -58,12 +58,12 @@ def test_every_dtype_and_number_of_points(dtype: str, k: int) -> None:
     torch = pytest.importorskip("torch")
     X, _ = blobs((150,), 11)
     samples = torch.as_tensor(X).to(getattr(torch, dtype))
-    found = ddoq.quantize(samples, k, refine="hartigan", random_state=1, device="cuda:0")
+    result = ddoq.quantize(samples, k, refine="hartigan", random_state=1, device="cuda:0")
     expected = ddoq.quantize(samples, k, refine="hartigan", random_state=1)
-    assert found.points.dtype == np.float32
-    assert_allclose(found.distortion, expected.distortion, rtol=1e-5)
-    assert np.mean(found.labels != expected.labels) <= 0.02  # ties of samples rounded to halves
-    assert_allclose(found.weights.sum(), 1, rtol=1e-14)
+    assert result.points.dtype == np.float32
+    assert_allclose(result.distortion, expected.distortion, rtol=1e-5)
+    assert np.mean(result.labels != expected.labels) <= 0.02  # ties of samples rounded to halves
+    assert_allclose(result.weights.sum(), 1, rtol=1e-14)
 
 
 @on_gpu
@@ -72,8 +72,8 @@ def test_given_points_and_iterations_that_run_out() -> None:
     start = np.concatenate([X[y == c][:5] for c in range(3)])
     for max_iter in (1, 2, 300):
         options: dict[str, Any] = {"init": start, "refine": "none", "max_iter": max_iter, "form": "gram"}
-        found = ddoq.quantize_classes(X, y, 5, device="cuda", **options)
-        assert_as_on_the_cpu(found, ddoq.quantize_classes(X, y, 5, **options))
+        result = ddoq.quantize_classes(X, y, 5, device="cuda", **options)
+        assert_as_on_the_cpu(result, ddoq.quantize_classes(X, y, 5, **options))
 
 
 @on_gpu
@@ -101,20 +101,20 @@ def test_a_far_mean_costs_no_digits(offset: int) -> None:
 @on_gpu
 def test_samples_that_products_cannot_tell_apart_go_to_the_cpu() -> None:
     X = np.array([[0.0], [1.0], [2.0], [3.0], [30000.0]], dtype=np.float32)
-    found = ddoq.quantize(X, 5, random_state=0, device="cuda")
-    assert sorted(found.points[:, 0].tolist()) == [0, 1, 2, 3, 30000]
-    assert_array_equal(found.counts, np.ones(5))
-    assert found.distortion == 0
+    result = ddoq.quantize(X, 5, random_state=0, device="cuda")
+    assert sorted(result.points[:, 0].tolist()) == [0, 1, 2, 3, 30000]
+    assert_array_equal(result.counts, np.ones(5))
+    assert result.distortion == 0
     assert Job(X, [5]).run().problems[0] == 2
-    found = ddoq.quantize(X, 5, init=X[::-1], device="cuda")
-    assert_array_equal(np.sort(found.points, axis=0), X)
+    result = ddoq.quantize(X, 5, init=X[::-1], device="cuda")
+    assert_array_equal(np.sort(result.points, axis=0), X)
 
 
 @on_gpu
 def test_duplicates_and_numbers_of_points_as_on_the_cpu() -> None:
     X = np.repeat(np.eye(4, dtype=np.float16), 20, axis=0)
-    found = ddoq.quantize(X, 4, random_state=0, device="cuda")
-    assert_array_equal(found.counts, [20] * 4)
+    result = ddoq.quantize(X, 4, random_state=0, device="cuda")
+    assert_array_equal(result.counts, [20] * 4)
     with pytest.raises(ValueError, match="k = 5 is above the 4 distinct samples"):
         ddoq.quantize(X, 5, random_state=0, device="cuda")
 
@@ -123,10 +123,10 @@ def test_duplicates_and_numbers_of_points_as_on_the_cpu() -> None:
 def test_a_budget_is_shared_as_on_the_cpu() -> None:
     X, y = blobs()
     options: dict[str, Any] = {"budget": 12, "random_state": 0, "refine": "none"}
-    found = ddoq.quantize_classes(X, y, device="cuda", **options)
+    result = ddoq.quantize_classes(X, y, device="cuda", **options)
     expected = ddoq.quantize_classes(X, y, form="gram", **options)
-    assert_array_equal(found.offsets, expected.offsets)
-    assert_as_on_the_cpu(found, expected)
+    assert_array_equal(result.offsets, expected.offsets)
+    assert_as_on_the_cpu(result, expected)
 
 
 # Waves and memory
@@ -217,19 +217,19 @@ def test_progress_hears_of_waves_that_are_short(monkeypatch: pytest.MonkeyPatch)
 def test_several_threads_at_once() -> None:
     X, y = blobs()
     expected = ddoq.quantize_classes(X, y, 4, random_state=0, device="cuda")
-    found: list[ClassQuantization] = []
+    quantizations: list[ClassQuantization] = []
 
     def work() -> None:
         for _ in range(3):
-            found.append(ddoq.quantize_classes(X, y, 4, random_state=0, device="cuda"))
+            quantizations.append(ddoq.quantize_classes(X, y, 4, random_state=0, device="cuda"))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 12
-    for other in found:
+    assert len(quantizations) == 12
+    for other in quantizations:
         for name in ("points", "weights", "counts", "labels", "distortion", "n_iter"):
             assert_array_equal(getattr(other, name), getattr(expected, name))
 

@@ -136,6 +136,6 @@ def test_the_order_of_the_threads_changes_nothing(order: str, monkeypatch: pytes
         monkeypatch.setenv("EMULATOR_ORDER", "0")
         expected = Job(X, [k], sample_weight=w, forms=forms, n_init=2).run()
         monkeypatch.setenv("EMULATOR_ORDER", order)
-        found = Job(X, [k], sample_weight=w, forms=forms, n_init=2).run()
-        for a, b in zip(expected.outputs(), found.outputs(), strict=True):
+        result = Job(X, [k], sample_weight=w, forms=forms, n_init=2).run()
+        for a, b in zip(expected.outputs(), result.outputs(), strict=True):
             assert_array_equal(a, b)

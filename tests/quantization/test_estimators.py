@@ -167,12 +167,12 @@ def test_partial_fit_is_the_online_quantiser() -> None:
 def test_n_threads_is_that_of_every_call(n_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     class Core:
         def __init__(self) -> None:
-            self.found: dict[str, int] = {}
+            self.n_threads: dict[str, int] = {}
 
         def __getattr__(self, name: str) -> Any:
             def call(*arguments: Any) -> Any:
                 at = {"largest": 1, "assign": 4, "clvq": 10, "quantize_classes": 13}[name]
-                self.found[name] = arguments[at]
+                self.n_threads[name] = arguments[at]
                 return getattr(core, name)(*arguments)
 
             return call if name in ("largest", "assign", "clvq", "quantize_classes") else getattr(core, name)
@@ -183,11 +183,11 @@ def test_n_threads_is_that_of_every_call(n_threads: int, monkeypatch: pytest.Mon
         spy = Core()
         monkeypatch.setattr(backend, "core", spy)
         method(X)
-        assert set(spy.found.values()) == {n_threads}, spy.found
+        assert set(spy.n_threads.values()) == {n_threads}, spy.n_threads
     spy = Core()
     monkeypatch.setattr(backend, "core", spy)
     OnlineQuantizer.from_quantization(quantize(X, 3), n_threads=n_threads).quantization(X)
-    assert spy.found["assign"] == spy.found["largest"] == n_threads
+    assert spy.n_threads["assign"] == spy.n_threads["largest"] == n_threads
 
 
 def test_partial_fit_waits_for_distinct_samples() -> None:

@@ -62,10 +62,10 @@ def test_one_class_is_quantize() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_same_bits_for_any_number_of_threads(dtype: str, isa: str) -> None:
     X, y = ragged(dtype)
-    one = quantize_classes(X, y, POINTS_OF, random_state=0, n_threads=1, refine="hartigan", n_init=2)
+    serial = quantize_classes(X, y, POINTS_OF, random_state=0, n_threads=1, refine="hartigan", n_init=2)
     for n_threads in (2, 3, 5, 8):
-        many = quantize_classes(X, y, POINTS_OF, random_state=0, n_threads=n_threads, refine="hartigan", n_init=2)
-        assert_identical(one, many)
+        parallel = quantize_classes(X, y, POINTS_OF, random_state=0, n_threads=n_threads, refine="hartigan", n_init=2)
+        assert_identical(serial, parallel)
 
 
 def test_starting_points_of_all_classes() -> None:
@@ -73,11 +73,14 @@ def test_starting_points_of_all_classes() -> None:
     start = normal(sum(POINTS_OF), 10, seed=9)
     q = quantize_classes(X, y, POINTS_OF, init=start, refine="none")
     for c, name in enumerate(q.classes):
-        own = X[y == name]
+        class_samples = X[y == name]
         fit = reference.quantize_class(
-            own, np.ones(len(own)), POINTS_OF[c], start_points=start[q.offsets[c] : q.offsets[c + 1]]
+            class_samples,
+            np.ones(len(class_samples)),
+            POINTS_OF[c],
+            start_points=start[q.offsets[c] : q.offsets[c + 1]],
         )
-        assert_same_fit(q[c], fit, own)
+        assert_same_fit(q[c], fit, class_samples)
 
 
 def test_weights_of_zero_within_classes() -> None:

@@ -105,8 +105,8 @@ def test_every_half_widens_to_its_float32(isa: str) -> None:
         assert np.isnan(core.largest(halves[:, None], 2, isa))
         for largest in (65504.0, np.inf):
             few = bits[np.abs(full) <= largest]
-            found = core.largest(few.view(halves.dtype)[:, None], 2, isa)
-            assert found == np.abs(full[np.abs(full) <= largest]).max()
+            greatest = core.largest(few.view(halves.dtype)[:, None], 2, isa)
+            assert greatest == np.abs(full[np.abs(full) <= largest]).max()
 
 
 @pytest.mark.parametrize("isa", core.isas())

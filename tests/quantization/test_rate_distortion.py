@@ -53,20 +53,20 @@ def test_all_numbers_of_points_have_one_form(
 ) -> None:
     class Core:
         def __init__(self) -> None:
-            self.found: list[int] = []
+            self.forms: list[int] = []
 
         def __getattr__(self, name: str) -> Any:
             return getattr(core, name)
 
         def quantize_classes(self, *arguments: Any) -> None:
-            self.found += arguments[12].tolist()
+            self.forms += arguments[12].tolist()
             arguments[19][:] = 1
 
     core, spy = backend.core, Core()
     monkeypatch.setattr(backend, "core", spy)
     X = np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
     rate_distortion(np.tile(X, (1, d // 2)), k=k, random_state=0)
-    assert spy.found == forms
+    assert spy.forms == forms
 
 
 def test_one_sketch_for_all_numbers_of_points() -> None:

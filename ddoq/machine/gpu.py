@@ -74,8 +74,8 @@ def _problem(module: ModuleType) -> str | None:
         return "this machine has no NVIDIA driver"
     if driver < runtime // 1000 * 1000:  # within a major version any driver will do
         return (
-            f"the NVIDIA driver is for CUDA {_version(driver)} and this build for {_version(runtime)}: update the "
-            "driver, or build ddoq with an older CUDA"
+            f"the NVIDIA driver is for CUDA {version_text(driver)} and this build for {version_text(runtime)}: "
+            "update the driver, or build ddoq with an older CUDA"
         )
     if not devices:
         masked = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -94,15 +94,18 @@ def no_code_for(device: tuple[str, int, int, int], archs: str) -> str | None:
     return f"{name} is sm_{major}{minor} and ddoq built for sm_{archs}: build it with DDOQ_CUDA_ARCHS={major}{minor}"
 
 
-def _version(number: int) -> str:
+def version_text(number: int) -> str:
+    """A version as CUDA counts it, such as 12040, as people write it: 12.4."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def _cublas_paths() -> list[str]:
     """Where NVIDIA's wheels have put it, as cuda-pathfinder tells if it is installed, and where they do."""
-    places = [str(Path(entry, "nvidia", folder, "lib")) for entry in sys.path for folder in ("cu13", "cublas")]
+    lib_folders = [str(Path(entry, "nvidia", folder, "lib")) for entry in sys.path for folder in ("cu13", "cublas")]
     libraries = [
-        str(path) for lib_folder in places for path in sorted(Path(lib_folder).glob("libcublas.so.1[23]"), reverse=True)
+        str(path)
+        for lib_folder in lib_folders
+        for path in sorted(Path(lib_folder).glob("libcublas.so.1[23]"), reverse=True)
     ]
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib

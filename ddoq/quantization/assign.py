@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ddoq.machine import backend
 from ddoq.quantization.problem import Problem
-from ddoq.quantization.result import ClassQuantization, Quantization
+from ddoq.quantization.result import ClassQuantization, Quantization, point_range
 
 
 def assign(
@@ -56,5 +56,5 @@ def label_left_out(result: ClassQuantization, problem: Problem, n_threads: int) 
     """Label the samples of weight zero, which took no part, by their nearest points."""
     for c in np.unique(result.class_index[problem.weights == 0]):
         rows = np.flatnonzero((result.class_index == c) & (problem.weights == 0))
-        points = result.points[result.offsets[c] : result.offsets[c + 1]]
+        points = result.points[point_range(result, int(c))]
         result.labels[rows] = assign(problem.X[rows], points, n_threads)[0]

@@ -22,9 +22,17 @@ def of_class(classes: NDArray[Any], c: int) -> str:
 
 
 def check_finite(
-    X: NDArray[Any], class_index: NDArray[np.int64], classes: NDArray[Any], n_threads: int, name: str = "X"
+    X: NDArray[Any],
+    n_threads: int,
+    name: str = "X",
+    *,
+    class_index: NDArray[np.int64] | None = None,
+    classes: NDArray[Any] | None = None,
 ) -> None:
-    """Refuse NaN, infinity, and values whose squared distances overflow the data's type."""
+    """Refuse NaN, infinity, and values whose squared distances overflow the data's type.
+
+    The error names the class of a bad row where both the index of each row's class and the classes are given.
+    """
     largest = backend.core.largest(X, n_threads, backend.isa())
     if np.isfinite(largest):
         dtype = real_type(X.dtype)
@@ -41,7 +49,7 @@ def check_finite(
         bad = np.argwhere(~np.isfinite(block))
         if len(bad):
             row, column = start + int(bad[0, 0]), int(bad[0, 1])
-            where = of_class(classes, int(class_index[row]))
+            where = "" if classes is None or class_index is None else of_class(classes, int(class_index[row]))
             value = block[row - start, column]
             raise ValueError(f"{name}[{row}, {column}]{where} is {value}: every value must be finite")
 

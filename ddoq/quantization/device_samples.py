@@ -14,8 +14,6 @@ from ddoq.machine import gpu as gpus
 from ddoq.quantization.samples import as_samples
 
 KDL_CUDA = 2  # DLDeviceType
-
-
 LEGACY_STREAM = 1  # DLPack's name of the default stream
 
 
@@ -73,20 +71,26 @@ def samples_and_gpu(X: ArrayLike, device: str) -> tuple[NDArray[Any] | DeviceSam
     name = re.fullmatch(r"auto|cpu|cuda(?::([0-9]+))?", str(device), re.ASCII)
     if name is None:
         raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or a GPU by number such as 'cuda:1', got {device!r}")
-    number = _device_of(X)
+    number = _gpu_number_of(X)
     if number is None:
         if name[0] in ("auto", "cpu"):
             return as_samples(X, halves=True), None
-        gpu = _checked(Gpu(int(name[1] or 0)))
-        return _for_gpu(as_samples(X, halves=True)), gpu
+        gpu, samples = Gpu(int(name[1] or 0)), as_samples(X, halves=True)
+        _check_gpu(gpu)
+        if samples.dtype == np.float64:
+            remedy = "use device='cpu', or convert it"
+            raise TypeError(f"on a GPU X must be float16, bfloat16 or float32, not float64: {remedy}")
+        return samples, gpu
     if name[0] == "cpu":
         raise ValueError("X is on a GPU: use device='auto', or give X.cpu()")
     if name[1] is not None and int(name[1]) != number:
         raise ValueError(f"X is on GPU {number}, not on {device!r}: leave the number out")
-    return DeviceSamples(X, _checked(Gpu(number, _stream_of(X)))), Gpu(number, _stream_of(X))
+    gpu = Gpu(number, _stream_of(X))
+    _check_gpu(gpu)
+    return DeviceSamples(X, gpu), gpu
 
 
-def _device_of(X: Any) -> int | None:
+def _gpu_number_of(X: Any) -> int | None:
     """Number of the GPU that an array is on, or None."""
     if not hasattr(X, "__dlpack_device__"):
         return None
@@ -95,6 +99,7 @@ def _device_of(X: Any) -> int | None:
 
 
 def is_torch_tensor(X: Any) -> bool:
+    """Whether X is a tensor of torch, which may not be installed."""
     torch = sys.modules.get("torch")  # no tensor without it, and never imported for this
     return torch is not None and isinstance(X, torch.Tensor)
 
@@ -104,23 +109,18 @@ def _stream_of(X: Any) -> int:
     return int(sys.modules["torch"].cuda.current_stream(X.device).cuda_stream) if is_torch_tensor(X) else 0
 
 
-def _checked(gpu: Gpu) -> Gpu:
+def _check_gpu(gpu: Gpu) -> None:
+    """Refuse a GPU that is not there, or that this build has no code for."""
     *_, devices, archs = gpus.usable().look()
     if gpu.number >= len(devices):
         raise ValueError(f"device 'cuda:{gpu.number}' is not there: there are {len(devices)} GPUs")
     problem = gpus.no_code_for(devices[gpu.number], archs)
     if problem is not None:
         raise RuntimeError(problem)
-    return gpu
-
-
-def _for_gpu(X: NDArray[Any]) -> NDArray[Any]:
-    if X.dtype == np.float64:
-        raise TypeError("on a GPU X must be float16, bfloat16 or float32, not float64: use device='cpu', or convert it")
-    return X
 
 
 def dlpack_capsule(array: Any, gpu: Gpu) -> Any:
+    """An array on a GPU as a DLPack capsule, in the order of the GPU's stream."""
     if is_torch_tensor(array):
         array = array.detach().contiguous()
         with sys.modules["torch"].cuda.device(array.device):  # torch exports tensors of the current device alone

@@ -46,7 +46,7 @@ class OptimalQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     inertia_
         Weighted sum of the squared distances: `distortion_` times the whole mass.
     n_iter_
-        Lloyd iterations of the start that was kept.
+        Lloyd iterations of the start with the lowest distortion.
     n_features_in_, feature_names_in_
         As in every scikit-learn estimator; the names only where X had names.
 

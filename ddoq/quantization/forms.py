@@ -26,7 +26,7 @@ GRAM_TO_SAMPLES, MOVES_TO_SAMPLES, MOVES_TO_SAMPLES_PER_POINT = 4096, 16_384, 10
 def forms_of(form: Form, refine: Refine, n: NDArray[np.int64], k: NDArray[np.int64], d: int) -> NDArray[np.uint8]:
     """How each class of n samples and k points is quantised: GRAM, GRAM_MOVES, SKETCH or STREAMING.
 
-    A pure function of sizes and options, never of time or memory: results must not depend on the machine's mood.
+    A pure function of sizes and options: if it looked at time or free memory, results would differ from run to run.
     """
     if form == "streaming":
         return np.full(len(k), STREAMING, dtype=np.uint8)
@@ -45,8 +45,8 @@ def forms_of(form: Form, refine: Refine, n: NDArray[np.int64], k: NDArray[np.int
 def curve_forms(forms: NDArray[np.uint8], largest: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """How the numbers of points of a curve are quantised: as the class's largest k, so that they share its Gram matrix.
 
-    Single-point moves are each one's own: they need no other matrix.
+    Whether samples are moved is decided for each number of points, since the moves use the same matrix.
     """
-    plain_forms = np.where(forms == GRAM, GRAM, GRAM_MOVES)
-    shared: NDArray[np.uint8] = np.where(largest >= SKETCH, largest, plain_forms).astype(np.uint8)
+    gram_forms = np.where(forms == GRAM, GRAM, GRAM_MOVES)
+    shared: NDArray[np.uint8] = np.where(largest >= SKETCH, largest, gram_forms).astype(np.uint8)
     return shared

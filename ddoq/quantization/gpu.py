@@ -24,7 +24,7 @@ from ddoq.quantization.host import empty_result, quantize_on_host
 from ddoq.quantization.options import Options
 from ddoq.quantization.plan import Plan
 from ddoq.quantization.problem import Execution, Problem
-from ddoq.quantization.result import ClassQuantization
+from ddoq.quantization.result import ClassQuantization, point_range
 from ddoq.quantization.samples import widened
 from ddoq.quantization.starts import starts
 
@@ -69,8 +69,8 @@ def quantize_on_gpu(problem: Problem, options: Options, plan: Plan, execution: E
             _refuse(problem.X[problem.class_rows(c)], problem.class_rows(c), problem, c, execution)
         _quantize_class_on_host(c, problem, options, plan, execution, result)
         if points is not None:
-            part = slice(result.offsets[c], result.offsets[c + 1])
-            points[part] = sys.modules["torch"].as_tensor(result.points[part])
+            in_class = point_range(result, c)
+            points[in_class] = sys.modules["torch"].as_tensor(result.points[in_class])
     return result if points is None else replace(result, points=points)
 
 
@@ -84,8 +84,8 @@ def label_left_out_on_gpu(result: ClassQuantization, problem: Problem, execution
             rows = np.flatnonzero((result.class_index == c) & (problem.weights == 0))
             _refuse(problem.X[rows], rows, problem, c, execution)
             if on_host is not result:
-                part = slice(result.offsets[c], result.offsets[c + 1])
-                on_host.points[part] = points[part].cpu().numpy()
+                in_class = point_range(result, c)
+                on_host.points[in_class] = points[in_class].cpu().numpy()
     label_left_out(on_host, problem, execution.n_threads)
     return result
 
@@ -106,21 +106,25 @@ def _refuse(samples: NDArray[Any], rows: NDArray[np.int64], problem: Problem, c:
         value = widened(samples)[row, column]
         where = of_class(problem.classes, c)
         raise ValueError(f"X[{rows[row]}, {column}]{where} is {value}: every value must be finite")
-    check_finite(samples, np.full(len(samples), c), problem.classes, execution.n_threads)
+    check_finite(samples, execution.n_threads)
 
 
 def _quantize_class_on_host(
     c: int, problem: Problem, options: Options, plan: Plan, execution: Execution, result: ClassQuantization
 ) -> None:
     """Quantise one class by the C core, from the same start, if it has enough distinct samples."""
-    alone, part = problem.only(c), slice(result.offsets[c], result.offsets[c + 1])
+    alone, in_class = problem.only(c), point_range(result, c)
     assert not isinstance(alone.X, DeviceSamples)
-    check_finite(alone.X, alone.class_index, alone.classes, execution.n_threads)
+    check_finite(alone.X, execution.n_threads, class_index=alone.class_index, classes=alone.classes)
     check_number_of_points(alone.X, alone.rows, alone.offsets, alone.k, alone.classes)
-    init = options.init if isinstance(options.init, str) else np.asarray(options.init)[part]
+    init = options.init if isinstance(options.init, str) else np.asarray(options.init)[in_class]
     plan = Plan(plan.forms[c : c + 1], plan.n_starts[c : c + 1])
     check_memory(alone, plan.forms, options.refine, execution.n_threads)
     single = quantize_on_host(alone, replace(options, init=init), plan, replace(execution, gpu=None, progress=None))
-    result.points[part], result.weights[part], result.counts[part] = single.points, single.weights, single.counts
+    result.points[in_class], result.weights[in_class], result.counts[in_class] = (
+        single.points,
+        single.weights,
+        single.counts,
+    )
     result.labels[problem.class_rows(c)] = single.labels
     result.distortion[c], result.n_iter[c] = single.distortion[0], single.n_iter[0]

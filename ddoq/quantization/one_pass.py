@@ -10,7 +10,7 @@ from ddoq.quantization.host import empty_result
 from ddoq.quantization.online import OnlineQuantizer
 from ddoq.quantization.options import Options
 from ddoq.quantization.problem import Execution, Problem
-from ddoq.quantization.result import ClassQuantization
+from ddoq.quantization.result import ClassQuantization, point_range
 from ddoq.quantization.samples import widened
 
 
@@ -21,7 +21,7 @@ def one_pass(problem: Problem, options: Options, execution: Execution) -> ClassQ
     assert not isinstance(problem.X, DeviceSamples)
     result = empty_result(problem)
     for c, seed in enumerate(problem.seeds):
-        rows, part = problem.class_rows(c), slice(result.offsets[c], result.offsets[c + 1])
+        rows, in_class = problem.class_rows(c), point_range(result, c)
         rng, k, samples = np.random.Generator(np.random.PCG64(seed)), int(problem.k[c]), widened(problem.X[rows])
         if options.method == "clvq":
             stream = OnlineQuantizer(
@@ -31,11 +31,11 @@ def one_pass(problem: Problem, options: Options, execution: Execution) -> ClassQ
             points = stream.points
         else:
             points = minibatch_points(samples, k, rng)
-        result.points[part] = points
-        cell = cells(samples, result.points[part], execution.n_threads, n_iter=1)
-        result.weights[part], result.counts[part] = cell.weights, cell.counts
-        result.labels[rows] = cell.labels
-        result.distortion[c], result.n_iter[c] = cell.distortion, cell.n_iter
+        result.points[in_class] = points
+        voronoi = cells(samples, result.points[in_class], execution.n_threads, n_iter=1)
+        result.weights[in_class], result.counts[in_class] = voronoi.weights, voronoi.counts
+        result.labels[rows] = voronoi.labels
+        result.distortion[c], result.n_iter[c] = voronoi.distortion, voronoi.n_iter
         if execution.progress:
             execution.progress(c + 1)
     return result

@@ -113,7 +113,7 @@ class OnlineQuantizer:
         ([[3.0]], [1.0])
         """
         stream = cls(len(q.points), step=step, clock=clock, average=average, n_threads=n_threads)
-        stream._place(np.array(q.points, order="C"), np.array(q.weights), np.array(q.counts))
+        stream._begin(np.array(q.points, order="C"), np.array(q.weights), np.array(q.counts))
         return stream
 
     def update(self, X: ArrayLike) -> None:
@@ -158,18 +158,18 @@ class OnlineQuantizer:
     @property
     def points(self) -> NDArray[Any]:
         """The points (k, d), or with `average` their means; a copy."""
-        points = self._started()
+        points = self._points_or_error()
         if self._sums is None:
             return points.copy()
         clock = self._clocks()[:, None]
-        still = (clock - self._summed[:, None]) * points  # the steps since a point last moved
-        means = np.where(clock > 0, (self._sums + still) / np.maximum(clock, 1), points)
+        not_summed = (clock - self._summed[:, None]) * points  # of the steps since a point last moved
+        means = np.where(clock > 0, (self._sums + not_summed) / np.maximum(clock, 1), points)
         return means.astype(points.dtype)
 
     @property
     def online_weights(self) -> NDArray[np.float64]:
         """The recursion's weights (k,), or with `average` their means; a copy. They sum to one; 1 / k at the start."""
-        self._started()
+        self._points_or_error()
         if self.clock == "point" and self._wins.any():
             shares: NDArray[np.float64] = self._wins / self._wins.sum()
             return shares
@@ -183,22 +183,23 @@ class OnlineQuantizer:
 
     def _samples(self, X: ArrayLike) -> NDArray[Any]:
         samples = as_samples(X)
-        first = self._points if self._points is not None else self._waiting[0] if self._waiting else samples
-        if samples.shape[1] != first.shape[1]:
-            raise ValueError(f"X has {samples.shape[1]} features, but the first batch had {first.shape[1]}")
+        first_batch = self._waiting[0] if self._waiting else samples
+        like = first_batch if self._points is None else self._points
+        if samples.shape[1] != like.shape[1]:
+            raise ValueError(f"X has {samples.shape[1]} features, but the first batch had {like.shape[1]}")
         with np.errstate(over="ignore"):  # what overflows is refused below
-            samples = np.ascontiguousarray(samples, dtype=first.dtype)
-        check_finite(samples, np.zeros(len(samples), dtype=np.int64), np.array([None]), self.n_threads)
+            samples = np.ascontiguousarray(samples, dtype=like.dtype)
+        check_finite(samples, self.n_threads)
         return samples
 
-    def _start(self, seen: NDArray[Any]) -> NDArray[Any]:
-        """Make the first k distinct rows the points, if there are as many; the other rows."""
-        first = np.sort(np.unique(seen, axis=0, return_index=True)[1])[: self.k]
-        if len(first) == self.k:
-            self._place(seen[first], np.full(self.k, 1 / self.k), np.zeros(self.k, dtype=np.int64))
-        return np.delete(seen, first, axis=0)
+    def _start(self, samples: NDArray[Any]) -> NDArray[Any]:
+        """Make the first k distinct samples the points, if there are as many; the other samples."""
+        distinct = np.sort(np.unique(samples, axis=0, return_index=True)[1])[: self.k]
+        if len(distinct) == self.k:
+            self._begin(samples[distinct], np.full(self.k, 1 / self.k), np.zeros(self.k, dtype=np.int64))
+        return np.delete(samples, distinct, axis=0)
 
-    def _place(self, points: NDArray[Any], weights: NDArray[np.float64], wins: NDArray[np.int64]) -> None:
+    def _begin(self, points: NDArray[Any], weights: NDArray[np.float64], wins: NDArray[np.int64]) -> None:
         """Begin at these points and weights; the means, if any, begin there too. No memory is taken before."""
         self._points, self._weights, self._wins = points, weights, wins
         # sums of each point over the first `_summed` steps of its clock
@@ -213,7 +214,7 @@ class OnlineQuantizer:
         """Steps (k,) on the clock of each point."""
         return np.full(self.k, self.steps) if self.clock == "global" else self._wins
 
-    def _started(self) -> NDArray[Any]:
+    def _points_or_error(self) -> NDArray[Any]:
         if self._points is None:
             raise ValueError(f"there are no points yet: update with at least k = {self.k} distinct samples")
         return self._points

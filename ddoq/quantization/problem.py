@@ -113,7 +113,7 @@ def checked_problem(
         raise ValueError('a GPU has method="lloyd" in Gram form alone: use device="cpu"')
     weights = check_sample_weight(sample_weight, len(X))
     if not isinstance(X, DeviceSamples):
-        check_finite(X, class_index, classes, execution.n_threads)
+        check_finite(X, execution.n_threads, class_index=class_index, classes=classes)
     rows = np.flatnonzero(weights > 0)
     narrow = np.uint16 if len(classes) <= 2**16 else np.int64  # which NumPy sorts in linear time
     rows = rows[np.argsort(class_index[rows].astype(narrow), kind="stable")]

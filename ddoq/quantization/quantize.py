@@ -77,25 +77,28 @@ def quantize(
     init
         "k-means++": greedy, as in scikit-learn; "random": k distinct samples; or the (k, d) starting points themselves.
     n_init
-        Starts, of which the one of lowest distortion is kept, before single-point moves. "auto": in Gram form,
-        which makes them nearly free, 8 for k <= 16 and 4 for more, but 4 and 1 of "k-means++" in a sketch (see refine);
-        1 in streaming form.
+        Number of starts; the one of lowest distortion after Lloyd's iterations is kept. "auto": in Gram form, where
+        starts cost little beside the matrix, 8 for k <= 16 and 4 for more, but 4 and 1 of "k-means++" in a sketch (see
+        `refine`), which exchanges seeds; in streaming form 1.
     refine
-        "hartigan": after Lloyd, move single samples so long as the distortion falls; "none": Lloyd alone, as
-        scikit-learn; "auto": "hartigan" where there are at least 15 samples a point, since it overfits on fewer, and,
-        where d >= 1,024, n >= 512 and k <= 64, from a start found faster: in a random sketch of 640 (k <= 16) or 512
-        features of 600 samples and 4 a point more, where "k-means++" then tries as many samples again as seeds, each in
-        place of the seed that is missed least. Samples are then moved in all features, and points, labels and weights
-        taken there. In streaming form there are no moves: "auto" is "none".
+        Whether single samples are moved to other cells after Lloyd's iterations, for as long as the distortion falls:
+        "hartigan": they are; "none": they are not, as in scikit-learn; "auto": they are where there are at least 15
+        samples a point, since moves overfit on fewer, and never in streaming form, which has none.
+        Where d >= 1,024, n >= 512 and k <= 64, the "auto" that moves samples also starts faster. Lloyd's iterations
+        then see a random sketch: 640 features (k <= 16) or 512, of 600 samples and 4 more a point. "k-means++" draws as
+        many samples again as seeds, and each takes the place of the seed that is missed least, if that lowers the
+        distortion. The moves, points, labels and weights are those of all samples in all features.
     form
-        "gram": the products of all pairs of samples once, memory n^2, and then iterations that do not depend on d;
-        "streaming": iterations over a packed copy of the samples with all threads, memory n d; "auto": streaming above
-        4,096 samples, but above 16,384 where "auto" refines and there are at most 100 samples a point.
+        "gram": the products of all pairs of samples are computed once, which takes memory of n^2, and the cost of an
+        iteration does not depend on d. "streaming": every iteration reads a packed copy of the samples, with all
+        threads, which takes memory of n d. "auto": streaming above 4,096 samples; but above 16,384 where
+        `refine="auto"` moves samples and there are at most 100 a point, and never with `refine="hartigan"`.
     max_iter
-        Most Lloyd iterations of a start. A fit that it or `tol` stops may leave a point without samples (weight zero).
+        Lloyd iterations of a start at most. A fit that ends by `max_iter` or `tol` may leave a point without samples
+        (weight zero).
     tol
-        Of the streaming form, as in scikit-learn: it also stops where the squares of the points' shifts sum to at most
-        tol times the mean of the features' variances. The Gram form stops where the labels stay, as does tol=0.
+        The streaming form also stops where the squares of the points' shifts sum to at most `tol` times the mean of the
+        features' variances, as scikit-learn does. The Gram form stops only where the labels stay, as does `tol=0`.
     progress
         Called with the number of finished classes about every 50 ms; an exception from it stops the work.
     random_state

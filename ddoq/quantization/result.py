@@ -26,7 +26,7 @@ class Quantization:
     distortion
         Weighted mean squared distance to the nearest point: the squared 2-Wasserstein distance.
     n_iter
-        Lloyd iterations of the restart that was kept.
+        Lloyd iterations of the start with the lowest distortion.
 
     Examples
     --------
@@ -90,12 +90,17 @@ class ClassQuantization:
     def __getitem__(self, i: int) -> Quantization:
         """Give the quantisation of the i-th class; its labels are those of the class's samples, in the data's order."""
         i = range(len(self))[i]
-        part = slice(self.offsets[i], self.offsets[i + 1])
+        in_class = point_range(self, i)
         return Quantization(
-            points=self.points[part],
-            weights=self.weights[part],
-            counts=self.counts[part],
+            points=self.points[in_class],
+            weights=self.weights[in_class],
+            counts=self.counts[in_class],
             labels=self.labels[self.class_index == i],
             distortion=float(self.distortion[i]),
             n_iter=int(self.n_iter[i]),
         )
+
+
+def point_range(result: ClassQuantization, c: int) -> slice:
+    """Where the points of one class are among those of all classes."""
+    return slice(int(result.offsets[c]), int(result.offsets[c + 1]))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ddoq.machine import backend
+from ddoq.machine.extras import need
 from ddoq.quantization.assign import assign
 from ddoq.quantization.checks import check_finite, check_sample_weight
 from ddoq.quantization.samples import as_samples
@@ -43,7 +44,7 @@ def w2(
     ValueError, TypeError
         On shapes that do not match, values that are not finite, or masses that are negative or all zero.
     ImportError
-        If `weights` are given and POT is not installed: `pip install ddoq[metrics]`.
+        If `weights` are given and POT is not installed: `pip install 'ddoq[metrics]'`.
     RuntimeError
         If the transport problem was not solved to the optimum.
 
@@ -62,7 +63,7 @@ def w2(
     dtype = np.result_type(samples, support)
     samples, support = samples.astype(dtype, copy=False), support.astype(dtype, copy=False)
     for array, name in ((samples, "X"), (support, "points")):
-        check_finite(array, np.zeros(len(array), dtype=np.int64), np.array([None]), backend.n_threads(), name)
+        check_finite(array, backend.n_threads(), name)
     mass = _shares(sample_weight, len(samples), "sample_weight")
     if weights is None:
         return math.sqrt(float(mass @ assign(samples, support)[1]))
@@ -113,7 +114,7 @@ def barycentre(
     if samples.shape[1] != support.shape[1]:
         raise ValueError(f"X has {samples.shape[1]} features and start has {support.shape[1]}: they must match")
     for array, name in ((samples, "X"), (support, "start")):
-        check_finite(array, np.zeros(len(array), dtype=np.int64), np.array([None]), backend.n_threads(), name)
+        check_finite(array, backend.n_threads(), name)
     mass = _shares(sample_weight, len(samples), "sample_weight")
     centre = mass @ samples
     scale = float(np.sqrt(mass @ ((samples - centre) ** 2).sum(axis=1))) or 1.0
@@ -142,25 +143,21 @@ def _shares(masses: ArrayLike | None, n: int, name: str) -> NDArray[np.float64]:
 
 
 def _transport(
-    a: NDArray[np.float64], b: NDArray[np.float64], X: NDArray[Any], points: NDArray[Any], what: str
+    sample_masses: NDArray[np.float64],
+    point_masses: NDArray[np.float64],
+    X: NDArray[Any],
+    points: NDArray[Any],
+    what: str,
 ) -> tuple[NDArray[np.float64], float]:
-    """Plan (n, k) by which the samples' masses a are carried to the points' masses b over the least mean squared
-    distance, and that distance.
+    """Plan (n, k) that carries the samples' masses to the points' over the least mean squared distance, and that one.
+
+    `what` needs POT, for the error where it is not installed.
     """
-    ot = pot(what)
+    ot = need("ot", what)
     costs = np.stack([assign(X, points[j : j + 1])[1] for j in range(len(points))], axis=1)
-    plan, log = ot.emd(a, b, costs, numItermax=MAX_PIVOTS, log=True)
+    plan, log = ot.emd(sample_masses, point_masses, costs, numItermax=MAX_PIVOTS, log=True)
     if log["warning"] is not None:
         raise RuntimeError(
             f"optimal transport between {len(X)} samples and {len(points)} points failed: {log['warning']}"
         )
     return plan, max(float(log["cost"]), 0.0)
-
-
-def pot(what: str) -> Any:
-    """The package POT; ImportError naming what needs it if it is not installed."""
-    try:
-        import ot
-    except ImportError as error:
-        raise ImportError(f"{what} needs POT: pip install ddoq[metrics]") from error
-    return ot

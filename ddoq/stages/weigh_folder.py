@@ -26,9 +26,9 @@ from ddoq.data.folders import class_folders
 from ddoq.data.image_data import ImageData, open_data
 from ddoq.data.sources import FolderSource
 from ddoq.data.weights import class_weights
+from ddoq.machine.extras import need
 from ddoq.models.codecs.codec import Codec, open_codec
 from ddoq.models.fingerprint import fingerprint
-from ddoq.quantization.transport import pot
 from ddoq.stages.distances import Distance, Distances, class_distances
 from ddoq.stages.encode import encode
 from ddoq.stages.reencode import Floats, Reencoded, reencode
@@ -115,7 +115,7 @@ def weigh_folder(
         _clear_finished(root / WORK, config, folder_data.class_names)
         return table
     _check_work(root / WORK, config)
-    pot("ddoq.weigh of a folder")
+    need("ot", "ddoq.weigh of a folder")
     _user_metadata(root)  # whatever can be refused is, before hours of encoding
     with Run.locked(root / WORK, config, folder_data.class_names) as work:
         encode(work, full, opened, device=device, progress=progress)

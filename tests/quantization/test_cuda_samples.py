@@ -42,7 +42,7 @@ class OnTheDevice:
         shape, strides = ((ctypes.c_int64 * array.ndim)(*sizes) for sizes in (array.shape, array.strides))
         for i in range(array.ndim):
             strides[i] //= array.itemsize
-        self.kept = shape, strides
+        self.held = shape, strides
         fields = {"data": array.ctypes.data, "device_type": 2, "device_id": device, "ndim": array.ndim, "code": 2}
         fields |= {"bits": 8 * array.itemsize, "lanes": 1, "shape": shape, "strides": strides} | changes
         self.tensor = Tensor(**fields)
@@ -87,10 +87,10 @@ def test_samples_on_the_device_stay_there(gpu: str, dtype: str, ordered: bool) -
     expected = ddoq.quantize_classes(X, y, 4, device="cuda", **options)
     samples = as_device_array(X, gpu)
     for device in ("auto", "cuda", "cuda:0"):
-        found = ddoq.quantize_classes(samples, y, 4, device=device, **options)
-        assert_array_equal(found.labels, expected.labels)
-        assert_array_equal(found.distortion, expected.distortion)
-        assert_array_equal(to_host(found.points), expected.points)
+        result = ddoq.quantize_classes(samples, y, 4, device=device, **options)
+        assert_array_equal(result.labels, expected.labels)
+        assert_array_equal(result.distortion, expected.distortion)
+        assert_array_equal(to_host(result.points), expected.points)
     if isinstance(samples, OnTheDevice):
         assert set(samples.streams) == {1}
 
@@ -112,13 +112,13 @@ def test_bad_samples_on_the_device_are_named(gpu: str) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_points_of_tensors_are_a_tensor_beside_them(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
-    kept = []
+    exported = []
 
     def capsule(array: Any, gpu: device_samples.Gpu) -> object:  # torch's memory is the emulator's
         assert gpu.stream == 7
         bits = array.view(torch.uint16) if array.dtype == torch.bfloat16 else array
-        kept.append(OnTheDevice(bits.numpy(), code=4 if bits is not array else 2))
-        return kept[-1].__dlpack__(7)
+        exported.append(OnTheDevice(bits.numpy(), code=4 if bits is not array else 2))
+        return exported[-1].__dlpack__(7)
 
     X, y = blobs((60, 5, 40), d=1)
     X[y == 1] = [[0], [1], [2], [3], [30000]]  # on the CPU in the end: products do not tell them apart
@@ -127,16 +127,16 @@ def test_points_of_tensors_are_a_tensor_beside_them(dtype: str, monkeypatch: pyt
     samples = torch.as_tensor(X).to(getattr(torch, dtype))
     options: dict[str, Any] = {"random_state": 0, "sample_weight": w, "refine": "hartigan"}
     expected = ddoq.quantize_classes(samples, y, 5, device="cuda", **options)
-    monkeypatch.setattr(device_samples, "_device_of", lambda X: 0 if isinstance(X, torch.Tensor) else None)
+    monkeypatch.setattr(device_samples, "_gpu_number_of", lambda X: 0 if isinstance(X, torch.Tensor) else None)
     monkeypatch.setattr(device_samples, "_stream_of", lambda X: 7)
     monkeypatch.setattr(device_samples, "dlpack_capsule", capsule)
     monkeypatch.setattr(_gpu, "dlpack_capsule", capsule)
-    found = ddoq.quantize_classes(samples, y, 5, device="auto", **options)
-    assert isinstance(found.points, torch.Tensor)
-    assert_array_equal(found.points.numpy(), expected.points)
-    assert_array_equal(found.labels, expected.labels)
-    assert_array_equal(found[1].points.numpy(), expected[1].points)
-    assert len(kept) == 2
+    result = ddoq.quantize_classes(samples, y, 5, device="auto", **options)
+    assert isinstance(result.points, torch.Tensor)
+    assert_array_equal(result.points.numpy(), expected.points)
+    assert_array_equal(result.labels, expected.labels)
+    assert_array_equal(result[1].points.numpy(), expected[1].points)
+    assert len(exported) == 2
 
 
 @on_emulator

@@ -226,7 +226,7 @@ def test_what_is_refused_is_refused_before_anything_is_encoded(tmp_path: Path, m
     (path / "metadata.jsonl").unlink()
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "ot", None)
-        with pytest.raises(ImportError, match=r"weigh of a folder needs POT"):
+        with pytest.raises(ImportError, match=r"weigh of a folder needs ot"):
             weighed(path, codec=codec)
     try:
         (path / "ant" / "im0.png").rename(path / "ant" / os.fsdecode(b"\xff.png"))
